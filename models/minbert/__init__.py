@@ -1,0 +1,51 @@
+"""Multi-task minBERT: the model and its trainer, usable alone.
+
+>>> from pathlib import Path
+>>> from minbert import Config, train
+>>> config = Config.from_keys({"train.epochs": 1, "lora.rank": 4})
+>>> for report in train(config, cache_dir=Path("cache")):  # doctest: +SKIP
+...     print(report.epoch, report.scores)
+"""
+
+from importlib import import_module
+
+# Name -> module. Loaded at first use: torch takes seconds, and most commands do not need it.
+_PUBLIC = {
+    "Config": "config",
+    "KEYS": "config",
+    "KeyInfo": "config",
+    "describe_keys": "config",
+    "InputError": "errors",
+    "DivergedError": "errors",
+    "TrainingStopped": "errors",
+    "ParameterCounts": "multitask",
+    "count_parameters": "multitask",
+    "EpochReport": "reports",
+    "StepReport": "reports",
+    "TaskPredictions": "reports",
+    "TASKS": "tasks",
+    "Task": "tasks",
+    "train": "train",
+    "total_steps": "train",
+    "load_best": "checkpoint",
+    "save_model": "export",
+    "load_model": "export",
+    "predict_files": "predict",
+    "measure": "measure",
+    "Measurement": "measure",
+    "check_data": "data",
+    "data_digest": "data",
+    "check_backbone": "backbone",
+    "backbone_digest": "backbone",
+    "pull_backbone": "backbone",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value

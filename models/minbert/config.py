@@ -1,0 +1,195 @@
+"""The frozen configuration of one training: its groups, its dotted keys, its validation.
+
+A configuration is checked once, here, and passed on as it is. Everything outside speaks of it by
+dotted keys (``train.lr``), which are the names in study files, on the command line and in MLflow.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import InputError
+
+
+def _spelling(value: object) -> object:
+    """Read ``round_robin`` as ``round-robin``: the same word, however it is written."""
+    return value.replace("_", "-") if isinstance(value, str) else value
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Group):
+    """Where the examples come from."""
+
+    path: str = Field("demo", min_length=1, description="folder with the data files, or demo")
+
+
+class TrainConfig(_Group):
+    """The recipe of a training. Defaults are the paper's (section 5.3)."""
+
+    epochs: int = Field(100, ge=1, le=1_000_000, description="number of epochs")
+    steps_per_epoch: int = Field(
+        300, ge=0, le=100_000_000, description="batches an epoch; 0 means the whole dataset"
+    )
+    batch_size: int = Field(16, ge=1, le=65_536, description="examples a batch")
+    lr: float = Field(1e-5, gt=0, description="learning rate of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up; constant after that")
+    grad_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 means any")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout before each head")
+    seed: int = Field(11711, ge=0, lt=2**63, description="seed of every random stream")
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelling)
+    ] = Field("auto", description="auto takes bfloat16 where the hardware multiplies it")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations on the dev sets")
+    mode: Annotated[
+        Literal["full-model", "last-linear-layer"], BeforeValidator(_spelling)
+    ] = Field("full-model", description="what trains beside the adapters")
+
+
+class LoraConfig(_Group):
+    """Low-rank adaptation (Hu et al. 2021) as the paper runs it: h = W0 x + alpha B A x."""
+
+    rank: int = Field(0, ge=0, le=4096, description="rank of LoRA; 0 means none")
+    alpha: float = Field(1.0, gt=0, description="factor of B A x, direct, not divided by the rank")
+
+
+class ScheduleConfig(_Group):
+    """Which task the next batch comes from."""
+
+    policy: Annotated[
+        Literal["random", "round-robin", "annealed"], BeforeValidator(_spelling)
+    ] = Field("annealed", description="how the next task is chosen")
+    per: Literal["batch", "epoch"] = Field("batch", description="choose for each batch or epoch")
+    anneal: float = Field(
+        0.8, ge=0, le=1, description="c in alpha = 1 - c (e-1)/(E-1), the annealing (equation 1)"
+    )
+
+    @model_validator(mode="after")
+    def _annealing_is_per_batch(self) -> ScheduleConfig:
+        if self.policy == "annealed" and self.per == "epoch":
+            raise ValueError(
+                "schedule.per: annealed sampling draws a task for each batch; use batch, "
+                "or schedule.policy random or round-robin"
+            )
+        return self
+
+
+class KeyInfo(NamedTuple):
+    """One configuration key, for help texts."""
+
+    key: str
+    type: str
+    default: object
+    meaning: str
+
+
+class Config(_Group):
+    """One training, whole. Equal configurations train equal models."""
+
+    backbone: str = Field("demo", min_length=1, description="folder, Hugging Face id, or demo")
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    lora: LoraConfig = LoraConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @classmethod
+    def from_keys(cls, flat: Mapping[str, object]) -> Config:
+        """Make a configuration from dotted keys; what is not named keeps its default.
+
+        Folders are made absolute, so that a training can be resumed from anywhere.
+
+        Raises:
+            InputError: an unknown key (the nearest known one is named) or a value that does not
+                fit (the key and what would be right are named).
+        """
+        nested: dict[str, Any] = {}
+        for key, value in flat.items():
+            check_key(key)
+            group, _, name = key.rpartition(".")
+            target = nested.setdefault(group, {}) if group else nested
+            target[name] = _absolute(value) if key in _FOLDER_KEYS else value
+        try:
+            return cls(**nested)
+        except ValidationError as error:
+            raise InputError(_one_line(error)) from None
+
+    def to_keys(self) -> dict[str, Any]:
+        """Return every key with its value, flat: ``{"backbone": ..., "train.lr": ...}``."""
+        flat: dict[str, Any] = {}
+        for name, value in self.model_dump().items():
+            if isinstance(value, dict):
+                flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+            else:
+                flat[name] = value
+        return flat
+
+
+_FOLDER_KEYS = frozenset({"backbone", "data.path"})
+
+
+def _absolute(value: object) -> object:
+    """Make a folder's path absolute; leave names (demo, Hugging Face ids) as they are."""
+    if isinstance(value, str) and value != "demo" and "\0" not in value:
+        path = Path(value).expanduser()
+        if path.is_dir():
+            return str(path.resolve())
+    return value
+
+
+def describe_keys() -> list[KeyInfo]:
+    """List every configuration key with its type in words, default and meaning."""
+    rows = []
+    for name, field in Config.model_fields.items():
+        if name == "backbone":
+            rows.append(KeyInfo(name, "str", field.default, field.description or ""))
+            continue
+        for inner, part in type(field.default).model_fields.items():
+            words = _type_words(part.annotation)
+            rows.append(KeyInfo(f"{name}.{inner}", words, part.default, part.description or ""))
+    return rows
+
+
+def _type_words(annotation: Any) -> str:
+    choices = getattr(annotation, "__args__", None)
+    return " | ".join(map(str, choices)) if choices else annotation.__name__
+
+
+KEYS: tuple[str, ...] = tuple(info.key for info in describe_keys())
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that does not exist.
+
+    Raises:
+        InputError: naming the nearest known key.
+    """
+    if key in KEYS:
+        return
+    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    near = near or [known for known in KEYS if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(KEYS)}"
+    raise InputError(f"{key!r} is not a configuration key; {hint}")
+
+
+def _one_line(error: ValidationError) -> str:
+    """Say a validation error in one line: the key, what was given, what would be right."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    given = first.get("input")
+    if first["type"] == "string_pattern_mismatch":
+        return f"{key}: {given!r} is not a device; use auto, cpu, cuda or cuda:N"
+    wish = first["msg"].removeprefix("Input ").replace("a valid ", "a ")
+    return f"{key}: {given!r} does not fit; it {wish}"
