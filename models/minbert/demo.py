@@ -17,7 +17,7 @@ from random import Random
 
 from filelock import FileLock
 
-from minbert import demo_events, demo_reviews, demo_words
+from . import demo_events, demo_reviews, demo_words
 
 FOLDER = Path(__file__).parent / "demo"
 SEED = 11711

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass, replace
 from random import Random
 
-from minbert.demo_words import (
+from .demo_words import (
     COUNTS,
     DEALINGS,
     DEEDS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from minbert.demo_words import (
+from .demo_words import (
     ADJECTIVES,
     ADVERBS,
     ASPECTS,
