@@ -1,0 +1,182 @@
+"""What a study searches: one value type for each way to write a range in a study file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from minbert import InputError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+_RANGE_KEYS = ("low", "high", "log", "step")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, without order: ``"lora.rank" = [1, 2, 4]``."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def labels(self) -> list[Any]:
+        """The values as Optuna stores them: scalars as they are, lists as JSON text."""
+        return [json.dumps(v) if isinstance(v, list) else v for v in self.values]
+
+    def encode(self, value: Any) -> Any:
+        """Turn a configuration value into its Optuna label."""
+        return json.dumps(value) if isinstance(value, list) else value
+
+    def decode(self, label: Any) -> Any:
+        """Turn an Optuna label back into the configuration value."""
+        return self.values[self.labels.index(label)]
+
+    def contains(self, value: Any) -> bool:
+        return any(value == v and isinstance(value, bool) == isinstance(v, bool)
+                   for v in self.values)
+
+    def corners(self) -> list[Any]:
+        return list(self.values)
+
+    def grid(self) -> list[Any] | None:
+        return list(self.values)
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.labels)
+
+    def describe(self) -> Any:
+        """The range as plain values, for settings and tables."""
+        return list(self.values)
+
+
+@dataclass(frozen=True)
+class _Range:
+    low: Any
+    high: Any
+    log: bool = False
+    step: Any = None
+
+    def encode(self, value: Any) -> Any:
+        return value
+
+    def decode(self, label: Any) -> Any:
+        return label
+
+    def corners(self) -> list[Any]:
+        return [self.low, self.high]
+
+    def describe(self) -> Any:
+        return {key: value for key, value in asdict(self).items() if value not in (None, False)}
+
+
+class IntRange(_Range):
+    """A whole number between low and high, both included."""
+
+    def contains(self, value: Any) -> bool:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % (self.step or 1) == 0
+
+    def grid(self) -> list[Any] | None:
+        return list(range(self.low, self.high + 1, self.step or 1))
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+
+
+class FloatRange(_Range):
+    """A number between low and high, both included."""
+
+    def contains(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        if not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
+
+    def grid(self) -> list[Any] | None:
+        if not self.step:
+            return None
+        count = math.floor((self.high - self.low) / self.step + 1e-8) + 1
+        return [self.low + index * self.step for index in range(count)]
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+
+Search = Choice | IntRange | FloatRange
+
+
+def parse_search(key: str, raw: object) -> Search:
+    """Read what stands behind a key of ``[search]``.
+
+    Raises:
+        InputError: the value is neither a list of choices nor a range, or the range is not one.
+    """
+    if isinstance(raw, list):
+        return _parse_choice(key, raw)
+    if isinstance(raw, Mapping):
+        return _parse_range(key, raw)
+    raise InputError(
+        f"search.{key}: {raw!r} is not a search; use a list of values, "
+        "or { low = ..., high = ... } with log or step"
+    )
+
+
+def _parse_choice(key: str, raw: list) -> Choice:
+    if not raw:
+        raise InputError(f"search.{key}: the list is empty; give at least one value")
+    seen: list[Any] = []
+    for value in raw:
+        if isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
+            raise InputError(f"search.{key}: {value!r} cannot be a choice; use plain values")
+        if value in seen:
+            raise InputError(f"search.{key}: {value!r} stands twice in the list; write it once")
+        seen.append(value)
+    return Choice(tuple(raw))
+
+
+def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
+    where = f"search.{key}"
+    for name in raw:
+        if name not in _RANGE_KEYS:
+            raise InputError(f"{where}: {name!r} is not part of a range; use low, high, log, step")
+    for name in ("low", "high"):
+        if name not in raw:
+            raise InputError(f"{where}: a range needs both low and high; {name} is missing")
+    low, high, log, step = (raw.get(name) for name in _RANGE_KEYS)
+    for name, value in (("low", low), ("high", high), ("step", step)):
+        if value is not None and not _is_number(value):
+            raise InputError(f"{where}: {name} = {value!r} is not a number")
+    if not isinstance(log, bool | None):
+        raise InputError(f"{where}: log = {log!r} does not fit; use true or false")
+    _check_bounds(where, low, high, bool(log), step)
+    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+        return IntRange(low, high, bool(log), step)
+    return FloatRange(float(low), float(high), bool(log), None if step is None else float(step))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_bounds(where: str, low: Any, high: Any, log: bool, step: Any) -> None:
+    if low > high:
+        raise InputError(f"{where}: low = {low} is above high = {high}; swap them")
+    if log and low <= 0:
+        raise InputError(f"{where}: a logarithmic range starts above 0, and low is {low}")
+    if step is not None and step <= 0:
+        raise InputError(f"{where}: step = {step} does not fit; use a number above 0")
+    if log and step is not None:
+        raise InputError(f"{where}: log and step exclude each other; leave one of them out")

@@ -1,0 +1,110 @@
+"""A study as a value: what it trains, what it searches, and what makes two studies the same."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from minbert import Config
+
+Sampler = Literal["tpe", "random", "grid", "gp", "cmaes", "points"]
+Pruner = Literal["none", "median", "hyperband", "successive_halving"]
+
+
+class StudySpec(BaseModel):
+    """One study, whole and checked: the same values mean the same trials.
+
+    Attributes:
+        name: the study's name, from the file's.
+        source: the file, as text.
+        profile: the profile that was applied, None without one.
+        sampler: who proposes the trials after the points.
+        pruner: who ends trials early.
+        trials: how many trials the study shall have in all.
+        seed: of the sampler.
+        config: configuration keys that are the same in every trial.
+        search: configuration keys that are searched.
+        points: trials that come first, in this order; each sets any configuration keys.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    source: str
+    profile: str | None
+    description: str
+    sampler: Sampler
+    pruner: Pruner
+    trials: int
+    seed: int
+    config: dict[str, Any]
+    search: dict[str, Any]
+    points: list[dict[str, Any]]
+
+    @cached_property
+    def listing(self) -> list[dict[str, Any]]:
+        """The trials that are known beforehand: the points, then the grid if it is one."""
+        if self.sampler != "grid":
+            return self.points
+        axes = [self.search[key].grid() for key in self.search]
+        cells = (dict(zip(self.search, values, strict=True)) for values in itertools.product(*axes))
+        return self.points + [cell for cell in cells if cell not in self.points]
+
+    @property
+    def total(self) -> int:
+        """How many trials the study ends with: `trials`, or fewer if there are no more to try."""
+        if self.sampler in ("points", "grid") or not self.search:
+            return min(self.trials, max(1, len(self.listing)))
+        return self.trials
+
+    @property
+    def cap_note(self) -> str | None:
+        """Say why there are fewer trials than asked for; None if there are not."""
+        if self.total == self.trials:
+            return None
+        what = "the grid and the points hold" if self.sampler == "grid" else "the points are"
+        if not self.search and not self.points:
+            what = "nothing is searched, so there is"
+        return f"{self.total} of {self.trials} trials: {what} {self.total}"
+
+    def config_of(self, values: Mapping[str, Any]) -> Config:
+        """Make the configuration of a trial with these values."""
+        return Config.from_keys({**self.config, **values})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes two studies the same: every fixed key, and the search. JSON values."""
+        fixed = Config.from_keys(self.config).to_keys()
+        return {
+            "config": {key: value for key, value in fixed.items() if key not in self.search},
+            "search": {key: search.describe() for key, search in sorted(self.search.items())},
+        }
+
+    @property
+    def identity(self) -> str:
+        """A digest of the settings that a new configuration key with its default leaves alone."""
+        defaults = Config().to_keys()
+        fixed = self.settings["config"]
+        changed = {key: value for key, value in fixed.items() if value != defaults[key]}
+        return digest({"config": changed, "search": self.settings["search"]})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Name the keys in which two settings differ. A key that one does not know has its default."""
+    defaults = Config().to_keys()
+    old_all = {**defaults, **old["config"], **old["search"]}
+    new_all = {**defaults, **new["config"], **new["search"]}
+    return sorted(key for key in old_all.keys() | new_all.keys()
+                  if old_all.get(key) != new_all.get(key)
+                  or (key in old["search"]) != (key in new["search"]))
