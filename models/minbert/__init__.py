@@ -33,11 +33,11 @@ _PUBLIC = {
     "predict_files": "predict",
     "measure": "measure",
     "Measurement": "measure",
-    "check_data": "data",
+    "check_data": "reading",
     "data_digest": "data",
     "check_backbone": "backbone",
     "backbone_digest": "backbone",
-    "pull_backbone": "backbone",
+    "pull_backbone": "pull",
 }
 
 __all__ = sorted(_PUBLIC)

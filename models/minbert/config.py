@@ -191,5 +191,5 @@ def _one_line(error: ValidationError) -> str:
     given = first.get("input")
     if first["type"] == "string_pattern_mismatch":
         return f"{key}: {given!r} is not a device; use auto, cpu, cuda or cuda:N"
-    wish = first["msg"].removeprefix("Input ").replace("a valid ", "a ")
+    wish = first["msg"].removeprefix("Input ")
     return f"{key}: {given!r} does not fit; it {wish}"

@@ -1,0 +1,307 @@
+"""Pretrained weights in the Hugging Face layout: names mapped, every key and shape asserted.
+
+A backbone is a folder with ``config.json``, ``model.safetensors`` and a tokenizer; or the name
+``demo``; or a Hugging Face id whose folder was fetched by :func:`pull_backbone`. Only safetensors
+is read: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .encoder import SHAPES, Encoder, EncoderShape
+from .errors import InputError
+
+WEIGHTS = "model.safetensors"
+_PULLED = "backbones"  # folder in the cache
+
+# Ours -> theirs, within a layer and outside of it. qkv is theirs three, one above the other.
+_LAYER = {
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_OUTER = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.position": "embeddings.position_embeddings",
+    "embeddings.segment": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+    "pooler": "pooler.dense",
+}
+_QKV = ("query", "key", "value")
+# Published weights carry these too; they are no part of the encoder.
+_NOT_ENCODER = re.compile(r"^(cls\..*|embeddings\.position_ids)$")
+
+
+def hf_names(ours: str) -> tuple[str, ...]:
+    """Return the Hugging Face names of one of our encoder parameters: one, or three for qkv."""
+    module, _, leaf = ours.rpartition(".")
+    match = re.match(r"layers\.(\d+)\.(\w+)$", module)
+    if not match:
+        return (f"{_OUTER[module]}.{leaf}",)
+    base = f"encoder.layer.{match[1]}"
+    if match[2] == "qkv":
+        return tuple(f"{base}.attention.self.{part}.{leaf}" for part in _QKV)
+    return (f"{base}.{_LAYER[match[2]]}.{leaf}",)
+
+
+def to_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return our encoder's parameters under their Hugging Face names."""
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        names = hf_names(name)
+        parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
+        theirs.update({n: part.contiguous() for n, part in zip(names, parts, strict=True)})
+    return theirs
+
+
+def _common_name(theirs: str) -> str:
+    """Undo what older checkpoints do to names: a prefix, and TensorFlow's gamma and beta."""
+    name = theirs.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def read_shape(folder: Path) -> EncoderShape:
+    """Read an encoder's sizes from ``config.json``.
+
+    Raises:
+        InputError: the file is missing or damaged, or it describes another kind of model.
+    """
+    file = folder / "config.json"
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
+    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    for key, value in wanted.items():
+        if isinstance(raw, dict) and raw.get(key, value) != value:
+            raise InputError(f"{file}: {key} is {raw[key]!r}; only {value!r} is supported")
+    try:
+        return _shape(raw)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: {error} is missing or not a number; is this a BERT?") from None
+
+
+def _shape(raw: dict) -> EncoderShape:
+    shape = EncoderShape(
+        vocab_size=int(raw["vocab_size"]),
+        hidden_size=int(raw["hidden_size"]),
+        layers=int(raw["num_hidden_layers"]),
+        heads=int(raw["num_attention_heads"]),
+        intermediate_size=int(raw["intermediate_size"]),
+        max_positions=int(raw["max_position_embeddings"]),
+        segments=int(raw["type_vocab_size"]),
+        norm_eps=float(raw["layer_norm_eps"]),
+        hidden_dropout=float(raw["hidden_dropout_prob"]),
+        attention_dropout=float(raw["attention_probs_dropout_prob"]),
+    )
+    if shape.hidden_size % shape.heads:
+        raise ValueError("hidden_size does not divide by num_attention_heads, so one of them")
+    return shape
+
+
+def write_config(shape: EncoderShape, folder: Path) -> None:
+    """Write ``config.json`` as Hugging Face's BertModel reads it."""
+    raw = {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": shape.segments,
+        "layer_norm_eps": shape.norm_eps,
+        "hidden_dropout_prob": shape.hidden_dropout,
+        "attention_probs_dropout_prob": shape.attention_dropout,
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
+
+
+def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
+    """Return the folder of a backbone.
+
+    Raises:
+        InputError: there is none under this name.
+    """
+    if name == "demo":
+        return Path(__file__).parent / "demo"
+    if Path(name).is_dir():
+        return Path(name)
+    pulled = None if cache_dir is None else pulled_folder(name, cache_dir)
+    if pulled is not None and pulled.is_dir():
+        return pulled
+    raise InputError(
+        f"backbone: {name!r} is not a folder and was not pulled; give a folder with "
+        f"config.json and {WEIGHTS}, or the name demo, or run: mtl backbone pull {name}"
+    )
+
+
+def pulled_folder(name: str, cache_dir: Path) -> Path:
+    """Return where the backbone with this Hugging Face id lies once it is pulled."""
+    return Path(cache_dir) / _PULLED / re.sub(r"[^\w.-]", "--", name)
+
+
+def backbone_shape(name: str, cache_dir: Path | None = None) -> EncoderShape:
+    """Return an encoder's sizes: of a folder, or of a name that is known without weights.
+
+    Raises:
+        InputError: neither a folder nor a known name.
+    """
+    short = name.rpartition("/")[2]
+    try:
+        return read_shape(find_backbone(name, cache_dir))
+    except InputError:
+        if short in SHAPES and not Path(name).is_dir():
+            return SHAPES[short]
+        raise
+
+
+def load_encoder_state(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of a backbone as our encoder's parameters, float32.
+
+    The tensors are shared between calls and must not be changed in place.
+
+    Raises:
+        InputError: no safetensors, or a key that is missing, misshapen or unknown.
+    """
+    file = folder / WEIGHTS
+    if not file.is_file():
+        pickles = [p.name for p in folder.glob("*.bin")]
+        why = f"{pickles[0]} is a pickle, which is never read; " if pickles else ""
+        raise InputError(f"{file}: no such file; {why}convert the weights to safetensors")
+    stat = file.stat()
+    return _read_weights(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2)  # a warm worker reads its backbone once
+def _read_weights(file: Path, mtime: int, size: int) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        expected = Encoder(read_shape(file.parent)).state_dict()
+    try:
+        with safe_open(file, framework="pt") as source:
+            names = {_common_name(key): key for key in source.keys()}  # noqa: SIM118
+            _refuse_extra(file, names, expected)
+            return {
+                ours: torch.cat(list(_pieces(file, source, names, ours, like)))
+                for ours, like in expected.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({error})") from None
+
+
+def _pieces(file: Path, source, names: dict[str, str], ours: str, like: Tensor):
+    """Yield the tensors that make up one of our parameters, each checked against its shape."""
+    theirs = hf_names(ours)
+    shape = [like.shape[0] // len(theirs), *like.shape[1:]]
+    for name in theirs:
+        if name not in names:
+            raise InputError(f"{file}: key {name!r} is missing; it should have shape {shape}")
+        tensor = source.get_tensor(names[name])
+        if list(tensor.shape) != shape:
+            raise InputError(
+                f"{file}: key {names[name]!r} has shape {list(tensor.shape)}; "
+                f"by config.json it should be {shape}"
+            )
+        yield tensor.float()
+
+
+def _refuse_extra(file: Path, names: dict[str, str], expected: dict[str, Tensor]) -> None:
+    known = {name for ours in expected for name in hf_names(ours)}
+    for name, given in sorted(names.items()):
+        if name not in known and not _NOT_ENCODER.match(name):
+            raise InputError(
+                f"{file}: key {given!r} is not part of a BERT encoder of the shape in config.json"
+            )
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the file that a backbone's tokenizer is made from.
+
+    Raises:
+        InputError: there is none.
+    """
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: no tokenizer.json and no vocab.txt; a backbone needs one of them")
+
+
+@lru_cache(maxsize=16)
+def _file_digest(file: Path, mtime: int, size: int) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file, in hex; read once a process while the file stays as it is."""
+    stat = file.stat()
+    return _file_digest(file, stat.st_mtime_ns, stat.st_size)
+
+
+def backbone_digest(name: str, cache_dir: Path | None = None) -> str:
+    """Return the sha256 of a backbone's ``model.safetensors``, in hex.
+
+    Raises:
+        InputError: there is no such backbone, or it has no safetensors.
+    """
+    folder = find_backbone(name, cache_dir)
+    if not (folder / WEIGHTS).is_file():
+        load_encoder_state(folder)  # says what is wrong
+    return file_digest(folder / WEIGHTS)
+
+
+@dataclass(frozen=True)
+class BackboneReport:
+    """What :func:`check_backbone` found: everything loads, every key and shape is right."""
+
+    name: str
+    folder: Path
+    shape: EncoderShape
+    parameters: int
+    digest: str
+    tokenizer: Path
+    pulled: dict | None
+
+
+def check_backbone(name: str, cache_dir: Path | None = None) -> BackboneReport:
+    """Load a backbone whole and report what it is.
+
+    Raises:
+        InputError: what is wrong with it, in one line.
+    """
+    from .tokenizing import load_tokenizer
+
+    folder = find_backbone(name, cache_dir)
+    state = load_encoder_state(folder)
+    shape = read_shape(folder)
+    load_tokenizer(folder, shape.max_positions, shape.vocab_size)
+    digest = backbone_digest(name, cache_dir)
+    note = folder / "pulled.json"
+    pulled = json.loads(note.read_text("utf-8")) if note.is_file() else None
+    if pulled and pulled["sha256"].get(WEIGHTS) != digest:
+        raise InputError(
+            f"{folder / WEIGHTS}: differs from what was pulled (sha256 {digest[:12]}…); "
+            f"run: mtl backbone pull {name}"
+        )
+    parameters = sum(t.numel() for t in state.values())
+    return BackboneReport(
+        name, folder, shape, parameters, digest, tokenizer_file(folder), pulled
+    )

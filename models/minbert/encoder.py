@@ -1,0 +1,172 @@
+"""The BERT encoder (Devlin et al. 2018), whole, on packed tokens.
+
+No padding anywhere: embeddings, linear maps and norms run on a flat stream [tokens, hidden], and
+only attention knows where a sequence ends. Letters in the shapes below:
+
+    T tokens of all sequences   S sequences   H hidden   I intermediate   N heads   D = H / N
+
+A forward pass with a :class:`~minbert.noise.Noise` trains (dropout); without one it evaluates.
+Adapters enter through one door, :class:`Adapter`: each linear map of a layer goes through it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .noise import Noise
+from .packing import PackedBatch
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Sizes and rates of a BERT encoder, as its ``config.json`` gives them."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    max_positions: int = 512
+    segments: int = 2
+    norm_eps: float = 1e-12
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+# Sizes known by name: parameter counts need no weights.
+SHAPES = {
+    "bert-base-uncased": EncoderShape(30_522, 768, 12, 12, 3072),
+    "all-MiniLM-L6-v2": EncoderShape(30_522, 384, 6, 12, 1536),
+}
+
+
+class Adapter(nn.Module):
+    """How a layer's linear maps are applied; this one adds nothing.
+
+    An adapter keeps its parameters apart from the encoder's, so that one frozen encoder can serve
+    several adapters.
+    """
+
+    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
+        """Apply ``linear``, which is at ``site`` (qkv, intermediate, output) of ``layer``."""
+        return linear(x)
+
+    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
+        """Apply the head of ``task``."""
+        return linear(x)
+
+
+PLAIN = Adapter()
+
+
+class Embeddings(nn.Module):
+    """Word, position and segment embeddings, summed and normalised."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.rate = shape.hidden_dropout
+        self.word = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.position = nn.Embedding(shape.max_positions, shape.hidden_size)
+        self.segment = nn.Embedding(shape.segments, shape.hidden_size)
+        self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
+
+    def forward(self, batch: PackedBatch, noise: Noise | None) -> Tensor:
+        x = self.word(batch.token_ids) + self.position(batch.positions)
+        x = self.norm(x + self.segment(batch.segments))
+        return noise.dropout(x, self.rate) if noise else x  # [T, H]
+
+
+class Layer(nn.Module):
+    """One transformer layer: self-attention and feed-forward, each with residual and norm."""
+
+    def __init__(self, shape: EncoderShape, index: int) -> None:
+        super().__init__()
+        hidden, inner, eps = shape.hidden_size, shape.intermediate_size, shape.norm_eps
+        self.index = index
+        self.heads = shape.heads
+        self.rate = shape.hidden_dropout
+        self.attention_rate = shape.attention_dropout
+        self.qkv = nn.Linear(hidden, 3 * hidden)  # query, key and value in one product
+        self.attention_output = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=eps)
+        self.intermediate = nn.Linear(hidden, inner)
+        self.output = nn.Linear(inner, hidden)
+        self.output_norm = nn.LayerNorm(hidden, eps=eps)
+
+    def forward(
+        self, h: Tensor, batch: PackedBatch, adapter: Adapter, noise: Noise | None
+    ) -> Tensor:
+        qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
+        context = attention(qkv, batch, self.heads, self.attention_rate, noise)  # [T, H]
+        a = self._drop(self.attention_output(context), noise)
+        a = self.attention_norm(h + a)
+        f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
+        f = self._drop(adapter.linear(self.index, "output", self.output, f), noise)
+        return self.output_norm(a + f)  # [T, H]
+
+    def _drop(self, x: Tensor, noise: Noise | None) -> Tensor:
+        return noise.dropout(x, self.rate) if noise else x
+
+
+def attention(
+    qkv: Tensor, batch: PackedBatch, heads: int, rate: float, noise: Noise | None
+) -> Tensor:
+    """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
+
+    Args:
+        qkv: [T, 3H], the queries, keys and values of the stream.
+        rate: dropout of the attention weights, applied where there is ``noise``.
+
+    Returns:
+        [T, H], the attention heads' outputs side by side.
+    """
+    dim = qkv.shape[1] // (3 * heads)
+    blocks = []
+    for start, count, length in batch.runs:
+        block = qkv[start : start + count * length].view(count, length, 3, heads, dim)
+        q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, N, length, D]
+        if noise and rate > 0:
+            weights = (q @ k.transpose(-1, -2) / math.sqrt(dim)).softmax(-1)
+            context = noise.dropout(weights, rate) @ v
+        else:
+            context = F.scaled_dot_product_attention(q, k, v)
+        blocks.append(context.transpose(1, 2).reshape(count * length, heads * dim))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+class Encoder(nn.Module):
+    """The BERT encoder with its pooler.
+
+    Its parameters carry no gradient switch of their own: who trains what is decided in
+    :mod:`minbert.multitask`.
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = Embeddings(shape)
+        self.layers = nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
+        self.pooler = nn.Linear(shape.hidden_size, shape.hidden_size)
+
+    def forward(
+        self, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
+    ) -> Tensor:
+        """Return the last layer's hidden states, [T, H]."""
+        return self.encode(self.embeddings(batch, noise), batch, adapter, noise)
+
+    def encode(
+        self, h: Tensor, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
+    ) -> Tensor:
+        """Run the layers on embeddings [T, H]; return the last hidden states, [T, H]."""
+        for layer in self.layers:
+            h = layer(h, batch, adapter, noise)
+        return h
+
+    def pool(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """Return tanh(W h + b) of each sequence's [CLS], [S, H], in packed order."""
+        return torch.tanh(self.pooler(hidden[batch.firsts]))

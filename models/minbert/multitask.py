@@ -1,0 +1,151 @@
+"""The whole model: one encoder, the adapters, a head for each task; and who trains what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import Config
+from .encoder import PLAIN, Adapter, Encoder, EncoderShape
+from .lora import Lora
+from .noise import Noise, generator
+from .packing import PackedBatch
+from .tasks import HEADS, Task
+
+
+class MultiTaskModel(nn.Module):
+    """One encoder under several heads.
+
+    Args:
+        shape: the encoder's sizes.
+        mode: ``full-model`` or ``last-linear-layer``, the paper's words for what trains.
+        rank, alpha: LoRA; rank 0 means none.
+        dropout: rate before each head.
+    """
+
+    def __init__(
+        self, shape: EncoderShape, mode: str, rank: int = 0, alpha: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.encoder = Encoder(shape)
+        self.heads = nn.ModuleDict(
+            {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEADS.items()}
+        )
+        self.lora = Lora(shape, HEADS, rank, alpha) if rank else None
+        self._choose_what_trains(mode)
+
+    def _choose_what_trains(self, mode: str) -> None:
+        """Set ``requires_grad`` as the paper's section 4.2 has it.
+
+        ``last-linear-layer``: with LoRA only its matrices, without it the heads.
+        ``full-model``: everything, but for the linears that carry LoRA (heads included).
+        """
+        self.encoder.requires_grad_(mode == "full-model")
+        self.heads.requires_grad_(self.lora is None)
+        if self.lora is not None:
+            for linear, _ in self.lora.pairs(self.encoder, self.heads):
+                linear.requires_grad_(False)
+
+    def initialise(self, seed: int) -> None:
+        """Draw heads and adapters, each from a stream of its own."""
+        for task, head in self.heads.items():
+            stream = generator(seed, "head", task)
+            bound = 1 / math.sqrt(head.in_features)  # torch's own default for a linear map
+            nn.init.uniform_(head.weight, -bound, bound, generator=stream)
+            nn.init.uniform_(head.bias, -bound, bound, generator=stream)
+        if self.lora is not None:
+            self.lora.initialise(seed)
+
+    @property
+    def adapter(self) -> Adapter:
+        """What the linear maps go through while training."""
+        return PLAIN if self.lora is None else self.lora
+
+    def merged_adapter(self) -> Adapter:
+        """What the linear maps go through in evaluation: the same function, one product a map."""
+        return PLAIN if self.lora is None else self.lora.merged(self.encoder, self.heads)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name, in a fixed order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        task: Task,
+        adapter: Adapter | None = None,
+        noise: Noise | None = None,
+    ) -> Tensor:
+        """Return the head's raw outputs for each sequence, [S, task.outputs], in packed order."""
+        adapter = adapter if adapter is not None else self.adapter
+        hidden = self.encoder(batch, adapter, noise)
+        return self.classify(self.encoder.pool(hidden, batch), task, adapter, noise)
+
+    def classify(
+        self, pooled: Tensor, task: Task, adapter: Adapter, noise: Noise | None = None
+    ) -> Tensor:
+        """Apply the head of ``task`` to pooled vectors [S, H]."""
+        if noise:
+            pooled = noise.dropout(pooled, self.dropout)
+        return adapter.head(task.name, self.heads[task.name], pooled).float()
+
+
+def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean loss of a batch.
+
+    Cross-entropy over the classes, binary cross-entropy on one logit, or mean squared error of the
+    raw output (the paper, section 4).
+
+    Args:
+        outputs: [S, task.outputs]. labels: [S], float.
+    """
+    if task.kind == "classification":
+        return F.cross_entropy(outputs, labels.long())
+    if task.kind == "binary":
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
+    return F.mse_loss(outputs[:, 0], labels)
+
+
+def predicted_values(task: Task, outputs: Tensor) -> Tensor:
+    """Return the class, the probability or the raw similarity for each row, float [S]."""
+    if task.kind == "classification":
+        return outputs.argmax(1).float()
+    return outputs[:, 0].sigmoid() if task.kind == "binary" else outputs[:, 0]
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """How many parameters a model has, and how many of them train."""
+
+    total: int
+    trainable: int
+
+
+def build_model(config: Config, shape: EncoderShape) -> MultiTaskModel:
+    """Make the model of a configuration, its parameters not yet set."""
+    return MultiTaskModel(
+        shape, config.train.mode, config.lora.rank, config.lora.alpha, config.train.dropout
+    )
+
+
+def count_parameters(config: Config, cache_dir=None) -> ParameterCounts:
+    """Count the parameters of a configuration; no weights are needed.
+
+    Args:
+        cache_dir: where pulled backbones lie; needed for a Hugging Face id that is not known by
+            name only.
+
+    Raises:
+        InputError: the backbone is not known.
+    """
+    from .backbone import backbone_shape
+
+    with torch.device("meta"):
+        model = build_model(config, backbone_shape(config.backbone, cache_dir))
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return ParameterCounts(sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains))
