@@ -1,0 +1,192 @@
+"""Datasets: tokenised once, cached by content, memory-mapped and shared by every training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from .backbone import file_digest, find_backbone, read_shape, tokenizer_file
+from .packing import PackedBatch, pack
+from .reading import Example, Reading, Skipped, find_data, read_file
+from .tasks import TASKS, DataFile, Task
+from .tokenizing import load_tokenizer, tokenize
+
+_FORMAT = 2  # of the cache; a change of what is below makes a new one
+
+
+class Dataset:
+    """The examples of one task and split, tokenised, on disk.
+
+    Attributes:
+        tokens: int32 [all tokens], the sequences end to end.
+        offsets: int64 [examples + 1]; example i is ``tokens[offsets[i]:offsets[i + 1]]``.
+        seconds: int32 [examples], where the second segment of each begins.
+        labels: float32 [examples], on the task's scale; NaN where there is none.
+        skipped: rows of the files that could not be used.
+    """
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        self.task = task
+        self._folder = folder
+        arrays = (
+            np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in ("tokens", "offsets", "seconds", "labels")
+        )
+        self.tokens, self.offsets, self.seconds, self.labels = arrays
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 [examples]."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def _rows(self) -> dict:
+        return json.loads((self._folder / "rows.json").read_text("utf-8"))
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each example."""
+        return self._rows["ids"]
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The one or two sentences of each example."""
+        return [tuple(texts) for texts in self._rows["texts"]]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Rows of the files that could not be used."""
+        return [Skipped(*row) for row in self._rows["skipped"]]
+
+    def batch(self, indices: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
+        """Return examples as one packed batch, and their labels in packed order, float32."""
+        sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        packed = pack(sequences, self.seconds[indices])
+        return packed, self.labels[indices][packed.order]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Train and dev sets of every task, by task name."""
+
+    train: dict[str, Dataset]
+    dev: dict[str, Dataset]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Every row that could not be used."""
+        return [row for split in (self.train, self.dev) for d in split.values() for row in d.skipped]
+
+
+def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
+    """Open the train and dev sets of every task for a backbone's tokenizer.
+
+    Raises:
+        InputError: see :func:`minbert.reading.read_file` and :func:`minbert.backbone.find_backbone`.
+    """
+    source = DatasetSource(path, backbone, cache_dir)
+    return Corpus(
+        train={task.name: source.open(task, task.train) for task in TASKS},
+        dev={task.name: source.open(task, (task.dev,)) for task in TASKS},
+    )
+
+
+class DatasetSource:
+    """Opens datasets of a data folder under a backbone's tokenizer, from the cache or anew."""
+
+    def __init__(self, path: str, backbone: str, cache_dir: Path) -> None:
+        self.folder = find_data(path, cache_dir)
+        self.backbone = find_backbone(backbone, cache_dir)
+        self.cache = Path(cache_dir) / "tokens"
+        self.shape = read_shape(self.backbone)
+
+    def open(self, task: Task, files: tuple[DataFile, ...]) -> Dataset:
+        """Return the labelled examples of some files, joined in order."""
+        target = self.cache / f"{task.name}-{self._key(task, files)}"
+        if not target.is_dir():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock"):  # workers that start together tokenise once
+                if not target.is_dir():
+                    self._write(task, [read_file(self.folder, task, f) for f in files], target)
+        return Dataset(task, target)
+
+    def open_rows(self, task: Task, source: DataFile, labelled: bool) -> Dataset:
+        """Return every row of one file, also those without a usable label, uncached."""
+        reading = read_file(self.folder, task, source, labelled)
+        everything = Reading(reading.file, examples=reading.rows, rows=reading.rows)
+        folder = Path(tempfile.mkdtemp(prefix="rows-", dir=_made(self.cache)))
+        try:
+            self._fill(task, [everything], folder)
+            dataset = Dataset(task, folder)
+            _ = dataset.ids  # read before the folder goes; mapped arrays stay valid
+            return dataset
+        finally:
+            shutil.rmtree(folder)
+
+    def _key(self, task: Task, files: tuple[DataFile, ...]) -> str:
+        """Name the content: files, labels' meaning, tokenizer, length limit, format."""
+        parts = [str(_FORMAT), str(self.shape.max_positions), repr(task.text_columns)]
+        parts.append(file_digest(tokenizer_file(self.backbone)))
+        for source in files:
+            file = self.folder / source.name
+            if not file.is_file():
+                read_file(self.folder, task, source)  # says what is wrong
+            parts += [repr(source), file_digest(file)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+    def _write(self, task: Task, readings: list[Reading], target: Path) -> None:
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.cache))
+        try:
+            self._fill(task, readings, part)
+            os.replace(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _fill(self, task: Task, readings: list[Reading], folder: Path) -> None:
+        examples: list[Example] = [e for reading in readings for e in reading.examples]
+        tokenizer = load_tokenizer(self.backbone, self.shape.max_positions, self.shape.vocab_size)
+        ids, seconds = tokenize(tokenizer, [e.texts for e in examples])
+        np.save(folder / "tokens.npy", np.concatenate(ids))
+        np.save(folder / "offsets.npy", np.cumsum([0, *map(len, ids)], dtype=np.int64))
+        np.save(folder / "seconds.npy", seconds)
+        np.save(folder / "labels.npy", np.array([e.label for e in examples], dtype=np.float32))
+        rows = {
+            "ids": [e.id for e in examples],
+            "texts": [e.texts for e in examples],
+            "skipped": [row for reading in readings for row in reading.skipped],
+        }
+        (folder / "rows.json").write_text(json.dumps(rows), "utf-8")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def data_digest(path: str, cache_dir: Path | None = None) -> str:
+    """Return a sha256 over the training and dev files of a data folder, in hex.
+
+    Raises:
+        InputError: the folder or one of the files is missing.
+    """
+    folder = find_data(path, cache_dir)
+    digest = hashlib.sha256()
+    for task in TASKS:
+        for source in (*task.train, task.dev):
+            file = folder / source.name
+            if not file.is_file():
+                read_file(folder, task, source)  # says what is wrong
+            digest.update(f"{source.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What a training says of itself: after each step, and at each evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .tasks import BY_NAME
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One training step.
+
+    Attributes:
+        step: counted from 1 over the whole training.
+        task: of the step's batch.
+        loss: mean over the batch.
+        lr: learning rate of the step.
+        tokens: in the batch.
+        seconds: that the step took.
+    """
+
+    step: int
+    task: str
+    loss: float
+    lr: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class TaskPredictions:
+    """What the model says of one task's dev examples, in file order.
+
+    Attributes:
+        task: short name.
+        ids: of each example. texts: its one or two sentences.
+        labels: float32 [examples], on the task's scale.
+        outputs: float32 [examples, outputs], the head's raw outputs.
+        values: float32 [examples]: the class (sst), the probability of a paraphrase (para), the
+            raw similarity (sts).
+    """
+
+    task: str
+    ids: list[str]
+    texts: list[tuple[str, ...]]
+    labels: np.ndarray
+    outputs: np.ndarray
+    values: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The predicted class of each example, int64 [examples]; not for a regression."""
+        kind = BY_NAME[self.task].kind
+        if kind == "regression":
+            raise ValueError(f"{self.task} is a regression: it has no classes")
+        return (self.values > 0.5 if kind == "binary" else self.values).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class EpochReport:
+    """One evaluation on the dev sets.
+
+    Attributes:
+        epoch: counted from 1. step: steps taken until now. total_steps: of the whole training.
+        scores: ``sst_accuracy``, ``para_accuracy``, ``sts_pearson`` and ``score``.
+        best_score, best_epoch, is_best: of the evaluations until now.
+        losses: mean training loss of each task since the evaluation before; a task that was not
+            trained is missing.
+        predictions: of each task, by short name.
+        lr: learning rate of the last step.
+        tokens_per_second: of training, since the evaluation before.
+        train_seconds: of all steps until now. eval_seconds: of this evaluation.
+        eval_examples: dev examples of all tasks.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+    scores: dict[str, float]
+    best_score: float
+    best_epoch: int
+    is_best: bool
+    losses: dict[str, float]
+    predictions: dict[str, TaskPredictions]
+    lr: float
+    tokens_per_second: float
+    train_seconds: float
+    eval_seconds: float
+    eval_examples: int
