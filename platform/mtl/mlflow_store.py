@@ -1,0 +1,112 @@
+"""Opening MLflow's store: without global state, without a race at first use, without telemetry."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minbert.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Read by MLflow when it is imported, so they are set before. What the user has set stays.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def sqlite_file(tracking_uri: str) -> Path | None:
+    """Return the file behind an SQLite tracking URI, None for any other URI."""
+    if not tracking_uri.startswith("sqlite:"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    name = make_url(tracking_uri).database
+    return Path(name).absolute() if name and name != ":memory:" else None
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """Return a client of the store at ``tracking_uri``, which is created where it is a new file.
+
+    Raises:
+        InputError: the store cannot be opened; the line names it and the cause.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    file = sqlite_file(tracking_uri)
+    try:
+        if file is not None:
+            _prepare(tracking_uri, file)
+        return _client(tracking_uri)
+    except (OSError, sqlite3.Error, _mlflow_error(), _sqlalchemy_error()) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"MLflow's store {masked(tracking_uri)} cannot be opened: {reason}") from (
+            error
+        )
+
+
+def masked(uri: str) -> str:
+    """Return a URI without the password that it may hold."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return uri
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _prepare(tracking_uri: str, file: Path) -> None:
+    """Create the tables once, however many processes start at the same time.
+
+    The tables come by some sixty migrations; a process that looks in between sees half of them.
+    Write-ahead logging lets readers (the UI) and writers (the workers) go on beside each other.
+    It is a property of the file, and is set last: a file that has it is complete.
+    """
+    if _is_wal(file):
+        return
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.init.lock"):
+        if _is_wal(file):
+            return
+        _client(tracking_uri)
+        connection = sqlite3.connect(file, timeout=60)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+
+
+def _is_wal(file: Path) -> bool:
+    # Bytes 18 and 19 of the header are 2 for write-ahead logging (SQLite's file format, 1.3.3).
+    try:
+        with file.open("rb") as stream:
+            return stream.read(20)[18:20] == b"\x02\x02"
+    except FileNotFoundError:
+        return False
+
+
+def _mlflow_error() -> type[Exception]:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
+
+
+def _sqlalchemy_error() -> type[Exception]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError

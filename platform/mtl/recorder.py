@@ -1,0 +1,120 @@
+"""What MLflow keeps of one training, seen from the worker that trains it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .mlflow_store import connect
+
+if TYPE_CHECKING:
+    from minbert import Config, EpochReport, StepReport
+
+_EVERY = 10  # steps between points
+_METRICS_PER_CALL = 1000  # MLflow's limit
+
+
+class RunRecorder:
+    """An observer of one training: logs its steps and evaluations to its run.
+
+    Nothing that is logged depends on what this object has seen before, but throughput, which no
+    two runs share anyway: a training that was killed and resumed leaves the points of one that
+    was not. Every point is written before the call returns, since the training may be killed
+    after any step and sends again only what follows its last checkpoint; a step that comes again
+    is dropped.
+
+    Metrics, all by global training step:
+        train/batch_loss: loss of the batch of every tenth step, of whichever task it is.
+        train/loss, train/loss_<task>: at each evaluation, the mean over all steps of the task since
+            the last evaluation; train/loss is the mean of the tasks' means.
+        train/lr, train/tokens_per_second: every ten steps and at each evaluation.
+        dev/<score>, dev/score, best/score: at each evaluation.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        self._client = connect(tracking_uri)
+        self._run_id = run_id
+        self._seen = self._recorded()
+        self._tokens = 0
+        self._seconds = 0.0
+
+    def on_step(self, report: StepReport) -> None:
+        """Take note of a training step."""
+        self._tokens += report.tokens
+        self._seconds += report.seconds
+        if report.step % _EVERY:
+            return
+        points = {"train/batch_loss": report.loss, "train/lr": report.lr}
+        if self._seconds > 0:
+            points["train/tokens_per_second"] = self._tokens / self._seconds
+        self._tokens, self._seconds = 0, 0.0
+        self._log(report.step, points)
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Take note of an evaluation."""
+        points = {f"dev/{name}": value for name, value in report.scores.items()}
+        points |= {f"train/loss_{task}": loss for task, loss in report.losses.items()}
+        if report.losses:
+            points["train/loss"] = sum(report.losses.values()) / len(report.losses)
+        points |= {
+            "best/score": report.best_score,
+            "train/lr": report.lr,
+            "train/tokens_per_second": report.tokens_per_second,
+            "train/epoch": report.epoch,
+            "train/seconds": report.train_seconds,
+            "dev/seconds": report.eval_seconds,
+        }
+        self._log(report.step, points)
+
+    def finish(self, config: Config, checkpoint_dir: Path, work_dir: Path) -> list[Path]:
+        """Put the best epoch's artifacts and scores on the run.
+
+        Args:
+            checkpoint_dir: where the training keeps its checkpoints.
+            work_dir: an empty folder for the artifacts; they stay there.
+
+        Returns:
+            The pictures (PNG) among the artifacts.
+        """
+        from minbert import count_parameters, load_best, save_model
+
+        from .report.artifacts import write_config, write_report
+
+        best = load_best(checkpoint_dir)
+        pictures = write_report(best, work_dir)
+        write_config(config.to_keys(), work_dir / "config.toml")
+        save_model(config, checkpoint_dir, work_dir / "model")
+        self._client.log_artifacts(self._run_id, str(work_dir))
+        counts = count_parameters(config)
+        points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
+        points |= {f"best/{name}": value for name, value in best.scores.items() if name != "score"}
+        self._log(best.step, points | {"best/epoch": best.epoch})
+        return pictures
+
+    def flush(self) -> None:
+        """Write what is not written yet. Points are written as they come: nothing is left."""
+
+    def _log(self, step: int, points: Mapping[str, float]) -> None:
+        """Write the points of one step that the run does not have."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        new = [key for key in points if (key, step) not in self._seen]
+        metrics = [Metric(key, float(points[key]), now, step) for key in new]
+        for start in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(self._run_id, metrics[start : start + _METRICS_PER_CALL])
+        self._seen.update((key, step) for key in new)
+
+    def _recorded(self) -> set[tuple[str, int]]:
+        """Return the (key, step) of every point on the run: a resumed training sends some again."""
+        keys = self._client.get_run(self._run_id).data.metrics
+        return {
+            (key, point.step)
+            for key in keys
+            for point in self._client.get_metric_history(self._run_id, key)
+        }

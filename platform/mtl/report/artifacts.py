@@ -1,0 +1,121 @@
+"""The artifacts of one training: what its best epoch got right and wrong, to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minbert.metrics import confusion_matrix
+from minbert.tasks import BY_NAME
+
+from .export import write_csv
+from .figures import confusion_png, residuals_png
+from .pages import confusion_page, residuals_page
+
+if TYPE_CHECKING:
+    from minbert import EpochReport, TaskPredictions
+
+_WORST = 50  # rows in a table of worst mistakes
+
+
+def write_report(report: EpochReport, folder: Path) -> list[Path]:
+    """Write confusion matrices, residuals and predictions of an evaluation under ``folder``.
+
+    Returns:
+        The pictures (PNG), in the order of the tasks.
+    """
+    pictures = []
+    for name, predictions in report.predictions.items():
+        if BY_NAME[name].kind == "regression":
+            pictures.append(_write_residuals(predictions, folder / "residuals"))
+        else:
+            pictures.append(_write_confusion(predictions, folder / "confusion_matrix"))
+        _write_predictions(predictions, folder / "predictions")
+    return pictures
+
+
+def write_config(keys: Mapping[str, object], path: Path) -> None:
+    """Write a configuration as the ``[config]`` table of a study file."""
+    lines = [f"{json.dumps(key)} = {_toml(value)}" for key, value in keys.items()]
+    text = "# Every configuration key of this training; a study file can hold this table as it is.\n"
+    path.write_text(f"{text}[config]\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: object) -> str:
+    """Return a configuration value as a TOML literal (JSON's strings and lists are TOML's)."""
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _write_confusion(predictions: TaskPredictions, folder: Path) -> Path:
+    task = BY_NAME[predictions.task]
+    matrix = confusion_matrix(predictions)
+    rows = ([name, *map(int, counts)] for name, counts in zip(task.classes, matrix, strict=True))
+    write_csv(folder / f"{task.name}.csv", ["true \\ predicted", *task.classes], rows)
+    _write_page(folder / f"{task.name}.html", confusion_page(predictions, matrix))
+    picture = folder / f"{task.name}.png"
+    confusion_png(task, matrix, picture)
+    return picture
+
+
+def _write_residuals(predictions: TaskPredictions, folder: Path) -> Path:
+    residuals = predictions.values - predictions.labels
+    columns = (predictions.ids, predictions.labels, predictions.values, residuals)
+    rows = ([i, *map(float, numbers)] for i, *numbers in zip(*columns, strict=True))
+    header = ["id", "label", "prediction", "residual"]
+    write_csv(folder / f"{predictions.task}.csv", header, rows)
+    _write_page(folder / f"{predictions.task}.html", residuals_page(predictions))
+    picture = folder / f"{predictions.task}.png"
+    residuals_png(predictions, picture)
+    return picture
+
+
+def _write_page(path: Path, page: str) -> None:
+    path.write_text(page, encoding="utf-8")
+
+
+def _write_predictions(predictions: TaskPredictions, folder: Path) -> None:
+    """Write all dev predictions in the file's order, and the worst mistakes, worst first."""
+    task = BY_NAME[predictions.task]
+    sure = _probability(predictions)
+    guessed = predictions.values if task.kind == "regression" else predictions.classes
+    error = guessed - predictions.labels
+    header = ["id", "label", "prediction", "probability", "error", *task.text_columns]
+    if sure is None:
+        header.remove("probability")
+    whole = int if task.whole_labels else float
+    rows = []
+    for i, (key, text) in enumerate(zip(predictions.ids, predictions.texts, strict=True)):
+        numbers = [whole(predictions.labels[i]), whole(guessed[i])]
+        numbers += [] if sure is None else [float(sure[i])]
+        rows.append([key, *numbers, whole(error[i]), *text])
+    write_csv(folder / f"dev-{task.name}.csv", header, rows)
+    order = _worst_first(error, sure, predictions)
+    write_csv(folder / f"worst-{task.name}.csv", header, (rows[i] for i in order))
+
+
+def _probability(predictions: TaskPredictions) -> np.ndarray | None:
+    """Return the probability of the predicted class [n]; of a paraphrase, for pairs."""
+    kind = BY_NAME[predictions.task].kind
+    if kind == "regression":
+        return None
+    if kind == "binary":
+        return predictions.values
+    logits = predictions.outputs - predictions.outputs.max(axis=1, keepdims=True)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return shares.max(axis=1)
+
+
+def _worst_first(
+    error: np.ndarray, sure: np.ndarray | None, predictions: TaskPredictions
+) -> list[int]:
+    """Return the rows of the largest errors; among equal ones those the model was surest of."""
+    if BY_NAME[predictions.task].kind == "binary":
+        confidence = np.abs(predictions.values - predictions.labels)
+    else:
+        confidence = np.zeros(len(error)) if sure is None else sure
+    order = np.lexsort((-confidence, -np.abs(error)))[:_WORST]
+    return [int(i) for i in order if error[i] != 0]
