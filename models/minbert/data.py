@@ -87,14 +87,16 @@ class Corpus:
     @property
     def skipped(self) -> list[Skipped]:
         """Every row that could not be used."""
-        return [row for split in (self.train, self.dev) for d in split.values() for row in d.skipped]
+        datasets = (*self.train.values(), *self.dev.values())
+        return [row for dataset in datasets for row in dataset.skipped]
 
 
 def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
     """Open the train and dev sets of every task for a backbone's tokenizer.
 
     Raises:
-        InputError: see :func:`minbert.reading.read_file` and :func:`minbert.backbone.find_backbone`.
+        InputError: see :func:`minbert.reading.read_file` and
+            :func:`minbert.backbone.find_backbone`.
     """
     source = DatasetSource(path, backbone, cache_dir)
     return Corpus(

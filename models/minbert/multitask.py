@@ -28,7 +28,12 @@ class MultiTaskModel(nn.Module):
     """
 
     def __init__(
-        self, shape: EncoderShape, mode: str, rank: int = 0, alpha: float = 1.0, dropout: float = 0.0
+        self,
+        shape: EncoderShape,
+        mode: str,
+        rank: int = 0,
+        alpha: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout

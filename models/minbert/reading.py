@@ -219,5 +219,7 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
 
         return ensure_corpus(cache_dir or Path(".mtl/cache"))
     if not Path(path).is_dir():
-        raise InputError(f"data.path: {path!r} is not a folder; give one with the data files, or demo")
+        raise InputError(
+            f"data.path: {path!r} is not a folder; give one with the data files, or demo"
+        )
     return Path(path)

@@ -1,0 +1,67 @@
+"""Predicting whole datasets: in order of length, in large packed batches, adapters merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .data import Dataset
+from .multitask import MultiTaskModel, predicted_values
+from .packing import length_ordered
+from .reports import TaskPredictions
+from .runtime import autocast
+
+TOKEN_BUDGET = 4096  # a batch
+
+
+@torch.inference_mode()
+def predict_dataset(
+    model: MultiTaskModel, dataset: Dataset, device: torch.device, dtype: torch.dtype, adapter=None
+) -> torch.Tensor:
+    """Return the head's raw outputs for every example, float32 [examples, outputs], in file order.
+
+    Args:
+        adapter: merged adapter, if several datasets share one; made here if not given.
+    """
+    adapter = adapter if adapter is not None else model.merged_adapter()
+    outputs = torch.empty(len(dataset), dataset.task.outputs)
+    with autocast(device, dtype):
+        for indices in length_ordered(dataset.lengths, TOKEN_BUDGET):
+            batch, _ = dataset.batch(indices)
+            out = model(batch.to(device), dataset.task, adapter=adapter)
+            outputs[torch.from_numpy(indices[batch.order])] = out.float().cpu()
+    return outputs
+
+
+class DevSets:
+    """The dev sets of all tasks, predicted together."""
+
+    def __init__(self, datasets: Mapping[str, Dataset], device: torch.device) -> None:
+        self._datasets = datasets
+        self._device = device
+        self.examples = sum(map(len, datasets.values()))
+
+    @torch.inference_mode()
+    def predict(self, model: MultiTaskModel, dtype: torch.dtype) -> dict[str, TaskPredictions]:
+        """Return the predictions of every task."""
+        adapter = model.merged_adapter()
+        return {
+            name: task_predictions(
+                dataset, predict_dataset(model, dataset, self._device, dtype, adapter)
+            )
+            for name, dataset in self._datasets.items()
+        }
+
+
+def task_predictions(dataset: Dataset, outputs: torch.Tensor) -> TaskPredictions:
+    """Join a dataset's rows with the head's outputs [examples, outputs]."""
+    return TaskPredictions(
+        task=dataset.task.name,
+        ids=dataset.ids,
+        texts=dataset.texts,
+        labels=np.array(dataset.labels),
+        outputs=outputs.numpy(),
+        values=predicted_values(dataset.task, outputs).numpy(),
+    )

@@ -1,0 +1,48 @@
+"""Where and how a training computes: device and precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from .errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that ``train.device`` means; auto takes CUDA where there is some.
+
+    Raises:
+        InputError: CUDA was asked for and there is none, or not that many.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"train.device: {name!r} is not here; this machine has {torch.cuda.device_count()} "
+            "CUDA devices, use auto or cpu"
+        )
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 (on a CPU: AMX or AVX512-BF16)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type that matrix products run in."""
+    if precision == "auto":
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
+    return getattr(torch, precision)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Return a context in which matrix products run in ``dtype``; weights stay float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,153 @@
+"""The training loop: a generator of reports.
+
+>>> for report in train(config, cache_dir=Path("cache")):  # doctest: +SKIP
+...     print(report.epoch, report.scores["score"])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .backbone import backbone_digest
+from .checkpoint import BEST, LAST, PREVIOUS, Snapshot, best_snapshot, read_last, write_snapshot
+from .config import Config
+from .data import data_digest, load_corpus
+from .errors import InputError, TrainingStopped
+from .reports import EpochReport, StepReport
+from .training import Training, make_schedule
+
+_SECONDS_BETWEEN = 30.0  # checkpoints within an epoch
+_COST = 20.0  # a checkpoint may take a twentieth of the time
+
+
+def train(
+    config: Config,
+    *,
+    cache_dir: Path,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[EpochReport]:
+    """Train, yielding a report at each evaluation on the dev sets.
+
+    Where ``checkpoint_dir`` holds a checkpoint of this configuration, the training goes on from it
+    and ends, on the CPU, bit for bit where an uninterrupted one ends. After a crash, steps and
+    evaluations since the last checkpoint come again, with equal numbers.
+
+    Args:
+        config: what to train.
+        cache_dir: where tokenised data is kept between trainings.
+        checkpoint_dir: where checkpoints and the best epoch are kept; None keeps neither.
+        on_step: told of every step.
+        should_stop: asked after every step and every report; when it says yes, a checkpoint is
+            written and :class:`TrainingStopped` is raised.
+
+    Raises:
+        InputError: data, weights or checkpoint cannot be used.
+        DivergedError: a loss was not finite.
+        TrainingStopped: see ``should_stop``.
+    """
+    training = Training(config, cache_dir)
+    keeper = _Keeper(training, cache_dir, checkpoint_dir)
+    keeper.resume()
+
+    def heed_stop() -> None:
+        if should_stop is not None and should_stop():
+            keeper.save()
+            raise TrainingStopped(f"stopped after step {training.step}")
+
+    try:
+        while training.epoch <= config.train.epochs:
+            for task in training.schedule.epoch(training.epoch)[training.in_epoch :]:
+                report = training.take_step(task)
+                if on_step is not None:
+                    on_step(report)
+                heed_stop()
+                keeper.save_if_due(_SECONDS_BETWEEN)
+            if training.evaluates():
+                report = training.evaluate()
+                keeper.note(report)
+                yield report
+            training.next_epoch()
+            keeper.save_if_due(0)
+            heed_stop()
+    finally:
+        keeper.save_best()
+
+
+def total_steps(config: Config, cache_dir: Path) -> int:
+    """Return how many steps a training has."""
+    corpus = load_corpus(config.data.path, config.backbone, cache_dir)
+    return make_schedule(config, corpus).total_steps()
+
+
+class _Keeper:
+    """Keeps a training's checkpoints, and its best epoch."""
+
+    def __init__(self, training: Training, cache_dir: Path, folder: Path | None) -> None:
+        self._training = training
+        self._folder = None if folder is None else Path(folder)
+        self._unsaved_best: Snapshot | None = None
+        self._saved_at = time.monotonic()
+        self._cost = 0.0
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._identity = _identity(training.config, cache_dir)
+
+    def resume(self) -> None:
+        """Load the newest checkpoint, if there is one."""
+        snapshot = None if self._folder is None else read_last(self._folder)
+        if snapshot is None:
+            return
+        if snapshot.state["identity"] != self._identity:
+            raise InputError(
+                f"{self._folder}: holds a checkpoint of another training "
+                f"({_difference(snapshot.state['identity'], self._identity)}); "
+                "give another folder or remove it"
+            )
+        self._training.load(snapshot.tensors, snapshot.state["numbers"])
+
+    def note(self, report: EpochReport) -> None:
+        """Keep the weights of a best epoch, in memory until the next checkpoint."""
+        if report.is_best and self._folder is not None:
+            weights = {n: p.detach().cpu().clone() for n, p in self._training.trained.items()}
+            self._unsaved_best = best_snapshot(report, weights)
+
+    def save_if_due(self, seconds: float) -> None:
+        """Write a checkpoint if the last is old enough, in seconds and against what one costs."""
+        if time.monotonic() - self._saved_at >= max(seconds, _COST * self._cost):
+            self.save()
+
+    def save(self) -> None:
+        """Write the best epoch if it is new, and a checkpoint."""
+        if self._folder is None:
+            return
+        begin = time.monotonic()
+        self.save_best()
+        state = {"identity": self._identity, "numbers": self._training.numbers()}
+        snapshot = Snapshot(self._training.tensors(), state)
+        write_snapshot(snapshot, self._folder / LAST, keep=self._folder / PREVIOUS)
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - begin
+
+    def save_best(self) -> None:
+        """Write the best epoch, if it is not yet on the disk."""
+        if self._unsaved_best is not None and self._folder is not None:
+            write_snapshot(self._unsaved_best, self._folder / BEST)
+            self._unsaved_best = None
+
+
+def _identity(config: Config, cache_dir: Path) -> dict:
+    """What must be equal for a checkpoint to be of this training."""
+    keys = {k: v for k, v in config.to_keys().items() if k not in ("train.device", "data.path")}
+    return keys | {
+        "data.path": data_digest(config.data.path, cache_dir),
+        "backbone": backbone_digest(config.backbone, cache_dir),
+    }
+
+
+def _difference(theirs: dict, ours: dict) -> str:
+    key = next(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
+    return f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}"

@@ -1,0 +1,235 @@
+"""The state of a training and what moves it: one step, one evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backbone import find_backbone, load_encoder_state, read_shape
+from .config import Config
+from .data import Corpus, load_corpus
+from .errors import DivergedError
+from .evaluate import DevSets
+from .metrics import all_scores
+from .multitask import MultiTaskModel, build_model, task_loss
+from .noise import Noise
+from .reports import EpochReport, StepReport
+from .runtime import autocast, pick_device, pick_dtype
+from .schedule import Draws, Schedule
+from .tasks import BY_NAME
+
+
+def prepare_model(config: Config, cache_dir: Path, device: torch.device) -> MultiTaskModel:
+    """Build the model of a configuration on its backbone's weights, heads and adapters drawn.
+
+    Frozen weights are shared with every other model of this process on the same backbone.
+    """
+    folder = find_backbone(config.backbone, cache_dir)
+    with torch.device("meta"):
+        model = build_model(config, read_shape(folder))
+    model.heads.to_empty(device="cpu")
+    if model.lora is not None:
+        model.lora.to_empty(device="cpu")
+    trains = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
+    state = load_encoder_state(folder)
+    own = {name: t.clone() if name in trains else t for name, t in state.items()}
+    model.encoder.load_state_dict(own, assign=True)
+    model.initialise(config.train.seed)
+    return model.to(device)
+
+
+def make_schedule(config: Config, corpus: Corpus) -> Schedule:
+    """Return the schedule of a training over a corpus."""
+    return Schedule(
+        config.schedule,
+        {name: len(dataset) for name, dataset in corpus.train.items()},
+        epochs=config.train.epochs,
+        steps_per_epoch=config.train.steps_per_epoch,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+    )
+
+
+@dataclass
+class Meter:
+    """What was measured since the last evaluation, and the seconds of all steps."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    def add(self, report: StepReport) -> None:
+        """Count a step in."""
+        self.sums[report.task] = self.sums.get(report.task, 0.0) + report.loss
+        self.counts[report.task] = self.counts.get(report.task, 0) + 1
+        self.tokens += report.tokens
+        self.seconds += report.seconds
+        self.total_seconds += report.seconds
+
+    def losses(self) -> dict[str, float]:
+        """Return the mean loss of each task that had a step."""
+        return {task: self.sums[task] / self.counts[task] for task in self.sums}
+
+
+class Training:
+    """A training in progress.
+
+    Attributes:
+        epoch: the epoch that is under way, from 1; ``epochs + 1`` when all are done.
+        in_epoch: steps of it that are done. step: steps done in all.
+        best_score, best_epoch: of the evaluations until now.
+    """
+
+    def __init__(self, config: Config, cache_dir: Path) -> None:
+        self.config = config
+        self.device = pick_device(config.train.device)
+        self.dtype = pick_dtype(config.train.precision, self.device)
+        self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
+        self.model = prepare_model(config, cache_dir, self.device)
+        self.trained = self.model.trained()
+        seed = config.train.seed
+        self.noise = Noise(seed, self.device)
+        self.schedule = make_schedule(config, self.corpus)
+        self.draws = {
+            name: Draws(len(dataset), config.train.batch_size, seed, name)
+            for name, dataset in self.corpus.train.items()
+        }
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=config.train.lr,
+            weight_decay=config.train.weight_decay,
+            fused=True,
+        )
+        self.total_steps = self.schedule.total_steps()
+        self.epoch, self.in_epoch, self.step = 1, 0, 0
+        self.best_score, self.best_epoch = float("-inf"), 0
+        self.meter = Meter()
+        self._dev = DevSets(self.corpus.dev, self.device)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        warmup = self.config.train.warmup_steps
+        return self.config.train.lr * min(1.0, (self.step or 1) / warmup if warmup else 1.0)
+
+    def take_step(self, task_name: str) -> StepReport:
+        """Train on the next batch of a task.
+
+        Raises:
+            DivergedError: the loss is not finite; the weights are as before the step.
+        """
+        begin = time.perf_counter()
+        task = BY_NAME[task_name]
+        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next())
+        self.step += 1
+        self.in_epoch += 1
+        with autocast(self.device, self.dtype):
+            outputs = self.model(batch.to(self.device), task, noise=self.noise)
+        loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device))
+        value = loss.item()
+        if value != value or value in (float("inf"), float("-inf")):
+            raise DivergedError(self.step, task_name, value)
+        self._update(loss)
+        seconds = time.perf_counter() - begin
+        report = StepReport(self.step, task_name, value, self.lr, batch.tokens, seconds)
+        self.meter.add(report)
+        return report
+
+    def _update(self, loss: Tensor) -> None:
+        loss.backward()
+        if self.config.train.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.train.grad_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def evaluate(self) -> EpochReport:
+        """Score the dev sets. Doing it twice gives the same report, but for its seconds."""
+        begin = time.perf_counter()
+        predictions = self._dev.predict(self.model, self.dtype)
+        scores = all_scores(predictions)
+        is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
+        if is_best:
+            self.best_score, self.best_epoch = scores["score"], self.epoch
+        return EpochReport(
+            epoch=self.epoch,
+            step=self.step,
+            total_steps=self.total_steps,
+            scores=scores,
+            best_score=self.best_score,
+            best_epoch=self.best_epoch,
+            is_best=is_best,
+            losses=self.meter.losses(),
+            predictions=predictions,
+            lr=self.lr,
+            tokens_per_second=self.meter.tokens / max(self.meter.seconds, 1e-9),
+            train_seconds=self.meter.total_seconds,
+            eval_seconds=time.perf_counter() - begin,
+            eval_examples=self._dev.examples,
+        )
+
+    def evaluates(self) -> bool:
+        """Whether the epoch under way ends with an evaluation."""
+        train = self.config.train
+        return self.epoch % train.eval_every == 0 or self.epoch == train.epochs
+
+    def next_epoch(self) -> None:
+        """Go on to the next epoch."""
+        if self.evaluates():
+            self.meter = Meter(total_seconds=self.meter.total_seconds)
+        self.epoch += 1
+        self.in_epoch = 0
+
+    # ---- its whole state, for a checkpoint
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that trains, the optimizer's moments and the random stream."""
+        tensors = {f"weights/{name}": p for name, p in self.trained.items()}
+        for name, p in self.trained.items():
+            for part, value in self.optimizer.state[p].items():
+                tensors[f"optimizer/{part}/{name}"] = value
+        tensors["noise"] = self.noise.state()
+        return tensors
+
+    def numbers(self) -> dict:
+        """Return the rest of the state, as JSON holds it exactly."""
+        return {
+            "epoch": self.epoch,
+            "in_epoch": self.in_epoch,
+            "step": self.step,
+            "best_score": self.best_score if self.best_epoch else None,
+            "best_epoch": self.best_epoch,
+            "draws": {name: draws.state() for name, draws in self.draws.items()},
+            "meter": vars(self.meter),
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], numbers: dict) -> None:
+        """Go on from a state that :meth:`tensors` and :meth:`numbers` gave."""
+        load_weights(self.trained, tensors)
+        for key in (key for key in tensors if key.startswith("optimizer/")):
+            _, part, name = key.split("/", 2)
+            value = tensors[key].clone()
+            state = self.optimizer.state[self.trained[name]]
+            state[part] = value if part == "step" else value.to(self.device)
+        self.noise.load_state(tensors["noise"])
+        self.epoch, self.in_epoch = numbers["epoch"], numbers["in_epoch"]
+        self.step, self.best_epoch = numbers["step"], numbers["best_epoch"]
+        self.best_score = float("-inf") if self.best_epoch == 0 else numbers["best_score"]
+        for name, draws in self.draws.items():
+            draws.load_state(numbers["draws"][name])
+        self.meter = Meter(**numbers["meter"])
+
+
+def load_weights(trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Copy ``weights/<name>`` tensors into parameters."""
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[f"weights/{name}"])
