@@ -200,9 +200,11 @@ def near_miss(event: Event, rng: Random) -> Event:
         return change(event, "count", rng)
     if kind < 0.45:
         return negate(event)
-    missed = change(event, rng.choice(("agent", "verb", "patient")), rng)
-    if rng.random() < 0.4:
-        missed = change(missed, rng.choice(changeable(missed)), rng)
+    part = rng.choice(("agent", "verb", "patient"))
+    missed = change(event, part, rng)
+    if rng.random() < 0.4:  # another part as well: the same part could change back
+        others = [name for name in changeable(event) if name != part]
+        missed = change(missed, rng.choice(others), rng)
     return missed
 
 
