@@ -41,8 +41,8 @@ def write_report(report: EpochReport, folder: Path) -> list[Path]:
 def write_config(keys: Mapping[str, object], path: Path) -> None:
     """Write a configuration as the ``[config]`` table of a study file."""
     lines = [f"{json.dumps(key)} = {_toml(value)}" for key, value in keys.items()]
-    text = "# Every configuration key of this training; a study file can hold this table as it is.\n"
-    path.write_text(f"{text}[config]\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    comment = "# Every configuration key of this training; a study file can hold this table."
+    path.write_text("\n".join([comment, "[config]", *lines, ""]), encoding="utf-8")
 
 
 def _toml(value: object) -> str:

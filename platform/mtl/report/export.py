@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from minbert.errors import InputError
+
+from .rows import FIXED_COLUMNS, leaderboard
 
 if TYPE_CHECKING:
     import optuna
@@ -23,40 +28,52 @@ def cell(value: object) -> object:
     return "" if value is None else value
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, UTF-8, comma separated."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([cell(name) for name in header])
-        writer.writerows([cell(value) for value in row] for row in rows)
+def write_csv(
+    out: Path | TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write a table, comma separated, to a file (UTF-8) or an open stream.
 
-
-def export_csv(study: optuna.Study, path: Path) -> int:
-    """Write one row a trial, in the order of their numbers, and return how many there are.
-
-    Columns: number, state, score, the tasks' scores, best epoch, minutes, trainable parameters,
-    run id, reason, and ``config.<key>`` for every configuration key.
+    Raises:
+        InputError: the file cannot be written.
     """
-    from .rows import FIXED_COLUMNS, leaderboard
+    if not isinstance(out, Path):
+        _write(out, header, rows)
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", encoding="utf-8", newline="") as stream:
+            _write(stream, header, rows)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
 
-    rows = sorted(leaderboard(study), key=lambda row: row["number"])
-    keys = sorted({key for row in rows for key in row["config"]})
-    header = [*FIXED_COLUMNS, *(f"config.{key}" for key in keys)]
-    write_csv(path, header, ([*_fixed(row), *_configuration(row, keys)] for row in rows))
+
+def _write(stream: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([cell(name) for name in header])
+    writer.writerows([cell(value) for value in row] for row in rows)
+
+
+def export_csv(study: optuna.Study, out: Path | TextIO) -> int:
+    """Write a study's leaderboard to a file or stream; return the number of rows.
+
+    Columns: those of the leaderboard, then ``config.<key>`` for every configuration key.
+    """
+    rows = leaderboard(study)
+    write_rows(rows, out)
     return len(rows)
 
 
-def _fixed(row: dict[str, Any]) -> list[object]:
-    from .rows import FIXED_COLUMNS
+def write_rows(rows: list[dict[str, Any]], out: Path | TextIO) -> None:
+    """Write leaderboard rows as CSV to a file or stream."""
+    keys = sorted({key for row in rows for key in row["config"]})
+    header = [*FIXED_COLUMNS, *(f"config.{key}" for key in keys)]
+    lines = [
+        [_exact(value) for value in [*(row[n] for n in FIXED_COLUMNS), *map(row["config"].get, keys)]]
+        for row in rows
+    ]
+    write_csv(out, header, lines)
 
-    return [row[name] for name in FIXED_COLUMNS]
 
-
-def _configuration(row: dict[str, Any], keys: Sequence[str]) -> list[object]:
-    return [_plain(row["config"].get(key)) for key in keys]
-
-
-def _plain(value: object) -> object:
+def _exact(value: object) -> object:
     # A learning rate keeps every digit: the row must be enough to run the trial again.
-    return repr(value) if isinstance(value, float | list) else value
+    return json.dumps(value) if isinstance(value, float | list) else value

@@ -66,8 +66,8 @@ def residuals_png(predictions: TaskPredictions, path: Path) -> None:
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
     error = float(np.sqrt(np.mean(residuals**2)))
-    left.set_title(f"{task.title}, dev\n{len(residuals)} pairs, root mean squared error {error:.2f}",
-                   fontsize=13, loc="left")  # fmt: skip
+    title = f"{task.title}, dev\n{len(residuals)} pairs, root mean squared error {error:.2f}"
+    left.set_title(title, fontsize=13, loc="left")
     figure.savefig(path, dpi=_DPI)
 
 

@@ -32,7 +32,8 @@ td.cell small {{ display: block; font-size: 12px; }}
 th {{ font-weight: 500; padding: 4px 8px; }} th.row {{ text-align: right; }}
 th.axis {{ color: {muted}; }} td.rate {{ color: {muted}; text-align: center; font-size: 12px; }}
 [data-tip]:hover, [data-tip]:focus {{ outline: 2px solid {ink}; }}
-circle {{ fill-opacity: .55; }} circle:hover, circle:focus {{ fill-opacity: 1; stroke: {ink}; }}
+circle {{ r: 4px; fill-opacity: .55; }}
+circle:hover {{ fill-opacity: 1; stroke: {ink}; }}
 text {{ font: 13px system-ui, sans-serif; fill: {ink}; }} text.soft {{ fill: {muted}; }}
 #tip {{ position: fixed; display: none; max-width: 420px; padding: 8px 10px; background: {ink};
   color: #fff; border-radius: 4px; white-space: pre-line; pointer-events: none; font-size: 13px; }}
@@ -55,7 +56,9 @@ function show(event) {{
 }}
 document.addEventListener("mouseover", show);
 document.addEventListener("focusin", show);
-document.addEventListener("keydown", e => {{ if (e.key === "Escape") tip.style.display = "none"; }});
+document.addEventListener("keydown", event => {{
+  if (event.key === "Escape") tip.style.display = "none";
+}});
 </script></body></html>
 """
 
@@ -163,7 +166,8 @@ def _residuals_svg(predictions, residuals: np.ndarray, chosen: np.ndarray) -> st
     across, up = _Scale(-0.15, 5.15, 60, 520), _Scale(low, high, 370, 16)
     parts = [_grid(range(int(low), int(high) + 1), up), _labels_axis(across)]
     parts.append(_histogram(residuals, low, high, up, TASK_COLOURS[predictions.task]))
-    parts += [_dot(predictions, residuals, i, across, up) for i in chosen]
+    dots = "".join(_dot(predictions, residuals, i, across, up) for i in chosen)
+    parts.append(f'<g fill="{TASK_COLOURS[predictions.task]}">{dots}</g>')
     return (
         '<svg viewBox="0 0 720 430" width="720" height="430" role="img" '
         f'aria-label="Residuals against labels, with histogram">{"".join(parts)}</svg>'
@@ -175,7 +179,7 @@ def _grid(ticks: range, up: _Scale) -> str:
     lines = "".join(
         f'<line x1="60" x2="700" y1="{up(t):.1f}" y2="{up(t):.1f}" '
         f'stroke="{INK if t == 0 else "#e5e7eb"}"/>'
-        f'<text x="52" y="{up(t) + 4:.1f}" text-anchor="end">{t:+d}</text>'
+        f'<text x="52" y="{up(t) + 4:.1f}" text-anchor="end">{f"{t:+d}" if t else 0}</text>'
         for t in ticks
         if t % step == 0
     )
@@ -218,6 +222,6 @@ def _dot(predictions, residuals: np.ndarray, i: int, across: _Scale, up: _Scale)
     text = f"label {label:g}, predicted {value:.2f} ({residuals[i]:+.2f})"
     text += "".join(f"\n• {_short((sentence,))}" for sentence in predictions.texts[i])
     return (
-        f'<circle cx="{across(label):.1f}" cy="{up(residuals[i]):.1f}" r="4" '
-        f'fill="{TASK_COLOURS[predictions.task]}" data-tip="{escape(text)}"/>'
+        f'<circle cx="{across(label):.1f}" cy="{up(residuals[i]):.1f}" '
+        f'data-tip="{escape(text)}"/>'
     )

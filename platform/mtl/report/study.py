@@ -1,0 +1,198 @@
+"""What hangs on a study's own run: its leaderboard as files, its figures, its description."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .export import write_rows
+from .figures import history_png
+from .rows import SCORES
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+_SHOWN = 20  # rows of the leaderboard in the description
+_TAG_LENGTH = 7500  # MLflow cuts tags at 8,000 characters
+_FEW = 4  # complete trials below which an importance is noise
+_DEMO = "Demo corpus and encoder: these scores mean nothing outside the demo."
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 16px auto;
+  padding: 0 16px; }}
+h1 {{ font-size: 20px; }} h2 {{ font-size: 17px; margin: 28px 0 0; }} p {{ color: #6b7280; }}
+</style></head><body><h1>{title}</h1><p>{subtitle}</p>
+<script>{plotly}</script>
+{figures}
+</body></html>
+"""
+
+
+def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: Path) -> None:
+    """Write leaderboard.csv, leaderboard.md, study.html and, with any score, history.png.
+
+    Args:
+        rows: the leaderboard of the study.
+    """
+    write_rows(rows, folder / "leaderboard.csv")
+    table = f"# {_plain(study.study_name)}\n\n{markdown_table(rows)}\n"
+    (folder / "leaderboard.md").write_text(table, encoding="utf-8")
+    (folder / "study.html").write_text(study_page(study), encoding="utf-8")
+    scores = sorted((row["number"], row["score"]) for row in rows if row["rank"] is not None)
+    if scores:
+        history_png(scores, f"{study.study_name}: score by trial", folder / "history.png")
+
+
+def describe_study(rows: list[dict[str, Any]], study: optuna.Study) -> str:
+    """Return the study's description in Markdown: what was searched, best trial, leaderboard."""
+    attributes = study.user_attrs
+    parts = [_plain(str(attributes.get("description") or study.study_name))]
+    if attributes.get("profile") == "demo":
+        parts.append(f"*{_DEMO}*")
+    searched = sorted({key for row in rows for key in row["params"]})
+    if searched:
+        parts.append("**Searched:** " + ", ".join(f"`{key}`" for key in searched))
+    parts.append(f"**Trials:** {_counts(rows)}")
+    if rows and rows[0]["rank"] == 1:
+        parts.append(f"**Best:** {_best(rows[0])}")
+    shown = min(_SHOWN, len(rows))
+    # The table is what grows: fewer rows where long values would run over the tag's length.
+    while len(text := _with_table(parts, rows, shown)) > _TAG_LENGTH and shown:
+        shown -= 1
+    return text[:_TAG_LENGTH]
+
+
+def leaderboard_table(rows: list[dict[str, Any]]) -> dict[str, list]:
+    """Return the leaderboard in the form in which MLflow shows tables: columns and data."""
+    header, cells = _table(rows)
+    return {"columns": header, "data": cells}
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Return the leaderboard as a Markdown table."""
+    header, cells = _table(rows)
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(_plain(str(c)) for c in line) + " |" for line in lines)
+
+
+def study_page(study: optuna.Study) -> str:
+    """Return one HTML page with Optuna's figures of the study; it works offline.
+
+    The figures share one copy of plotly.js (4.8 MB), which is most of the page.
+    """
+    from plotly.offline import get_plotlyjs
+
+    figures, omitted = _figures(study)
+    parts = [
+        f"<h2>{escape(title)}</h2>"
+        + figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+        for title, figure in figures
+    ]
+    parts += [f"<p>{escape(reason)}</p>" for reason in omitted]
+    demo = study.user_attrs.get("profile") == "demo"
+    return _PAGE.format(
+        title=escape(f"Study {study.study_name}"),
+        subtitle=escape(_DEMO if demo else "Score on the dev sets, 0 to 1; higher is better."),
+        plotly=get_plotlyjs() if figures else "",
+        figures="\n".join(parts),
+    )
+
+
+def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
+    """Return the figures that say something, and for the others why they are not there."""
+    from optuna import visualization
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        return [], ["No trial is complete: there is nothing to draw yet."]
+    named = {"target": lambda trial: trial.value, "target_name": "dev score"}
+    history = visualization.plot_optimization_history(study, **named)
+    figures, omitted = [("Score of each trial", history)], []
+    varied = _varied(trials)
+    if not varied:
+        return _dressed(figures), ["No parameter varies: there is nothing to compare."]
+    if len(varied) > 1:
+        parallel = visualization.plot_parallel_coordinate(study, params=varied, **named)
+        figures.append(("Parameters of each trial (one line a trial)", parallel))
+    figures.append(
+        ("Score by parameter", visualization.plot_slice(study, params=varied, **named))
+    )
+    if len(varied) > 1 and len(trials) >= _FEW:
+        # Without `target`: with it the evaluator looks for what makes the score low.
+        importances = visualization.plot_param_importances(
+            study, params=varied, target_name="dev score"
+        )
+        figures.append(("How much each parameter matters", importances))
+    elif len(varied) > 1:
+        omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
+    return _dressed(figures), omitted
+
+
+def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
+    """Return the parameters that take more than one value over the trials."""
+    values: dict[str, set] = {}
+    for trial in trials:
+        for key, value in trial.params.items():
+            values.setdefault(key, set()).add(value)
+    return sorted(key for key, seen in values.items() if len(seen) > 1)
+
+
+def _dressed(figures: list[tuple[str, go.Figure]]) -> list[tuple[str, go.Figure]]:
+    for _, figure in figures:
+        # The page's headings are the titles.
+        figure.update_layout(title=None, template="plotly_white", margin={"t": 50, "l": 70})
+    return figures
+
+
+def _with_table(parts: list[str], rows: list[dict[str, Any]], shown: int) -> str:
+    table = [markdown_table(rows[:shown])] if rows and shown else []
+    if shown < len(rows):
+        table.append(f"and {len(rows) - shown} more in `leaderboard.csv`")
+    files = "Artifacts: `leaderboard.csv`, `leaderboard.md`, figures in `study.html`, `history.png`"
+    return "\n\n".join([*parts, *table, files])
+
+
+def _counts(rows: list[dict[str, Any]]) -> str:
+    from collections import Counter
+
+    counts = Counter(row["state"] for row in rows)
+    return ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
+
+
+def _best(row: dict[str, Any]) -> str:
+    found = f"trial {row['number']}, score {row['score']:.3f}"
+    values = ", ".join(f"`{key}` = {_cell(value)}" for key, value in row["params"].items())
+    run = f", run [`{row['run_id'][:8]}`](#/runs/{row['run_id']})" if row["run_id"] else ""
+    return f"{found}{f' ({values})' if values else ''}{run}"
+
+
+def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
+    from ..tracking import short_key
+
+    keys = sorted({key for row in rows for key in row["params"]})
+    header = ["rank", "trial", *(short_key(key) for key in keys)]
+    header += ["score", "SST accuracy", "PARA accuracy", "STS Pearson", "trainable", "minutes"]
+    return [*header, "state"], [_table_row(row, keys) for row in rows]
+
+
+def _table_row(row: dict[str, Any], keys: list[str]) -> list:
+    cells = [row["rank"], row["number"], *(row["params"].get(key) for key in keys)]
+    cells += [row[name] for name in ("score", *SCORES, "trainable_parameters")]
+    minutes = row["minutes"]
+    cells.append(None if minutes is None else round(minutes, 2))
+    return [_cell(value) for value in [*cells, row["state"]]]
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return "-"
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown and HTML show as it is, in one line."""
+    return escape(" ".join(text.split()), quote=False).replace("|", "\\|")
