@@ -1,0 +1,45 @@
+# Every target sets up .venv by itself; it is made again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+
+# Without an NVIDIA driver PyTorch's CPU build will do: 0.2 GB in place of 3 GB.
+ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+TORCH := $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) torch
+
+.PHONY: help setup sweep test ui lint clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $$($(PYTHON) -V) is too old; Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(TORCH)
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## prepare .venv
+
+sweep: $(STAMP)  ## the LoRA study on the embedded demo: minutes
+	@$(BIN)/mtl study run lora_sweep
+
+test: $(STAMP)  ## every test, offline
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+ui: $(STAMP)  ## MLflow and the Optuna dashboard over what was recorded
+	@$(BIN)/mtl ui
+
+lint: $(STAMP)  ## ruff
+	@$(BIN)/ruff check .
+
+clean:  ## remove .venv and caches; recorded studies (.mtl) stay
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""The command line ``mtl``: parse, call, print. One module a command group, no logic.
+
+Nothing heavy is imported here or at the top of those modules: ``mtl --help`` must be quick.
+"""
+
+import click
+
+from .backbone import backbone
+from .data import data
+from .exits import run
+from .params import params
+from .predict import predict
+from .study import study
+from .train import train
+from .ui import ui
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mtl", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Optuna studies over multi-task minBERT trainings, every trial recorded in MLflow.
+
+    Start with: mtl study run lora_sweep
+    """
+
+
+for _command in (study, train, params, predict, data, backbone, ui):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    raise SystemExit(run(cli))

@@ -1,0 +1,93 @@
+"""What several commands share: their options, JSON on standard output, tables."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from minbert import Config
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
+)
+set_option = click.option(
+    "--set",
+    "sets",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set a configuration key; the value is a TOML literal, a bare word is a string.",
+)
+profile_option = click.option("--profile", metavar="NAME", help="Use this profile of the study.")
+trials_option = click.option(
+    "--trials", type=click.IntRange(min=1), help="Trials of the study in all, earlier ones counted."
+)
+
+
+def config_from_sets(sets: tuple[str, ...]) -> "Config":
+    """Make the configuration of one training from ``--set`` options.
+
+    Raises:
+        InputError: a key that does not exist or a value that does not fit.
+    """
+    from minbert import Config
+    from mtl.spec import parse_sets
+
+    return Config.from_keys(parse_sets(sets))
+
+
+def print_json(payload: dict[str, Any]) -> None:
+    """Print one JSON object; what JSON cannot say (NaN, infinities) becomes null."""
+    text = json.dumps(_plain(payload), ensure_ascii=False, allow_nan=False)
+    click.echo(text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return float(value) if abs(value) < float("inf") else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return _plain(value.item()) if hasattr(value, "item") else str(value)
+
+
+@contextmanager
+def reserved_stdout(reserve: bool) -> Iterator[None]:
+    """Keep standard output for the JSON object: what libraries and workers print goes to stderr."""
+    if not reserve:
+        yield
+        return
+    try:
+        out = sys.stdout.fileno()
+    except (OSError, AttributeError):  # not a file of the system: a test that captures
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(out)
+    os.dup2(sys.stderr.fileno(), out)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, out)
+        os.close(kept)
+
+
+def again(trials: int | None = None) -> str:
+    """Return the command line that was typed, to be typed again; with another --trials if given."""
+    args = sys.argv[1:]
+    if trials is not None:
+        places = [i for i, arg in enumerate(args) if arg == "--trials"]
+        dropped = {i + step for i in places for step in (0, 1)}
+        args = [a for i, a in enumerate(args) if i not in dropped and not a.startswith("--trials=")]
+        args += ["--trials", str(trials)]
+    return shlex.join(["mtl", *args])

@@ -1,0 +1,75 @@
+"""From an error to one line and an exit code.
+
+0: done. 1: some trial failed, or there is nothing to show. 2: bad input. 130: interrupted.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from minbert.errors import InputError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(command: click.Command, args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; whatever goes wrong is said in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
+    try:
+        code = command.main(args=args, prog_name="mtl", standalone_mode=False)
+        sys.stdout.flush()
+        return code or DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return BAD_INPUT
+    except click.UsageError as error:
+        return _say(_usage(error), BAD_INPUT)
+    except (InputError, click.ClickException) as error:
+        return _say(str(error), BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _say(str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _forget_stdout()
+        return FAILED
+    except Exception as error:  # noqa: BLE001 (the last resort: nobody is shown a traceback)
+        return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
+
+
+def _say(text: str, code: int) -> int:
+    click.echo(f"mtl: {' '.join(text.split())}", err=True)
+    return code
+
+
+def _usage(error: click.UsageError) -> str:
+    message = error.format_message().rstrip(".")
+    return f"{message} (see {error.ctx.command_path} --help)" if error.ctx else message
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _log(error: Exception) -> str:
+    """Write the traceback into the home's logs; return words that say where."""
+    text = "".join(traceback.format_exception(error))
+    logs = Path(os.environ.get("MTL_HOME") or ".mtl") / "logs"
+    file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError:
+        click.echo(text, err=True)
+        return "its traceback stands above"
+    return f"its traceback is in {file}"
+
+
+def _forget_stdout() -> None:
+    """Point standard output at nothing, or Python complains once more when it leaves."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

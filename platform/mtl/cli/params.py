@@ -1,0 +1,30 @@
+"""``mtl params``: how many parameters a configuration has and trains."""
+
+import click
+
+from .common import config_from_sets, json_option, print_json, set_option
+
+
+@click.command()
+@set_option
+@json_option
+def params(sets: tuple[str, ...], as_json: bool) -> None:
+    """Count parameters, total and trainable. Needs no weights."""
+    import minbert
+
+    config = config_from_sets(sets)
+    counts = minbert.count_parameters(config)
+    if as_json:
+        print_json(
+            {
+                "trainable": counts.trainable,
+                "total": counts.total,
+                "backbone": config.backbone,
+                "mode": config.train.mode,
+                "lora_rank": config.lora.rank,
+            }
+        )
+        return
+    share = 100 * counts.trainable / counts.total
+    click.echo(f"{config.backbone}, {config.train.mode}, LoRA rank {config.lora.rank or 'none'}")
+    click.echo(f"trainable {counts.trainable:,} of {counts.total:,} parameters ({share:.2f} %)")

@@ -1,0 +1,221 @@
+"""``mtl study``: run studies and look at what was recorded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .common import (
+    again,
+    json_option,
+    print_json,
+    profile_option,
+    reserved_stdout,
+    set_option,
+    trials_option,
+)
+from .exits import DONE, FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from mtl.dispatch import StudyResult
+    from mtl.spec import StudySpec
+
+_jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
+)
+_as_option = click.option(
+    "--as", "study_name", metavar="STUDY", help="Record it under this name, not the file's."
+)
+
+
+@click.group()
+def study() -> None:
+    """Run studies and look at what was recorded."""
+
+
+@study.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the studies that come with mtl, and those that were recorded here."""
+    from mtl.spec import list_studies
+
+    from .recorded import recorded_studies
+    from .tables import print_studies
+
+    shipped = [
+        {"name": info.name, "description": info.description, "profiles": list(info.profiles)}
+        for info in list_studies()
+    ]
+    recorded = recorded_studies()
+    if as_json:
+        print_json({"studies": shipped, "recorded": recorded})
+    else:
+        print_studies(shipped, recorded)
+
+
+@study.command()
+@click.argument("name", metavar="NAME|FILE")
+@profile_option
+@trials_option
+@set_option
+@json_option
+def show(
+    name: str, profile: str | None, trials: int | None, sets: tuple[str, ...], as_json: bool
+) -> None:
+    """Show what a study file means, with its profile, --set and defaults applied."""
+    from .tables import spec_payload, spec_toml
+
+    spec = _load(name, profile, trials, sets)
+    if as_json:
+        print_json(spec_payload(spec))
+    else:
+        click.echo(spec_toml(spec))
+
+
+@study.command()
+@click.argument("name", metavar="NAME|FILE")
+@profile_option
+@trials_option
+@_jobs_option
+@set_option
+@json_option
+def plan(
+    name: str,
+    profile: str | None,
+    trials: int | None,
+    jobs: int | None,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say what a study would do: trials, parameters, steps, estimated time and memory."""
+    from mtl.plan import plan_study
+    from mtl.stores import Home
+
+    from .tables import print_plan
+
+    spec = _load(name, profile, trials, sets)
+    with reserved_stdout(as_json):
+        planned = plan_study(spec, Home.resolve(), jobs=jobs)
+    if as_json:
+        print_json(planned)
+    else:
+        print_plan(planned)
+
+
+@study.command()
+@click.argument("name", metavar="NAME|FILE")
+@profile_option
+@trials_option
+@_jobs_option
+@click.option(
+    "--executor",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where trials run: local is worker processes on this machine.",
+)
+@set_option
+@_as_option
+@json_option
+def run(
+    name: str,
+    profile: str | None,
+    trials: int | None,
+    jobs: int | None,
+    executor: str,
+    sets: tuple[str, ...],
+    study_name: str | None,
+    as_json: bool,
+) -> int:
+    """Run a study, or go on with it: every trial is trained, scored and recorded.
+
+    The same command again goes on where the study stopped; a finished study is left as it is,
+    and a larger --trials continues it.
+    """
+    from mtl.dispatch import run_study
+    from mtl.stores import Home
+    from mtl.view import choose_view
+
+    spec = _load(name, profile, trials, sets)
+    with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+        result = run_study(
+            spec, Home.resolve(), jobs=jobs, executor=executor, view=view, study_name=study_name
+        )
+    if as_json:
+        print_json(vars(result))
+    _say_next(result, quiet=as_json)
+    return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
+
+
+def _load(
+    name: str, profile: str | None, trials: int | None, sets: tuple[str, ...]
+) -> "StudySpec":
+    from mtl.spec import load_study, parse_sets
+
+    return load_study(name, profile=profile, overrides=parse_sets(sets), trials=trials)
+
+
+def _say_next(result: "StudyResult", quiet: bool) -> None:
+    """Say what to type next."""
+    if result.interrupted:
+        click.echo(f"Interrupted. To go on where it stopped: {again()}", err=True)
+    elif not quiet:
+        click.echo("\nWhat next:")
+        click.echo("  mtl ui                         every trial in MLflow and the dashboard")
+        click.echo(f"  mtl study best {result.name:<15} the best trial and its model")
+        click.echo(f"  {again(trials=result.total + 8)}   eight more trials")
+
+
+@study.command()
+@click.argument("name")
+@json_option
+def status(name: str, as_json: bool) -> int:
+    """Show how far a recorded study is."""
+    from .recorded import open_recorded, status_payload
+    from .tables import print_status
+
+    payload = status_payload(open_recorded(name))
+    if as_json:
+        print_json(payload)
+    else:
+        print_status(payload)
+    return DONE if payload["trials"] else FAILED
+
+
+@study.command()
+@click.argument("name")
+@json_option
+def best(name: str, as_json: bool) -> int:
+    """Show the best trial of a recorded study: parameters, scores, run."""
+    from .recorded import best_payload, open_recorded
+    from .tables import print_best
+
+    payload = best_payload(open_recorded(name))
+    if as_json:
+        print_json(payload)
+    else:
+        print_best(payload)
+    return DONE if payload["best"] else FAILED
+
+
+@study.command()
+@click.argument("name")
+@click.option("-o", "--out", metavar="FILE.csv", help="Write here, not on standard output.")
+@json_option
+def export(name: str, out: str | None, as_json: bool) -> int:
+    """Write a recorded study's trials as CSV, best first."""
+    from mtl.report import export_csv, leaderboard
+
+    from .recorded import open_recorded
+
+    recorded = open_recorded(name)
+    rows = leaderboard(recorded)
+    if out:
+        export_csv(recorded, Path(out))
+    elif not as_json:
+        export_csv(recorded, click.get_text_stream("stdout"))
+    if as_json:
+        print_json({"study": recorded.study_name, "file": out, "trials": rows})
+    elif out:
+        click.echo(f"{len(rows)} trials in {out}")
+    return DONE if rows else FAILED

@@ -1,0 +1,127 @@
+"""What the study commands print for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtl.view import console, words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from minbert.reading import FileReport
+    from mtl.spec import StudySpec
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name.removesuffix(">"), justify="right" if name[-1] == ">" else "left")
+    return table
+
+
+def print_studies(
+    shipped: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print the studies that can be run and those that were."""
+    screen = console()
+    table = _table("study", "profiles", "what it searches")
+    for row in shipped:
+        table.add_row(row["name"], ", ".join(row["profiles"]) or "-", row["description"])
+    screen.print(table)
+    if not recorded:
+        screen.print("Nothing is recorded here yet. Start with: mtl study run lora_sweep")
+        return
+    states = ("complete", "pruned", "failed", "running", "waiting")
+    table = _table("recorded here", "trials>", *(f"{state}>" for state in states))
+    for row in recorded:
+        table.add_row(row["name"], str(row["trials"]), *(str(row[state]) for state in states))
+    screen.print(table)
+
+
+def data_table(reports: Sequence[FileReport]) -> Table:
+    """Lay out what was found in each data file."""
+    table = _table("task", "split", "file", "rows>", "used>", "skipped>")
+    for report in reports:
+        numbers = (report.rows, report.used, len(report.skipped))
+        table.add_row(report.task, report.split, report.file, *(f"{n:,}" for n in numbers))
+    return table
+
+
+def spec_payload(spec: StudySpec) -> dict[str, Any]:
+    """Return a study as one JSON object."""
+    settings = spec.settings
+    return {
+        "study": spec.name,
+        "profile": spec.profile,
+        "description": spec.description,
+        "sampler": spec.sampler,
+        "pruner": spec.pruner,
+        "trials": spec.trials,
+        "seed": spec.seed,
+        "config": settings["config"],
+        "search": settings["search"],
+        "points": spec.points,
+    }
+
+
+def spec_toml(spec: StudySpec) -> str:
+    """Return a study as a study file that means the same without profiles."""
+    payload = spec_payload(spec)
+    lines = [f"# {spec.name}" + (f", profile {spec.profile}" if spec.profile else "")]
+    for key in ("description", "sampler", "pruner", "trials", "seed"):
+        lines.append(f"{key} = {_toml(payload[key])}")
+    for section in ("config", "search"):
+        if payload[section]:
+            lines += ["", f"[{section}]", *_pairs(payload[section])]
+    for point in spec.points:
+        lines += ["", "[[points]]", *_pairs(point)]
+    return "\n".join(lines)
+
+
+def _pairs(table: Mapping[str, Any]) -> list[str]:
+    return [f'"{key}" = {_toml(value)}' for key, value in table.items()]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # its scalars are TOML's too
+
+
+def print_status(payload: Mapping[str, Any]) -> None:
+    """Print how far a study is."""
+    counts = {state: payload[state] for state in ("complete", "pruned", "failed", "running")}
+    click.echo(f"{payload['study']}: {words.states(counts)}")
+    for row in payload["running_trials"]:
+        at = "" if row["step"] is None else f", score {row['score']:.3f} at step {row['step']}"
+        click.echo(f"running  trial {row['number']}, {words.parameters(row['params'])}{at}")
+    if payload["best"]:
+        best = payload["best"]
+        params = words.parameters(best["params"])
+        click.echo(f"best     trial {best['number']}, {params}: score {best['score']:.3f}")
+
+
+def print_best(payload: Mapping[str, Any]) -> None:
+    """Print the best trial and what to do with it."""
+    best = payload["best"]
+    if best is None:
+        click.echo(f"{payload['study']}: no trial has ended well yet")
+        return
+    click.echo(f"{payload['study']}: best is trial {best['number']} of score {best['score']:.4f}")
+    for name in ("sst_accuracy", "para_accuracy", "sts_pearson"):
+        click.echo(f"  {name:<22}{words.score(best[name], 4)}")
+    for key, value in best["params"].items():
+        click.echo(f"  {key:<22}{value}")
+    click.echo(f"  {'trainable parameters':<22}{best['trainable_parameters']:,}")
+    click.echo(f"  {'run':<22}{best['run_id']}")
+    click.echo(f"\nIts predictions: mtl predict {best['run_id']} --data DIR -o DIR")

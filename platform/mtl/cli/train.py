@@ -1,0 +1,90 @@
+"""``mtl train``: one tracked training outside any study."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import json_option, print_json, reserved_stdout, set_option
+from .exits import DONE, FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from minbert import Config
+    from mtl.training import TrainingResult
+
+
+@click.command()
+@set_option
+@click.option(
+    "--profile",
+    type=click.Choice(["demo", "paper"]),
+    help="The recipe: minutes on the demo, or the paper's; default: demo for the demo backbone.",
+)
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted training.")
+@json_option
+def train(
+    sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool
+) -> int:
+    """Train once, tracked in MLflow under the experiment "train"."""
+    from mtl.stores import Home
+    from mtl.training import interrupted_config, train_once
+    from mtl.view import console
+    from mtl.view.training import TrainingView
+
+    if resume and (sets or profile):
+        raise click.UsageError("--resume takes the recorded configuration; leave --set out")
+    home = Home.resolve()
+    with reserved_stdout(as_json), TrainingView(console(stderr=as_json), not as_json) as view:
+        config = interrupted_config(home, resume) if resume else _config(sets, profile)
+        result = train_once(config, home, view, tags={}, resume=resume)
+    if as_json:
+        print_json(_payload(result))
+    _say_end(result, quiet=as_json)
+    return {"complete": DONE, "failed": FAILED, "killed": INTERRUPTED}[result.state]
+
+
+def _config(sets: tuple[str, ...], profile: str | None) -> "Config":
+    """Make the configuration: --set over the profile's recipe over the defaults, the paper's."""
+    from minbert import Config
+    from mtl.spec import parse_sets
+
+    given = parse_sets(sets)
+    if profile is None:
+        profile = "demo" if given.get("backbone", "demo") == "demo" else "paper"
+        recipe = "the demo's" if profile == "demo" else "the paper's"
+        click.echo(f"No --profile given: the recipe is {recipe}.", err=True)
+    return Config.from_keys({**_recipe(profile), **given})
+
+
+def _recipe(profile: str) -> Mapping[str, Any]:
+    """Return how a profile trains: the paper's are the defaults, the demo's its study file's."""
+    from mtl.spec import load_study
+
+    if profile == "paper":
+        return {}
+    config = load_study("lora_sweep", profile="demo").config
+    return {key: value for key, value in config.items() if key != "train.mode"}
+
+
+def _payload(result: "TrainingResult") -> dict[str, Any]:
+    return {
+        "run_id": result.run_id,
+        "state": result.state,
+        "score": result.scores.get("score"),
+        "scores": result.scores,
+        "best_epoch": result.best_epoch,
+        "minutes": result.minutes,
+        "reason": result.reason,
+    }
+
+
+def _say_end(result: "TrainingResult", quiet: bool) -> None:
+    from mtl.view import words
+
+    if result.state == "killed":
+        click.echo(f"Interrupted. To go on: mtl train --resume {result.run_id}", err=True)
+    elif result.state == "failed":
+        click.echo(f"mtl: run {result.run_id} failed: {result.reason}", err=True)
+    elif not quiet:
+        click.echo(f"best: epoch {result.best_epoch}, {words.scores(result.scores)}")
+        click.echo(f"Its predictions: mtl predict {result.run_id} --data DIR -o DIR")

@@ -1,0 +1,37 @@
+"""What a person sees of a running study: live on a terminal, plain lines in a pipe."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .base import View
+from .plain import PlainView, QuietView
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["PlainView", "QuietView", "View", "choose_view", "console"]
+
+
+def console(stderr: bool = False) -> "Console":
+    """Return the console to print on: as wide as the terminal; wide enough for tables in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    return Console(file=stream, width=width, highlight=False)
+
+
+def choose_view(*, stderr: bool = False) -> View:
+    """Return the view that fits the stream: live on a terminal that can be drawn on.
+
+    Args:
+        stderr: draw on standard error, because standard output is kept for something else; there,
+            without a terminal, only messages are shown.
+    """
+    screen = console(stderr=stderr)
+    if screen.file.isatty() and not screen.is_dumb_terminal:
+        from .live import LiveView
+
+        return LiveView(screen)
+    return QuietView(screen) if stderr else PlainView(screen)

@@ -1,0 +1,62 @@
+"""The contract between a running study and whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtl.dispatch import StudyResult
+    from mtl.spec import StudySpec
+
+
+class View:
+    """Watches a study. Every method may be left as it is: then nothing is shown.
+
+    All calls come from one thread, the dispatcher's. A view is a context manager, so that a
+    terminal is left in order whatever happens.
+    """
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back. May be called more than once."""
+
+    def study_started(
+        self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
+    ) -> None:
+        """A study begins: ``done`` of its ``total`` trials have ended before."""
+
+    def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
+        """A trial goes to a worker; ``params`` are its searched keys."""
+
+    def trial_progress(
+        self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float
+    ) -> None:
+        """A trial has trained ``step`` of ``total_steps`` steps."""
+
+    def trial_evaluated(
+        self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
+    ) -> None:
+        """A trial was evaluated on the dev sets after ``epoch``."""
+
+    def trial_ended(
+        self, number: int, state: str, score: float | None, reason: str | None
+    ) -> None:
+        """A trial ended: complete, pruned, failed or killed."""
+
+    def message(self, text: str) -> None:
+        """Something that a person should know, in one line."""
+
+    def study_ended(self, result: StudyResult, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The study stops here; ``rows`` is its leaderboard, best first."""

@@ -1,0 +1,77 @@
+"""Views without a terminal: lines that never move, or next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import words
+from .base import View
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mtl.dispatch import StudyResult
+    from mtl.spec import StudySpec
+
+
+class QuietView(View):
+    """Shows messages only."""
+
+    def __init__(self, screen: Console) -> None:
+        self.screen = screen
+
+    def message(self, text: str) -> None:
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print one line as it is: no markup, no wrapping."""
+        self.screen.print(text, markup=False, soft_wrap=True)
+
+
+class PlainView(QuietView):
+    """One line for each thing that happens, and the leaderboard at the end."""
+
+    def study_started(
+        self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
+    ) -> None:
+        profile = f" (profile {spec.profile})" if spec.profile else ""
+        self.say(
+            f"study {study_name}{profile}: {words.count(total, 'trial')}, {done} done, "
+            f"{words.count(jobs, 'worker')}"
+        )
+        if words.is_demo(spec.config):
+            self.say(words.DEMO_NOTE)
+
+    def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
+        self.say(
+            f"trial {number} {'resumed' if resumed else 'started'}: {words.parameters(params)}"
+        )
+
+    def trial_evaluated(
+        self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
+    ) -> None:
+        self.say(f"trial {number} epoch {epoch}: {words.scores(scores)}, best {best_score:.3f}")
+
+    def trial_ended(
+        self, number: int, state: str, score: float | None, reason: str | None
+    ) -> None:
+        self.say(words.ending(number, state, score, reason))
+
+    def study_ended(self, result: StudyResult, rows: Sequence[Mapping[str, Any]]) -> None:
+        show_end(self.screen, result, rows)
+
+
+def show_end(
+    screen: Console, result: StudyResult, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print the leaderboard and how the study stands."""
+    if rows:
+        screen.print(words.leaderboard_table(rows))
+    counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}
+    screen.print(
+        f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}; "
+        f"{result.new_trials} of them now, in {words.clock(result.seconds)}",
+        markup=False,
+        soft_wrap=True,
+    )

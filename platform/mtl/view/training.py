@@ -1,0 +1,58 @@
+"""What a person sees of one training outside a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from minbert import EpochReport, StepReport
+
+
+class TrainingView:
+    """One line for each evaluation, and on a terminal a bar above which they scroll."""
+
+    def __init__(self, screen: Console, lines: bool = True) -> None:
+        self.screen = screen
+        self._lines = lines
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def started(self, run_id: str, total_steps: int) -> None:
+        self.say(f"run {run_id}: {words.count(total_steps, 'step')}")
+        if self.screen.file.isatty() and not self.screen.is_dumb_terminal:
+            self._bar = _progress(self.screen)
+            self._task = self._bar.add_task("training", total=total_steps)
+            self._bar.start()
+
+    def step(self, report: StepReport) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=report.step)
+
+    def evaluated(self, report: EpochReport) -> None:
+        best = "" if report.is_best else f", best {report.best_score:.3f} in {report.best_epoch}"
+        self.say(f"epoch {report.epoch}: {words.scores(report.scores)}{best}")
+
+    def say(self, text: str) -> None:
+        if self._lines or self._bar:
+            self.screen.print(text, markup=False, soft_wrap=True)
+
+
+def _progress(screen: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    return Progress(
+        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=screen, transient=True,
+    )
