@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,19 @@ class Dataset:
     def skipped(self) -> list[Skipped]:
         """Rows of the files that could not be used."""
         return [Skipped(*row) for row in self._rows["skipped"]]
+
+    def every(self, stride: int) -> Dataset:
+        """Return every ``stride``-th example as a dataset of its own, in memory."""
+        chosen = range(0, len(self), stride)
+        part = copy(self)
+        part.__dict__.pop("_rows", None)
+        pieces = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
+        part.tokens = np.concatenate(pieces)
+        part.offsets = np.cumsum([0, *map(len, pieces)])
+        part.seconds, part.labels = self.seconds[::stride], self.labels[::stride]
+        rows = self._rows
+        part._rows = rows | {key: rows[key][::stride] for key in ("ids", "texts")}
+        return part
 
     def batch(self, indices: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
         """Return examples as one packed batch, and their labels in packed order, float32."""

@@ -1,5 +1,7 @@
 """The training loop: a generator of reports.
 
+The module is not called after its function: ``minbert.train`` is the function.
+
 >>> for report in train(config, cache_dir=Path("cache")):  # doctest: +SKIP
 ...     print(report.epoch, report.scores["score"])
 """

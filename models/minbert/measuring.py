@@ -1,0 +1,74 @@
+"""What a training would cost, from a few measured steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from .config import Config
+from .evaluate import predict_dataset
+from .training import Training
+
+_EVAL_BATCHES = 6  # measured of each dev set, spread over its lengths
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The cost of a configuration on this machine.
+
+    Attributes:
+        seconds_per_step: median over the measured steps, tasks as the schedule draws them.
+        eval_examples_per_second: over the dev sets of all tasks.
+        dev_examples: of all tasks.
+        total_steps: of the whole training.
+        peak_bytes: resident memory of this process after the measured steps.
+        checkpoint_bytes: of a checkpoint: what trains, and the optimizer's two moments.
+    """
+
+    seconds_per_step: float
+    eval_examples_per_second: float
+    dev_examples: int
+    total_steps: int
+    peak_bytes: int
+    checkpoint_bytes: int
+
+
+def measure(config: Config, cache_dir: Path, steps: int = 6) -> Measurement:
+    """Take a few steps of a training and evaluate on a part of the dev sets; keep nothing.
+
+    Raises:
+        InputError: data or weights cannot be used.
+        DivergedError: the loss is not finite.
+    """
+    training = Training(config, cache_dir)
+    names = list(training.corpus.train)
+    training.take_step(names[0])  # the first step pays for what is set up once
+    planned = (training.schedule.epoch(1) * steps)[:steps]
+    seconds = [training.take_step(task).seconds for task in planned]
+    rate, examples = _eval_rate(training)
+    trained = sum(p.numel() * p.element_size() for p in training.trained.values())
+    return Measurement(
+        seconds_per_step=median(seconds),
+        eval_examples_per_second=rate,
+        dev_examples=examples,
+        total_steps=training.total_steps,
+        peak_bytes=psutil.Process().memory_info().rss,
+        checkpoint_bytes=3 * trained,
+    )
+
+
+def _eval_rate(training: Training) -> tuple[float, int]:
+    """Return examples a second over a sample of each dev set, and how many there are in all."""
+    done, spent, total = 0, 0.0, 0
+    for dataset in training.corpus.dev.values():
+        sample = dataset.every(max(1, len(dataset) // (_EVAL_BATCHES * 16)))
+        begin = time.perf_counter()
+        predict_dataset(training.model, sample, training.device, training.dtype)
+        spent += time.perf_counter() - begin
+        done += len(sample)
+        total += len(dataset)
+    return done / spent, total
