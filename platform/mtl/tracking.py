@@ -93,10 +93,8 @@ class StudyTracker:
             self.reopen(run_id)
             self._client.set_tag(run_id, "mlflow.note.content", description)
             return run_id
-        tags = {"mtl.study": study_name, "mtl.kind": "study", "mlflow.note.content": description} | {
-            **tags
-        }
-        return self._create_run(study_name, f"study {study_name}", tags)
+        own = {"mtl.study": study_name, "mtl.kind": "study", "mlflow.note.content": description}
+        return self._create_run(study_name, f"study {study_name}", own | {**tags})
 
     def create_trial_run(
         self,

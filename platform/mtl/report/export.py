@@ -67,11 +67,8 @@ def write_rows(rows: list[dict[str, Any]], out: Path | TextIO) -> None:
     """Write leaderboard rows as CSV to a file or stream."""
     keys = sorted({key for row in rows for key in row["config"]})
     header = [*FIXED_COLUMNS, *(f"config.{key}" for key in keys)]
-    lines = [
-        [_exact(value) for value in [*(row[n] for n in FIXED_COLUMNS), *map(row["config"].get, keys)]]
-        for row in rows
-    ]
-    write_csv(out, header, lines)
+    lines = [[*map(row.get, FIXED_COLUMNS), *map(row["config"].get, keys)] for row in rows]
+    write_csv(out, header, ([_exact(value) for value in line] for line in lines))
 
 
 def _exact(value: object) -> object:

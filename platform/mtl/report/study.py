@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .colours import INK, SCORE_COLOUR
 from .export import write_rows
 from .figures import history_png
 from .rows import SCORES
@@ -109,7 +110,8 @@ def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         return [], ["No trial is complete: there is nothing to draw yet."]
-    named = {"target": lambda trial: trial.value, "target_name": "dev score"}
+    # No `target`: with one, Optuna takes low values to be the better ones.
+    named = {"target_name": "dev score"}
     history = visualization.plot_optimization_history(study, **named)
     figures, omitted = [("Score of each trial", history)], []
     varied = _varied(trials)
@@ -117,15 +119,12 @@ def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str
         return _dressed(figures), ["No parameter varies: there is nothing to compare."]
     if len(varied) > 1:
         parallel = visualization.plot_parallel_coordinate(study, params=varied, **named)
+        parallel.update_traces(tickfont={"size": 13}, selector={"type": "parcoords"})
         figures.append(("Parameters of each trial (one line a trial)", parallel))
-    figures.append(
-        ("Score by parameter", visualization.plot_slice(study, params=varied, **named))
-    )
+    by_parameter = visualization.plot_slice(study, params=varied, **named)
+    figures.append(("Score by parameter", by_parameter))
     if len(varied) > 1 and len(trials) >= _FEW:
-        # Without `target`: with it the evaluator looks for what makes the score low.
-        importances = visualization.plot_param_importances(
-            study, params=varied, target_name="dev score"
-        )
+        importances = visualization.plot_param_importances(study, params=varied, **named)
         figures.append(("How much each parameter matters", importances))
     elif len(varied) > 1:
         omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
@@ -144,7 +143,13 @@ def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
 def _dressed(figures: list[tuple[str, go.Figure]]) -> list[tuple[str, go.Figure]]:
     for _, figure in figures:
         # The page's headings are the titles.
-        figure.update_layout(title=None, template="plotly_white", margin={"t": 50, "l": 70})
+        figure.update_layout(
+            title=None,
+            template="plotly_white",
+            margin={"t": 50, "l": 70},
+            font={"size": 14, "color": INK},
+            colorway=[SCORE_COLOUR, INK],
+        )
     return figures
 
 

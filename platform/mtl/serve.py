@@ -1,0 +1,228 @@
+"""``mtl ui``: the MLflow UI and Optuna dashboard over what was recorded, on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIServer
+
+from minbert.errors import InputError
+
+from .dashboard import is_loopback, local_names, make_dashboard
+from .mlflow_store import QUIET, connect, masked
+
+if TYPE_CHECKING:
+    from .stores import Home
+
+_START_SECONDS = 120.0  # a cold disk and one busy core
+_STOP_SECONDS = 5.0
+
+
+def serve(
+    home: Home,
+    port: int = 5000,
+    dashboard_port: int = 8080,
+    allow_edit: bool = False,
+    host: str = "127.0.0.1",
+) -> int:
+    """Serve both user interfaces until SIGINT or SIGTERM, print their addresses, return 0.
+
+    Returns 1 if the MLflow server ends by itself. A port 0 is any free one. Where the home's
+    MLflow is a server already, its address is printed and only the dashboard is started.
+
+    Raises:
+        InputError: a port is taken, a store cannot be opened, or the host is not loopback.
+    """
+    if not is_loopback(host):
+        raise InputError(f"host {host}: only loopback is served, since there is no password yet")
+    remote = home.mlflow_uri.startswith(("http://", "https://"))
+    if not remote:
+        port = _free_port(host, port, "--port")
+    dashboard_port = _free_port(host, dashboard_port, "--dashboard-port")
+    with (
+        _stop_asked() as stop,
+        _mlflow(home, host, None if remote else port) as mlflow,
+        # The dashboard comes up while MLflow's server is still importing.
+        _dashboard(home, host, dashboard_port, allow_edit) as dashboard,
+    ):
+        address = home.mlflow_uri if remote else f"http://{host}:{port}"
+        if not _wait_ready(mlflow, f"{address}/health", stop):
+            return 0 if stop.is_set() else _failed(home)
+        _announce(home, address, f"http://{host}:{dashboard.server_port}", allow_edit)
+        while not stop.wait(0.2):
+            if mlflow is not None and mlflow.poll() is not None:
+                return _failed(home)
+    return 0
+
+
+def _free_port(host: str, port: int, option: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the servers do: a port whose last connections are still closing is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} of {host} cannot be used: {error.strerror}; choose another with "
+                f"{option}, or 0 for any free one"
+            ) from error
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event."""
+    asked = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in signals}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _mlflow(home: Home, host: str, port: int | None) -> Iterator[subprocess.Popen | None]:
+    """Run MLflow's own server as a process; without a port there is none to run."""
+    if port is None:
+        yield None
+        return
+    connect(home.mlflow_uri)  # makes the tables where nothing was recorded yet
+    with _log(home).open("wb") as log:
+        # Its own session: a terminal's Ctrl-C reaches us alone, and we end the whole group.
+        process = subprocess.Popen(
+            _command(home, host, port),
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _end_group(process)
+
+
+def _command(home: Home, host: str, port: int) -> list[str]:
+    hosts = ",".join(f"{_bracketed(name)}:{port}" for name in local_names(host))
+    origins = ",".join(f"http://{_bracketed(name)}:{port}" for name in local_names(host))
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", home.mlflow_uri),
+        *("--default-artifact-root", home.mlflow_artifacts.absolute().as_uri()),
+        *("--no-serve-artifacts", "--workers", "1"),
+        *("--host", host, "--port", str(port)),
+        *("--allowed-hosts", hosts, "--cors-allowed-origins", origins),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    # Job runners are for evaluation of language models: nothing here uses them, and they take
+    # processes and seconds.
+    ours = QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # A tracking address of the caller would send the server's own calls elsewhere.
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return ours | kept
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """End a process and all that it started; whatever does not end in time is killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        if _group_gone(process, _STOP_SECONDS):
+            break
+    process.wait()
+
+
+def _group_gone(process: subprocess.Popen, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        process.poll()  # reaps the leader, which would count as alive
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@contextmanager
+def _dashboard(home: Home, host: str, port: int, allow_edit: bool) -> Iterator[WSGIServer]:
+    server = make_dashboard(home, host, port, allow_edit)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="optuna-dashboard")
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _wait_ready(
+    process: subprocess.Popen | None, address: str, stop: threading.Event
+) -> bool:
+    """Wait until a server answers; False if it ended, took too long, or a stop was asked for."""
+    deadline = time.monotonic() + _START_SECONDS
+    while process is not None and time.monotonic() < deadline:
+        if process.poll() is not None or stop.is_set():
+            return False
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            stop.wait(0.1)
+    return process is None
+
+
+def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None:
+    editing = "can change and delete studies" if allow_edit else "read-only"
+    print(f"MLflow UI         {masked(mlflow)}")
+    print(f"Optuna dashboard  {dashboard}  ({editing})")
+    if _nothing_recorded(home):
+        print(f"Nothing is recorded in {home.path} yet: `mtl study run lora_sweep` changes that.")
+    print("Ctrl-C stops both.", flush=True)
+
+
+def _nothing_recorded(home: Home) -> bool:
+    import optuna
+
+    from .stores import read_storage
+
+    storage = read_storage(home)
+    recorded = storage is not None and bool(optuna.get_all_study_names(storage))
+    return not recorded and not any(home.mlflow_artifacts.glob("*"))
+
+
+def _log(home: Home) -> Path:
+    home.logs.mkdir(parents=True, exist_ok=True)
+    return home.logs / "mlflow-server.log"
+
+
+def _failed(home: Home) -> int:
+    log = _log(home)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "it wrote nothing"
+    print(f"The MLflow server does not run: {last} ({log})", file=sys.stderr)
+    return 1
