@@ -12,6 +12,7 @@ from minbert import InputError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
 
 _RANGE_KEYS = ("low", "high", "log", "step")
 
@@ -45,6 +46,10 @@ class Choice:
     def grid(self) -> list[Any] | None:
         return list(self.values)
 
+    def suggest(self, trial: Trial, key: str) -> Any:
+        """Ask Optuna for a value."""
+        return self.decode(trial.suggest_categorical(key, self.labels))
+
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
 
@@ -65,9 +70,6 @@ class _Range:
     def encode(self, value: Any) -> Any:
         return value
 
-    def decode(self, label: Any) -> Any:
-        return label
-
     def corners(self) -> list[Any]:
         return [self.low, self.high]
 
@@ -85,6 +87,9 @@ class IntRange(_Range):
 
     def grid(self) -> list[Any] | None:
         return list(range(self.low, self.high + 1, self.step or 1))
+
+    def suggest(self, trial: Trial, key: str) -> int:
+        return trial.suggest_int(key, self.low, self.high, log=self.log, step=self.step or 1)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import IntDistribution
@@ -108,6 +113,9 @@ class FloatRange(_Range):
             return None
         count = math.floor((self.high - self.low) / self.step + 1e-8) + 1
         return [self.low + index * self.step for index in range(count)]
+
+    def suggest(self, trial: Trial, key: str) -> float:
+        return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution

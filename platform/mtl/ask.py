@@ -1,0 +1,188 @@
+"""Which values the next trial has: the points of the study file first, then Optuna's sampler.
+
+A trial's values depend on nothing but the study's seed, the trial's number, and the trials that
+have ended before: the sampler is made anew for each trial, and draws all of its values at once. So
+a dispatcher that was killed in the middle of asking asks again and gets the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+
+from minbert import Config, InputError
+
+from .studyspec import StudySpec
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial, Trial, TrialState
+
+
+class PointsFirst(BaseSampler):
+    """Gives a trial the values of a point, and draws what the point leaves open.
+
+    Points are not put into the study by `enqueue_trial`: its `skip_if_exists` looks and writes
+    in two steps, so a dispatcher killed between them, or started twice, enqueues a point twice.
+
+    Args:
+        inner: draws the values.
+        space: every searched key with its distribution, in the order of the study file.
+        point: values of this trial that are given.
+    """
+
+    def __init__(self, inner: BaseSampler, space: Mapping[str, BaseDistribution],
+                 point: Mapping[str, Any]) -> None:
+        self._inner, self._space, self._point = inner, dict(space), dict(point)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        # Every key is "relative": Optuna then asks once for all of them. Asked for one by one, a
+        # sampler's random stream would depend on how many of them were already written down.
+        return self._space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._point.keys() >= self._space.keys():
+            return self._point
+        relative = self._inner.infer_relative_search_space(study, trial)
+        drawn = self._inner.sample_relative(study, trial, relative)
+        for name, distribution in self._space.items():
+            if name not in drawn and not distribution.single():
+                drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
+        return {**drawn, **self._point}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState,
+                    values: Sequence[float] | None) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+
+def ask(study: optuna.Study, spec: StudySpec) -> tuple[Trial, Config]:
+    """Create the next trial and give it its values."""
+    number = len(study.get_trials(deepcopy=False))
+    point = _next_point(study, spec, number)
+    study.sampler = _sampler(spec, number, point)
+    return _give_values(study.ask(), spec, point)
+
+
+def ask_again(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
+    """Take up a trial that was left RUNNING: with the values it has, or the ones it would have."""
+    frozen = study.get_trials(deepcopy=False)[number]
+    point = _next_point(study, spec, number)
+    study.sampler = _sampler(spec, number, point)
+    trial = optuna.trial.Trial(study, frozen._trial_id)
+    if "config" in frozen.user_attrs:
+        return trial, Config.from_keys(frozen.user_attrs["config"])
+    return _give_values(trial, spec, point)
+
+
+def _give_values(
+    trial: Trial, spec: StudySpec, point: Mapping[str, Any] | None
+) -> tuple[Trial, Config]:
+    """Write a trial's values down: parameters, point and the whole configuration."""
+    values = dict(point or {})
+    for key, search in spec.search.items():
+        if key not in values or search.contains(values[key]):
+            values[key] = search.suggest(trial, key)
+    config = spec.config_of(values)
+    if point is not None:
+        trial.set_user_attr("point", json.dumps(point, sort_keys=True))
+    trial.set_user_attr("config", config.to_keys())
+    return trial, config
+
+
+def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, Any] | None:
+    """The first point that no trial before `number` has taken; None after the last.
+
+    By what was taken rather than by number: points may be added to a study that has begun.
+    """
+    taken = Counter(trial.user_attrs.get("point")
+                    for trial in study.get_trials(deepcopy=False) if trial.number < number)
+    for point in spec.listing:
+        text = json.dumps(point, sort_keys=True)
+        if taken[text] == 0:
+            return point
+        taken[text] -= 1
+    return None
+
+
+def _sampler(spec: StudySpec, number: int, point: Mapping[str, Any] | None) -> BaseSampler:
+    space = {key: search.distribution() for key, search in spec.search.items()}
+    given = {key: search.encode(point[key]) for key, search in spec.search.items()
+             if key in point and search.contains(point[key])} if point else {}
+    return PointsFirst(make_sampler(spec.sampler, _seed(spec.seed, number)), space, given)
+
+
+def _seed(seed: int, number: int) -> int:
+    """A seed for one trial; streams of neighbouring trials are independent."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Make one of Optuna's samplers. `grid` and `points` list their trials (see
+    `StudySpec.listing`); beyond the list they would draw at random.
+
+    Raises:
+        InputError: the sampler needs a package that is not installed.
+    """
+    from optuna import samplers
+
+    if name == "tpe":
+        # Running trials count as bad ones (constant liar): parallel trials spread out.
+        return samplers.TPESampler(seed=seed)
+    if name == "gp":
+        _need("gp", "torch", "scipy")
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if name == "cmaes":
+        _need("cmaes", "cmaes")
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return samplers.RandomSampler(seed=seed)
+
+
+def _need(sampler: str, *packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise InputError(f"sampler {sampler!r} needs a package that is not installed: "
+                         f"pip install {' '.join(missing)}")
+
+
+def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+    """Make the study's pruner. Its resource is the epoch, counted in evaluations."""
+    from optuna import pruners
+
+    configs = [spec.config_of({})]
+    configs += [spec.config_of({"train.epochs": epochs}) for epochs in _searched_epochs(spec)]
+    first = min(config.train.eval_every for config in configs)
+    last = max(config.train.epochs for config in configs)
+    if spec.pruner == "median":
+        return pruners.MedianPruner()
+    if spec.pruner == "hyperband":
+        return pruners.HyperbandPruner(min_resource=min(first, last), max_resource=last)
+    if spec.pruner == "successive_halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=min(first, last))
+    return pruners.NopPruner()
+
+
+def _searched_epochs(spec: StudySpec) -> list[int]:
+    search = spec.search.get("train.epochs")
+    epochs = list(search.corners()) if search else []
+    return epochs + [point["train.epochs"] for point in spec.points if "train.epochs" in point]

@@ -1,0 +1,213 @@
+"""The life of a study: ask, submit, report, prune, tell, retry, resume.
+
+The only code that writes Optuna's storage. Every step is written down before the next begins, in
+an order that lets a dispatcher which is killed anywhere be followed by another that goes on:
+
+    trial created -> values -> MLflow run created -> run id at the trial -> work
+    work done -> results at the trial -> MLflow run ended -> trial told -> checkpoints removed
+
+What is RUNNING in Optuna is unfinished, and is taken up under its own number and run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from minbert import InputError
+
+from .ask import ask, ask_again, make_pruner, make_sampler
+from .executors import Executor, open_executor
+from .interrupts import Interrupts, StopNow
+from .lease import Lease
+from .preflight import preflight
+from .recorded import choose_name, fits, summarize
+from .stores import Home, open_engine, open_storage
+from .studyspec import StudySpec
+from .trials import Trials
+
+if TYPE_CHECKING:
+    import optuna
+
+    from .events import Event
+    from .view import View
+
+_TICK = 0.25  # seconds between looks at signals
+_GRACE = 3.5  # seconds that interrupted trials have to checkpoint
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study stands when its command ends.
+
+    Attributes:
+        total: trials that it shall have; complete, pruned, failed: that have ended so.
+        best: number, score, params and run_id of the best complete trial.
+        interrupted: by a signal; the same command goes on.
+        new_trials: that have ended in this call.
+        seconds: that this call took.
+    """
+
+    name: str
+    total: int
+    complete: int
+    pruned: int
+    failed: int
+    best: dict[str, Any] | None
+    interrupted: bool
+    new_trials: int
+    seconds: float
+
+
+def run_study(
+    spec: StudySpec,
+    home: Home,
+    *,
+    jobs: int,
+    executor: str = "local",
+    view: View,
+    study_name: str | None = None,
+) -> StudyResult:
+    """Run a study to its total of trials, or go on with it.
+
+    Args:
+        jobs: trials at the same time.
+        executor: see `mtl.executors.EXECUTORS`.
+        view: is told what happens.
+        study_name: the study to record into; None: see `mtl.recorded.choose_name`.
+
+    Raises:
+        InputError: nothing can be run: bad data, weights, home, database; the study has other
+            settings; another dispatcher has it.
+        LeaseLostError: another dispatcher took the study over while this one was suspended.
+    """
+    started = time.monotonic()
+    make_sampler(spec.sampler, 0)
+    with Interrupts() as interrupts:
+        datasets = preflight(spec, home)
+        storage = open_storage(home)
+        name = choose_name(storage, spec, study_name, view.message)
+        with Lease(open_engine(home), name) as lease:
+            study = _open_study(storage, spec, name)
+            trials = Trials(study, spec, home, view, datasets)
+            dispatcher = _Dispatcher(trials, view, lease, interrupts)
+            dispatcher.run(jobs, executor)
+            return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+
+
+def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
+    import optuna
+
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize",
+                                load_if_exists=True, pruner=make_pruner(spec))
+    settings = study.user_attrs.get("settings")
+    if not fits({name: settings}, name, spec):  # another dispatcher made it a moment ago
+        raise InputError(f"study {name!r} was just created with other settings; use --as NAME")
+    attributes = {"settings": spec.settings, "identity": spec.identity, "profile": spec.profile,
+                  "description": spec.description}
+    for key, value in attributes.items():
+        if study.user_attrs.get(key) != value and (key != "settings" or settings is None):
+            study.set_user_attr(key, value)
+    return study
+
+
+def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
+    summary = summarize(trials.study)
+    states = summary.states
+    result = StudyResult(
+        name=summary.name, total=trials.spec.total, complete=states["complete"],
+        pruned=states["pruned"], failed=states["failed"], best=summary.best,
+        interrupted=interrupted, new_trials=trials.ended_here, seconds=seconds,
+    )
+    trials.view.study_ended(result, trials.rows())
+    return result
+
+
+class _Dispatcher:
+    def __init__(self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts) -> None:
+        self._trials, self._view = trials, view
+        self._lease, self._interrupts = lease, interrupts
+        self._executor: Executor | None = None
+        self._left = deque(trials.left_running())
+        self.interrupted = False
+
+    def run(self, jobs: int, executor: str) -> None:
+        trials, total = self._trials, self._trials.spec.total
+        if trials.spec.cap_note:
+            self._view.message(trials.spec.cap_note)
+        trials.sweep()
+        if not self._left and trials.created >= total:
+            trials.close_study(only_if_open=True)
+            self._view.message(f"study {trials.study.study_name} has its {total} trials: nothing "
+                               "to do; raise --trials to continue it")
+            return
+        trials.open_study()
+        wanted = len(self._left) + max(0, total - trials.created)
+        jobs = min(jobs, wanted)
+        self._view.study_started(trials.spec, trials.study.study_name, trials.ended, total, jobs)
+        with contextlib.closing(open_executor(executor, jobs=jobs, logs=trials.home.logs)) as pool:
+            self._executor = pool
+            self._work(pool)
+
+    def _work(self, pool: Executor) -> None:
+        try:
+            while not self._interrupts.asked and self._fill(pool):
+                self._listen(pool, _TICK)
+            if self._interrupts.asked:
+                self._interrupt(pool)
+            else:
+                self._trials.close_study()
+        except StopNow:
+            pool.close()
+            self._leave()
+        except InputError:
+            # What was given cannot be trained with: nothing has been lost, nothing is recorded
+            # but the wish, and the same command goes on when it is put right.
+            pool.close()
+            self._leave()
+            raise
+
+    def _fill(self, pool: Executor) -> bool:
+        """Give every free worker a trial; say whether anything is still to be done."""
+        trials = self._trials
+        while pool.free and not self._interrupts.asked:
+            if self._left:
+                self._lease.hold()
+                pool.submit(trials.take_up(ask_again, self._left.popleft(), pool.jobs))
+            elif trials.created < trials.spec.total:
+                self._lease.hold()
+                pool.submit(trials.take_up(ask, None, pool.jobs))
+            else:
+                break
+        return bool(trials.running or self._left)
+
+    def _listen(self, pool: Executor, timeout: float) -> None:
+        for event in pool.events(timeout):
+            self._lease.hold()
+            self._handle(event, pool)
+
+    def _handle(self, event: Event, pool: Executor) -> None:
+        answer = self._trials.handle(event)
+        if answer == "advance":
+            pool.advance(event.number)
+        elif answer == "prune":
+            pool.cancel(event.number, prune=True)
+        elif answer == "again" and not self._interrupts.asked:
+            self._left.appendleft(event.number)
+
+    def _interrupt(self, pool: Executor) -> None:
+        """Let running trials checkpoint; what has not by the end of the grace is ended."""
+        for number in list(self._trials.running):
+            pool.cancel(number)
+        deadline = time.monotonic() + _GRACE
+        while self._trials.running and time.monotonic() < deadline:
+            self._listen(pool, _TICK)
+        pool.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        self.interrupted = True
+        self._trials.leave()

@@ -1,0 +1,123 @@
+"""What the dispatcher and its workers say to each other. Plain values: they cross processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# ---- from the dispatcher to a worker ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial to train.
+
+    Attributes:
+        study: the study's name. number: the trial's.
+        run_id: its MLflow run, which the worker fills.
+        config: every configuration key.
+        checkpoint_dir: where it is checkpointed, and resumed from if there is something.
+        cache_dir: tokenised data, shared by all. work_dir: for the artifacts, emptied first.
+        tracking_uri: MLflow's store.
+        threads: of the processor, for this trial.
+        resumed: it was started before.
+    """
+
+    study: str
+    number: int
+    run_id: str
+    config: dict[str, object]
+    checkpoint_dir: str
+    cache_dir: str
+    tracking_uri: str
+    work_dir: str
+    threads: int = 1
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Train on, to the next evaluation."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop training. With `prune` the trial ends with what it has, else it is checkpointed."""
+
+    number: int
+    prune: bool = False
+
+
+# ---- from a worker to the dispatcher ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is; a few times a second."""
+
+    number: int
+    step: int
+    total_steps: int
+    loss: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation is recorded; the worker waits for Advance or Cancel."""
+
+    number: int
+    epoch: int
+    step: int
+    scores: dict[str, float]
+    best_score: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The training is over, and its run holds the artifacts of the best epoch.
+
+    Attributes:
+        score: of the best epoch; scores: all of its scores. best_epoch: counted from 1.
+        minutes: of training and evaluation.
+        trainable: parameters. checkpoint_bytes: of the last checkpoint folder.
+        pictures: PNG files, on the worker's machine.
+    """
+
+    number: int
+    score: float
+    scores: dict[str, float]
+    best_epoch: int
+    minutes: float
+    trainable: int
+    checkpoint_bytes: int
+    pictures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The training raised. `bad_input`: by the user's doing; there is no traceback to show."""
+
+    number: int
+    reason: str
+    traceback: str = ""
+    bad_input: bool = False
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The training was checkpointed and can go on elsewhere."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker is gone. exitcode: negative for a signal, None if unknown. Says the executor."""
+
+    number: int
+    exitcode: int | None
+
+
+Event = Progress | Evaluated | Finished | Failed | Stopped | Died

@@ -1,0 +1,45 @@
+"""The contract of whoever runs trials for the dispatcher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from mtl.events import Event, TrialJob
+
+
+class Executor(ABC):
+    """Runs trials, `jobs` at a time, each in a worker process that stays warm.
+
+    A trial goes: submit -> Progress*, Evaluated -> advance or cancel -> ... -> exactly one of
+    Finished, Failed, Stopped, Died. No method blocks but `events` and `close`; all are called
+    from one thread. Commands for a trial that has ended in the meantime are ignored.
+    """
+
+    jobs: int
+
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """How many trials can be submitted now."""
+
+    @abstractmethod
+    def submit(self, job: TrialJob) -> None:
+        """Start a trial. Needs `free` > 0."""
+
+    @abstractmethod
+    def advance(self, number: int) -> None:
+        """Let a trial go on after an Evaluated."""
+
+    @abstractmethod
+    def cancel(self, number: int, prune: bool = False) -> None:
+        """Stop a trial: with a checkpoint (-> Stopped), or for good with its artifacts written
+        (`prune`, only in answer to an Evaluated; -> Finished)."""
+
+    @abstractmethod
+    def events(self, timeout: float) -> list[Event]:
+        """Wait up to `timeout` seconds for something to happen; return what did, in order."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers at once. What has not stopped by then loses the work since its last
+        checkpoint."""

@@ -1,0 +1,146 @@
+"""Trials in worker processes on this machine: started once, warm between trials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+
+from mtl.events import Advance, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
+
+from .base import Executor
+
+_ENDINGS = (Finished, Failed, Stopped)
+_PARTING = 1.0  # seconds that workers have to leave by themselves
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen
+    connection: Connection
+    number: int | None = None  # the trial it works on
+
+
+class LocalExecutor(Executor):
+    """Keeps up to `jobs` worker processes, each with a pipe of its own.
+
+    Processor threads are divided among them, and GPUs in turn (by CUDA_VISIBLE_DEVICES). What a
+    worker prints goes to `logs/worker-N.log`. A worker has its own session, so a terminal's
+    Ctrl-C reaches the dispatcher alone; the end of its pipe tells it that the dispatcher is gone.
+
+    A plain child process rather than multiprocessing's spawn: that would run the caller's main
+    module again, and cannot give each worker its own environment before torch is loaded.
+    """
+
+    def __init__(self, jobs: int, logs: Path) -> None:
+        self.jobs = jobs
+        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self._logs = logs
+        self._gpus = _visible_gpus()
+        self._slots: dict[int, _Worker] = {}
+        for slot in range(jobs):
+            self._start(slot)
+
+    @property
+    def free(self) -> int:
+        return self.jobs - sum(worker.number is not None for worker in self._slots.values())
+
+    def submit(self, job: TrialJob) -> None:
+        for slot in range(self.jobs):
+            if slot not in self._slots:
+                self._start(slot)
+            worker = self._slots[slot]
+            if worker.number is None:
+                worker.number = job.number
+                self._send(worker, replace(job, threads=self.threads))
+                return
+        raise RuntimeError("every worker is busy")
+
+    def advance(self, number: int) -> None:
+        self._command(number, Advance(number))
+
+    def cancel(self, number: int, prune: bool = False) -> None:
+        self._command(number, Cancel(number, prune))
+
+    def events(self, timeout: float) -> list[Event]:
+        if not self._slots:
+            time.sleep(timeout)
+            return []
+        by_connection = {worker.connection: slot for slot, worker in self._slots.items()}
+        events: list[Event] = []
+        for connection in wait(list(by_connection), timeout):
+            slot = by_connection[connection]
+            try:
+                event = self._slots[slot].connection.recv()
+            except (EOFError, OSError):
+                events.extend(self._bury(slot))
+                continue
+            if isinstance(event, _ENDINGS):
+                self._slots[slot].number = None
+            events.append(event)
+        return events
+
+    def close(self) -> None:
+        for worker in self._slots.values():
+            worker.connection.close()
+        deadline = time.monotonic() + _PARTING
+        for worker in self._slots.values():
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._slots.clear()
+
+    def _start(self, slot: int) -> None:
+        ours, theirs = Pipe()
+        with theirs, (self._logs / f"worker-{slot}.log").open("ab") as log:
+            process = subprocess.Popen(
+                # -P: a file in the current folder must not stand in for a module.
+                [sys.executable, "-P", "-m", "mtl.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self._environment(slot), start_new_session=True,
+            )
+        self._slots[slot] = _Worker(process, ours)
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        threads = str(self.threads)
+        mine = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
+                "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        if len(self._gpus) > 1 and self.jobs > 1:
+            mine["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        return {**os.environ, **mine}
+
+    def _command(self, number: int, command: Advance | Cancel) -> None:
+        for worker in self._slots.values():
+            if worker.number == number:
+                self._send(worker, command)
+
+    def _send(self, worker: _Worker, message: object) -> None:
+        with contextlib.suppress(OSError):  # it is dead; the end of its pipe is the next event
+            worker.connection.send(message)
+
+    def _bury(self, slot: int) -> list[Event]:
+        worker = self._slots.pop(slot)
+        worker.connection.close()
+        try:
+            exitcode = worker.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            exitcode = worker.process.wait()
+        return [] if worker.number is None else [Died(worker.number, exitcode)]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]

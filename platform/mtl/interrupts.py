@@ -1,0 +1,41 @@
+"""SIGINT and SIGTERM while a study runs: the first asks, the second does not."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopNow(BaseException):
+    """The second signal. No Exception, so nothing on the way swallows it."""
+
+
+class Interrupts:
+    """Catches the two signals inside a `with`.
+
+    Attributes:
+        asked: a first signal has come; finish what must be finished and leave.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        # Python runs signal handlers in the main thread alone; elsewhere the caller has its own.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise StopNow
+        self.asked = True

@@ -1,0 +1,109 @@
+"""What is looked at before anything runs: the data and the weights that a study will read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .stores import Home
+from .studyspec import StudySpec
+
+if TYPE_CHECKING:
+    from minbert import Config
+
+    from .tracking import DatasetInput
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one configuration reads.
+
+    Attributes:
+        datasets: for MLflow, a training and a dev part of each task.
+        tags: digests of data and backbone.
+    """
+
+    datasets: list[DatasetInput]
+    tags: dict[str, str]
+
+
+def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
+    """Check all data and weights that the study names.
+
+    Returns:
+        What each pair of ``data.path`` and ``backbone`` consists of.
+
+    Raises:
+        InputError: something is missing or cannot be used.
+    """
+    found: dict[tuple[str, str], Inputs] = {}
+    for config in _readings(spec):
+        pair = (config.data.path, config.backbone)
+        if pair not in found:
+            found[pair] = read_inputs(config, home)
+    return found
+
+
+def read_inputs(config: Config, home: Home) -> Inputs:
+    """Check the data and weights of one configuration and return their digests.
+
+    Raises:
+        InputError: something is missing or cannot be used.
+    """
+    import minbert
+    from minbert.runtime import pick_device
+
+    pick_device(config.train.device)
+    backbone = minbert.check_backbone(config.backbone, home.cache)
+    data = minbert.data_digest(config.data.path, home.cache)
+    tags = {"mtl.data_digest": data, "mtl.backbone_digest": backbone.digest}
+    return Inputs(_datasets(config.data.path, home), tags)
+
+
+def _readings(spec: StudySpec) -> list[Config]:
+    """A configuration for every data folder and backbone that a trial can have."""
+    axes = []
+    for key in ("data.path", "backbone"):
+        values = [point[key] for point in spec.points if key in point]
+        values += spec.search[key].corners() if key in spec.search else []
+        axes.append([{}] + [{key: value} for value in values])
+    return [spec.config_of({**data, **backbone}) for data, backbone in itertools.product(*axes)]
+
+
+def _datasets(path: str, home: Home) -> list[DatasetInput]:
+    import minbert
+    from minbert.backbone import file_digest
+    from minbert.reading import find_data
+
+    from .tracking import DatasetInput
+
+    folder = find_data(path, home.cache)
+    rows: dict[str, int] = {}
+    digests: dict[str, hashlib._Hash] = {}
+    for report in minbert.check_data(path, home.cache):
+        if report.split == "test":
+            continue
+        name = f"{report.task}/{report.split}"
+        rows[name] = rows.get(name, 0) + report.used
+        digest = digests.setdefault(name, hashlib.sha256())
+        digest.update(f"{report.file} {file_digest(folder / report.file)}\n".encode())
+    return [DatasetInput(name, digests[name].hexdigest(), rows[name], str(folder))
+            for name in rows]
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the sources that run; None where they are no git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,130 @@
+"""Which recorded study a command means, and the reading of recorded studies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from minbert import InputError
+
+from .spec import check_name, differing_keys
+from .stores import Home, read_storage
+from .studyfile import nearest
+from .studyspec import StudySpec
+
+if TYPE_CHECKING:
+    import optuna
+
+_DIGITS = 6  # of a variant's name
+
+
+@dataclass(frozen=True)
+class RecordedStudy:
+    """A study that was run.
+
+    Attributes:
+        states: how many trials are complete, pruned, failed and running.
+        best: the best complete trial as number, score and params; None without one.
+    """
+
+    name: str
+    profile: str | None
+    description: str
+    trials: int
+    states: dict[str, int]
+    best: dict[str, Any] | None
+
+
+def recorded_studies(home: Home) -> list[RecordedStudy]:
+    """List what was recorded, by name. Reads only; works while a study runs.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    import optuna
+
+    storage = read_storage(home)
+    if storage is None:
+        return []
+    names = sorted(study.study_name for study in storage.get_all_studies())
+    return [summarize(optuna.load_study(study_name=name, storage=storage)) for name in names]
+
+
+def open_recorded(home: Home, name: str) -> optuna.Study:
+    """Open a recorded study for reading; writing to it is refused by the database.
+
+    Raises:
+        InputError: nothing is recorded under that name.
+    """
+    import optuna
+
+    storage = read_storage(home)
+    known = [study.study_name for study in storage.get_all_studies()] if storage else []
+    if name not in known:
+        raise InputError(f"no study {name!r} is recorded in {home.path}; {nearest(name, known)}")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def summarize(study: optuna.Study) -> RecordedStudy:
+    """Count the trials of a study and name its best one."""
+    trials = study.get_trials(deepcopy=False)
+    states = Counter(trial.state.name for trial in trials)
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    attributes = study.user_attrs
+    return RecordedStudy(
+        name=study.study_name,
+        profile=attributes.get("profile"),
+        description=attributes.get("description", ""),
+        trials=len(trials),
+        states={word: states[name] for name, word in STATES.items()},
+        best=best and {"number": best.number, "score": best.value, "params": dict(best.params),
+                       "run_id": best.user_attrs.get("mlflow_run_id")},
+    )
+
+
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+"""Optuna's words for the states of a trial, and ours."""
+
+
+def choose_name(
+    storage: optuna.storages.BaseStorage,
+    spec: StudySpec,
+    name: str | None,
+    say: Callable[[str], None],
+) -> str:
+    """Decide which study a command means.
+
+    Args:
+        name: given by --as; None takes the file's name, or a variant of it (``NAME@3f2a1b``) where
+            the study of that name has other fixed settings. The same settings always mean the
+            same study.
+        say: told when a variant is taken.
+
+    Raises:
+        InputError: the study of that name has other settings, or the name is not safe.
+    """
+    settings = {study.study_name: study.user_attrs.get("settings")
+                for study in storage.get_all_studies()}
+    wanted = check_name(name or spec.name)
+    if fits(settings, wanted, spec):
+        return wanted
+    differing = ", ".join(differing_keys(settings[wanted], spec.settings))
+    if name is not None:
+        raise InputError(f"--as {name}: that study has other settings in {differing}; "
+                         "use another name")
+    variant = f"{wanted}@{spec.identity[:_DIGITS]}"
+    if not fits(settings, variant, spec):
+        raise InputError(f"study {variant} has other settings in "
+                         f"{', '.join(differing_keys(settings[variant], spec.settings))}; "
+                         "use --as NAME")
+    say(f"study {wanted} has other settings in {differing}: this one is {variant}")
+    return variant
+
+
+def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
+    """Say whether a study of that name does not exist, or has the settings of `spec`."""
+    known = settings.get(name)
+    return known is None or not differing_keys(known, spec.settings)

@@ -1,0 +1,245 @@
+"""Where things lie: the home folder, the databases' URLs, and Optuna's storage over them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minbert import InputError
+
+if TYPE_CHECKING:
+    import optuna
+    from sqlalchemy import Engine
+
+BUSY_TIMEOUT = 60.0
+"""Seconds that a writer waits for another writer of the same SQLite file."""
+
+_FOLDERS = ("artifacts/mlflow", "artifacts/optuna", "checkpoints", "cache", "spool", "logs")
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds everything recorded, and the addresses of the two stores.
+
+    Attributes:
+        path: ``$MTL_HOME``, else ``./.mtl``; absolute.
+        mlflow_uri: ``$MLFLOW_TRACKING_URI``, else the SQLite file ``mlflow.db`` of the home.
+        storage_url: ``$MTL_STORAGE`` (an SQLAlchemy URL), else the home's ``optuna.db``.
+    """
+
+    path: Path
+    mlflow_uri: str
+    storage_url: str
+
+    @classmethod
+    def resolve(cls, create: bool = True) -> Home:
+        """Find the home from the environment; create its folders unless told otherwise.
+
+        Raises:
+            InputError: a folder cannot be made or written.
+        """
+        path = Path(os.environ.get("MTL_HOME") or ".mtl").expanduser().absolute()
+        home = cls(
+            path=path,
+            mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_url(path / "mlflow.db"),
+            storage_url=os.environ.get("MTL_STORAGE") or _sqlite_url(path / "optuna.db"),
+        )
+        if create:
+            home.create()
+        return home
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.artifacts / "mlflow"
+
+    @property
+    def optuna_artifacts(self) -> Path:
+        return self.artifacts / "optuna"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def checkpoint_dir(self, study: str, number: int) -> Path:
+        """The folder of a trial's checkpoints, while it has any."""
+        return self.checkpoints / study / str(number)
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            InputError: one cannot be made or written.
+        """
+        try:
+            for folder in _FOLDERS:
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"home {self.path} cannot be written: {reason}; set MTL_HOME to a "
+                             "folder that can") from None
+
+
+def _sqlite_url(path: Path) -> str:
+    from urllib.parse import quote
+
+    # A question mark in a folder's name would begin the URL's options.
+    return f"sqlite:///{quote(str(path))}" if "?" in str(path) else f"sqlite:///{path}"
+
+
+def open_storage(home: Home) -> optuna.storages.BaseStorage:
+    """Open Optuna's storage for writing; its tables are made at the first use.
+
+    SQLite runs with a write-ahead log (readers never wait) and a busy timeout. Optuna keeps its
+    own log off the screen.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    from filelock import FileLock
+    from optuna.storages import RDBStorage, get_storage
+
+    _quiet_optuna()
+    try:
+        if not _sqlite_file(home.storage_url):
+            return get_storage(RDBStorage(home.storage_url, _engine_options(home.storage_url)))
+        # Two processes that make the tables of a new file at once collide in Optuna's schema.
+        with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
+            storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
+            _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
+        return get_storage(storage)
+    except Exception as error:
+        raise _cannot_open(home, error) from error
+
+
+def open_engine(home: Home) -> Engine:
+    """Open the same database for tables of our own.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    import sqlalchemy
+
+    try:
+        return sqlalchemy.create_engine(home.storage_url, **_engine_options(home.storage_url))
+    except Exception as error:
+        raise _cannot_open(home, error) from error
+
+
+def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
+    """Open Optuna's storage for reading only; None where nothing was ever recorded.
+
+    Works while a study runs; nothing is created, nothing is migrated.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    from optuna.storages import RDBStorage, get_storage
+
+    _quiet_optuna()
+    file = _sqlite_file(home.storage_url)
+    if file is not None and not file.is_file():
+        return None
+    try:
+        storage = RDBStorage(home.storage_url, _engine_options(home.storage_url),
+                             skip_compatibility_check=True, skip_table_creation=True)
+        if file is not None:
+            _configure_sqlite(storage.engine, ["query_only=ON"])
+        if not _has_tables(storage.engine):
+            return None
+        return get_storage(storage)
+    except Exception as error:
+        raise _cannot_open(home, error) from error
+
+
+def _has_tables(engine: Engine) -> bool:
+    import sqlalchemy
+
+    return sqlalchemy.inspect(engine).has_table("studies")
+
+
+def _cannot_open(home: Home, error: Exception) -> Exception:
+    """Turn what a database driver raises into an input error; leave what is no such fault."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not isinstance(error, SQLAlchemyError | OptunaError | ImportError | RuntimeError | OSError):
+        return error
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
+
+
+def masked(url: str) -> str:
+    """A database URL with its password hidden, for messages and logs."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return "(not a database URL)"
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_TIMEOUT}}
+    return {"pool_pre_ping": True}
+
+
+def _configure_sqlite(engine: Engine, pragmas: list[str]) -> None:
+    """Run pragmas on every connection of an engine, those that are open already included."""
+    from sqlalchemy import event
+
+    def apply(connection: Any, _record: Any = None) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", apply)
+    engine.dispose()
+    with engine.connect():
+        pass
+
+
+def _sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite URL; None for other databases.
+
+    Raises:
+        InputError: it is no database URL at all.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InputError("MTL_STORAGE is not a database URL; for example "
+                         "postgresql://user@host/studies") from None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database)
+
+
+def _quiet_optuna() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)

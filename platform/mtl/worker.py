@@ -1,0 +1,218 @@
+"""One trial after another, in a process of its own: configuration -> minbert.train -> events.
+
+Run as ``python -m mtl.worker FD`` by an executor; FD is a pipe to the dispatcher.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minbert.errors import DivergedError, InputError, TrainingStopped
+
+from .events import Advance, Cancel, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+
+if TYPE_CHECKING:
+    from minbert import Config, EpochReport, StepReport
+
+LOCK_WAIT = 20.0
+"""Seconds to wait for a worker of before, which notices within ORPHAN_GRACE that it is alone."""
+ORPHAN_GRACE = 10.0
+"""Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
+_PROGRESS_EVERY = 0.25
+
+Send = Callable[[Event], None]
+
+
+class Inbox:
+    """The dispatcher's commands, read by a thread so that training never waits for them.
+
+    Attributes:
+        stopping: set when the trial shall be checkpointed and left: asked for, or orphaned.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.stopping = threading.Event()
+        self._connection = connection
+        self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
+        self._number: int | None = None
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def next_job(self) -> TrialJob | None:
+        """Wait for a trial; None when there will be no more."""
+        return self._jobs.get()
+
+    def wait_for_verdict(self) -> Advance | Cancel | None:
+        """Wait for what comes after an evaluation; None when the dispatcher is gone."""
+        return self._commands.get()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                break
+            if isinstance(message, TrialJob):
+                self._begin(message)
+            elif message.number == self._number:
+                if isinstance(message, Cancel) and not message.prune:
+                    self.stopping.set()
+                self._commands.put(message)
+        self.stopping.set()
+        self._commands.put(None)
+        self._jobs.put(None)
+        # An evaluation can outlast the next dispatcher's patience: the lock must come free. What
+        # is lost is trained again, from the last checkpoint, to the same bits.
+        time.sleep(ORPHAN_GRACE)
+        os._exit(1)
+
+    def _begin(self, job: TrialJob) -> None:
+        self._number = job.number
+        while not self._commands.empty():
+            self._commands.get()
+        self.stopping.clear()
+        self._jobs.put(job)
+
+
+def main(descriptor: int) -> None:
+    """Work until the dispatcher closes the pipe."""
+    connection = Connection(descriptor)
+    inbox = Inbox(connection)
+    # The dispatcher decides what an interrupt means; a request to terminate means a checkpoint.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: inbox.stopping.set())
+    _load()
+
+    def send(event: Event) -> None:
+        try:
+            connection.send(event)
+        except OSError:
+            inbox.stopping.set()
+
+    while (job := inbox.next_job()) is not None:
+        send(run_trial(job, inbox, send))
+
+
+def _load() -> None:
+    """Import what every trial needs, once."""
+    import mlflow  # noqa: F401
+
+    import minbert.trainer  # noqa: F401
+    import mtl.tracking  # noqa: F401
+
+
+def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
+    """Train one trial to its end; return the event that ends it. Never raises."""
+    from filelock import FileLock, Timeout
+
+    folder = Path(job.checkpoint_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside the folder: two workers must never write the same checkpoints.
+        with FileLock(f"{folder}.lock", timeout=LOCK_WAIT):
+            return _Trial(job, inbox, send).run()
+    except TrainingStopped:
+        return Stopped(job.number)
+    except Timeout:
+        return Failed(job.number, f"another process still trains this trial (it holds the lock "
+                                  f"{folder}.lock); end it and run the study again")
+    except InputError as error:
+        return Failed(job.number, str(error), bad_input=True)
+    except DivergedError as error:
+        return Failed(job.number, f"diverged: {error}")
+    except Exception as error:  # noqa: BLE001  (the edge: whatever a trial raises ends it alone)
+        line = " ".join(str(error).split())[:300]
+        return Failed(job.number, f"{type(error).__name__}: {line}", traceback.format_exc())
+
+
+class _Trial:
+    def __init__(self, job: TrialJob, inbox: Inbox, send: Send) -> None:
+        from minbert import Config
+
+        from .tracking import RunRecorder
+
+        self.job, self.inbox, self.send = job, inbox, send
+        self.config: Config = Config.from_keys(job.config)
+        self.recorder = RunRecorder(job.tracking_uri, job.run_id)
+        self.pruned = False
+        self.total_steps = 0
+        self.minutes = 0.0
+        self._said = 0.0
+
+    def run(self) -> Event:
+        import torch
+
+        import minbert
+
+        job = self.job
+        torch.set_num_threads(job.threads)
+        cache, checkpoints = Path(job.cache_dir), Path(job.checkpoint_dir)
+        self.total_steps = minbert.total_steps(self.config, cache)
+        reports = minbert.train(
+            self.config, cache_dir=cache, checkpoint_dir=checkpoints,
+            on_step=self._on_step, should_stop=self.inbox.stopping.is_set,
+        )
+        for report in reports:
+            self._on_epoch(report)
+            if self.pruned:
+                reports.close()
+        if self.inbox.stopping.is_set() and not self.pruned:
+            return Stopped(job.number)  # trained to its end; the artifacts are for the next life
+        return self._finish(checkpoints)
+
+    def _on_step(self, report: StepReport) -> None:
+        self.recorder.on_step(report)
+        now = time.monotonic()
+        if now - self._said >= _PROGRESS_EVERY:
+            self._said = now
+            speed = report.tokens / max(report.seconds, 1e-9)
+            self.send(Progress(self.job.number, report.step, self.total_steps, report.loss, speed))
+
+    def _on_epoch(self, report: EpochReport) -> None:
+        # Recorded before the trainer is asked to go on: only then it checkpoints this evaluation,
+        # so after a kill the report comes again rather than never.
+        self.recorder.on_epoch(report)
+        self.recorder.flush()
+        self.minutes = _minutes(report, self.config)
+        self.send(Evaluated(self.job.number, report.epoch, report.step, dict(report.scores),
+                            report.best_score))
+        verdict = self.inbox.wait_for_verdict()
+        self.pruned = isinstance(verdict, Cancel) and verdict.prune
+
+    def _finish(self, checkpoints: Path) -> Finished:
+        import minbert
+
+        work = Path(self.job.work_dir)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        pictures = self.recorder.finish(self.config, checkpoints, work)
+        self.recorder.flush()
+        best = minbert.load_best(checkpoints)
+        size = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
+        minutes = self.minutes or _minutes(best, self.config)
+        trainable = minbert.count_parameters(self.config, Path(self.job.cache_dir)).trainable
+        return Finished(
+            self.job.number, float(best.scores["score"]), dict(best.scores), best.epoch,
+            minutes, trainable, size, [str(picture) for picture in pictures],
+        )
+
+
+def _minutes(report: EpochReport, config: Config) -> float:
+    """Minutes of training and evaluation until a report, lives before this one included."""
+    evaluations = -(-report.epoch // config.train.eval_every)
+    return (report.train_seconds + report.eval_seconds * evaluations) / 60
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
