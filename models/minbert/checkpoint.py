@@ -113,7 +113,7 @@ def best_snapshot(report: EpochReport, weights: Mapping[str, Tensor]) -> Snapsho
     for name, p in report.predictions.items():
         state["rows"][name] = {"ids": p.ids, "texts": p.texts}
         for part in ("labels", "outputs", "values"):
-            tensors[f"predictions/{name}/{part}"] = torch.from_numpy(getattr(p, part))
+            tensors[f"predictions/{name}/{part}"] = torch.from_numpy(getattr(p, part)).clone()
     return Snapshot(tensors, state)
 
 
