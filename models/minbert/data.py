@@ -138,13 +138,13 @@ class DatasetSource:
                     self._write(task, [read_file(self.folder, task, f) for f in files], target)
         return Dataset(task, target)
 
-    def open_rows(self, task: Task, source: DataFile, labelled: bool) -> Dataset:
-        """Return every row of one file, also those without a usable label, uncached."""
-        reading = read_file(self.folder, task, source, labelled)
-        everything = Reading(reading.file, examples=reading.rows, rows=reading.rows)
-        folder = Path(tempfile.mkdtemp(prefix="rows-", dir=_made(self.cache)))
+    def open_rows(self, task: Task, source: DataFile) -> Dataset:
+        """Return every row of one file, usable or not, without labels; not cached."""
+        reading = read_file(self.folder, task, source, labelled=False, limit=1.0)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".rows-", dir=self.cache))
         try:
-            self._fill(task, [everything], folder)
+            self._fill(task, [Reading(reading.file, examples=reading.rows)], folder)
             dataset = Dataset(task, folder)
             _ = dataset.ids  # read before the folder goes; mapped arrays stay valid
             return dataset
@@ -184,11 +184,6 @@ class DatasetSource:
             "skipped": [row for reading in readings for row in reading.skipped],
         }
         (folder / "rows.json").write_text(json.dumps(rows), "utf-8")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def data_digest(path: str, cache_dir: Path | None = None) -> str:

@@ -56,15 +56,18 @@ class Reading:
     rows: list[Example] = field(default_factory=list)
 
 
-def read_file(folder: Path, task: Task, source: DataFile, labelled: bool = True) -> Reading:
+def read_file(
+    folder: Path, task: Task, source: DataFile, labelled: bool = True, limit: float = LIMIT
+) -> Reading:
     """Read one file of a task.
 
     Args:
         labelled: whether the file carries labels; test files do not.
+        limit: share of the rows that may be unusable.
 
     Raises:
         InputError: no such file, no such column, not UTF-8, a label outside its range, or more
-            than 1 % unusable rows.
+            unusable rows than ``limit``.
     """
     reading = Reading(folder / source.name)
     lines = _lines(reading.file)
@@ -80,7 +83,7 @@ def read_file(folder: Path, task: Task, source: DataFile, labelled: bool = True)
     for number, line in enumerate(lines[1:], start=2):
         if line.strip():
             _read_row(reading, task, source, number, line, len(header), places)
-    _judge(reading)
+    _judge(reading, limit)
     return reading
 
 
@@ -156,14 +159,14 @@ def _label(text: str, task: Task, source: DataFile, where: str) -> tuple[float, 
     return label * source.scale, None
 
 
-def _judge(reading: Reading) -> None:
+def _judge(reading: Reading, limit: float) -> None:
     if not reading.rows:
         raise InputError(f"{reading.file}: no rows below the header")
-    if len(reading.skipped) > LIMIT * len(reading.rows):
+    if len(reading.skipped) > limit * len(reading.rows):
         first = reading.skipped[0]
         raise InputError(
             f"{reading.file}, line {first.line}: {first.why}; {len(reading.skipped)} of "
-            f"{len(reading.rows)} rows cannot be used, more than {LIMIT:.0%}"
+            f"{len(reading.rows)} rows cannot be used, more than {limit:.0%}"
         )
 
 
