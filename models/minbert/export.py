@@ -48,7 +48,9 @@ _TARGETS = (
 )
 
 
-def save_model(config: Config, checkpoint_dir: Path, out_dir: Path, cache_dir: Path) -> None:
+def save_model(
+    config: Config, checkpoint_dir: Path, out_dir: Path, cache_dir: Path | None = None
+) -> None:
     """Write the best epoch of a training as a model folder.
 
     Args:
@@ -155,7 +157,7 @@ def read_config(folder: Path) -> Config:
     return Config.from_keys(table)
 
 
-def load_model(folder: Path, cache_dir: Path) -> tuple[Config, MultiTaskModel]:
+def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, MultiTaskModel]:
     """Load a model folder that :func:`save_model` wrote.
 
     Raises:
@@ -179,7 +181,7 @@ def load_model(folder: Path, cache_dir: Path) -> tuple[Config, MultiTaskModel]:
     return config, model
 
 
-def _check_backbone(folder: Path, config: Config, cache_dir: Path) -> None:
+def _check_backbone(folder: Path, config: Config, cache_dir: Path | None) -> None:
     about = json.loads((folder / "model.json").read_text("utf-8"))
     digest = backbone_digest(config.backbone, cache_dir)
     if digest != about["backbone_sha256"]:

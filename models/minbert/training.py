@@ -24,7 +24,7 @@ from .schedule import Draws, Schedule
 from .tasks import BY_NAME
 
 
-def prepare_model(config: Config, cache_dir: Path, device: torch.device) -> MultiTaskModel:
+def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) -> MultiTaskModel:
     """Build the model of a configuration on its backbone's weights, heads and adapters drawn.
 
     Frozen weights are shared with every other model of this process on the same backbone.

@@ -71,12 +71,15 @@ class RunRecorder:
         }
         self._log(report.step, points)
 
-    def finish(self, config: Config, checkpoint_dir: Path, work_dir: Path) -> list[Path]:
+    def finish(
+        self, config: Config, checkpoint_dir: Path, work_dir: Path, cache_dir: Path | None = None
+    ) -> list[Path]:
         """Put the best epoch's artifacts and scores on the run.
 
         Args:
             checkpoint_dir: where the training keeps its checkpoints.
             work_dir: an empty folder for the artifacts; they stay there.
+            cache_dir: where pulled backbones lie.
 
         Returns:
             The pictures (PNG) among the artifacts.
@@ -88,9 +91,9 @@ class RunRecorder:
         best = load_best(checkpoint_dir)
         pictures = write_report(best, work_dir)
         write_config(config.to_keys(), work_dir / "config.toml")
-        save_model(config, checkpoint_dir, work_dir / "model")
+        save_model(config, checkpoint_dir, work_dir / "model", cache_dir)
         self._client.log_artifacts(self._run_id, str(work_dir))
-        counts = count_parameters(config)
+        counts = count_parameters(config, cache_dir)
         points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
         points |= {f"best/{name}": value for name, value in best.scores.items() if name != "score"}
         self._log(best.step, points | {"best/epoch": best.epoch})

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
+
+from .interrupts import Interrupts, StopNow
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -28,7 +26,7 @@ _CONFIG = "config.json"
 class Watcher(Protocol):
     """Shows a training while it runs."""
 
-    def started(self, run_id: str, total_steps: int) -> None:
+    def started(self, run_id: str, total_steps: int, demo: bool) -> None:
         """The run exists and the training begins."""
 
     def step(self, report: StepReport) -> None:
@@ -59,36 +57,43 @@ class TrainingResult:
 
 
 def train_once(
-    config: Config, home: Home, watcher: Watcher, *, tags: Mapping[str, str], resume: str | None
+    config: Config, home: Home, watcher: Watcher, *, profile: str | None, resume: str | None
 ) -> TrainingResult:
     """Train one configuration and record it as a run of the experiment ``train``.
 
     An interrupt (SIGINT, SIGTERM) writes a checkpoint and ends the run as killed; ``resume`` with
     the run's id goes on from there, bit for bit on a CPU.
 
+    Args:
+        profile: the recipe's name, for a tag. resume: the id of an interrupted training's run.
+
     Raises:
         InputError: data or weights cannot be used; nothing is recorded then.
     """
     import minbert
 
+    from .preflight import git_commit, read_inputs
     from .tracking import StudyTracker
 
+    inputs = read_inputs(config, home)
     total = minbert.total_steps(config, home.cache)
     tracker = StudyTracker(home.mlflow_uri, home.mlflow_artifacts)
     if resume is None:
+        tags = {"mtl.profile": profile, "mtl.git_commit": git_commit(), **inputs.tags}
         run_id = tracker.create_trial_run(
-            parent_run_id=None, study=EXPERIMENT, number=None, params=config.to_keys(), tags=tags
+            parent_run_id=None, study=EXPERIMENT, number=None, params=config.to_keys(),
+            tags=tags, datasets=inputs.datasets,
         )
     else:
         run_id = resume
         tracker.reopen(run_id)
     folder = home.checkpoints / EXPERIMENT / run_id
     _remember(folder, config)
-    watcher.started(run_id, total)
+    watcher.started(run_id, total, demo="demo" in (config.backbone, config.data.path))
     began = time.monotonic()
     try:
         best = _train(config, home, folder, run_id, watcher)
-    except TrainingStopped:
+    except (TrainingStopped, StopNow):
         tracker.end(run_id, "killed", "interrupted")
         return TrainingResult(run_id, "killed", {}, None, _minutes(began))
     except DivergedError as error:
@@ -115,41 +120,23 @@ def _train(
         recorder.on_step(report)
         watcher.step(report)
 
-    with _interrupts() as interrupted:
+    with Interrupts() as interrupts:
         for report in minbert.train(
             config,
             cache_dir=home.cache,
             checkpoint_dir=folder,
             on_step=on_step,
-            should_stop=interrupted.is_set,
+            should_stop=lambda: interrupts.asked,
         ):
             recorder.on_epoch(report)
             watcher.evaluated(report)
         with tempfile.TemporaryDirectory(prefix="mtl-train-") as work:
-            recorder.finish(config, folder, Path(work))
+            recorder.finish(config, folder, Path(work), home.cache)
     return minbert.load_best(folder)
 
 
 def _minutes(began: float) -> float:
     return (time.monotonic() - began) / 60
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into an event; a second one interrupts at once."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _remember(folder: Path, config: Config) -> None:

@@ -196,7 +196,8 @@ class _Trial:
         work = Path(self.job.work_dir)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        pictures = self.recorder.finish(self.config, checkpoints, work)
+        pictures = self.recorder.finish(
+            self.config, checkpoints, work, Path(self.job.cache_dir))
         self.recorder.flush()
         best = minbert.load_best(checkpoints)
         size = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
