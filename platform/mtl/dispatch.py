@@ -11,9 +11,9 @@ What is RUNNING in Optuna is unfinished, and is taken up under its own number an
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from .preflight import preflight
 from .recorded import choose_name, fits, summarize
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
-from .trials import Trials
+from .trials import Trials, created, left_running
 
 if TYPE_CHECKING:
     import optuna
@@ -87,15 +87,34 @@ def run_study(
     started = time.monotonic()
     make_sampler(spec.sampler, 0)
     with Interrupts() as interrupts:
-        datasets = preflight(spec, home)
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:
-            study = _open_study(storage, spec, name)
-            trials = Trials(study, spec, home, view, datasets)
-            dispatcher = _Dispatcher(trials, view, lease, interrupts)
-            dispatcher.run(jobs, executor)
+            wanted = _wanted(storage, name, spec)
+            if not wanted:
+                view.message(f"study {name} has its {spec.total} trials: nothing to do; "
+                             "raise --trials to continue it")
+                trials = Trials(_open_study(storage, spec, name), spec, home, view)
+                trials.sweep()
+                trials.close_study(only_if_open=True)
+                return _result(trials, False, time.monotonic() - started)
+            # The workers load their libraries while this process looks at data and weights.
+            with closing(open_executor(executor, jobs=min(jobs, wanted), logs=home.logs)) as pool:
+                inputs = preflight(spec, home)
+                trials = Trials(_open_study(storage, spec, name), spec, home, view, inputs)
+                dispatcher = _Dispatcher(trials, view, lease, interrupts, pool)
+                dispatcher.run()
             return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+
+
+def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
+    """How many trials are to be trained: those left running, and those that do not exist yet."""
+    import optuna
+
+    if name not in [study.study_name for study in storage.get_all_studies()]:
+        return spec.total
+    study = optuna.load_study(study_name=name, storage=storage)
+    return len(left_running(study)) + max(0, spec.total - created(study))
 
 
 def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
@@ -127,30 +146,22 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
 
 
 class _Dispatcher:
-    def __init__(self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts) -> None:
-        self._trials, self._view = trials, view
+    def __init__(self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts,
+                 pool: Executor) -> None:
+        self._trials, self._view, self._pool = trials, view, pool
         self._lease, self._interrupts = lease, interrupts
-        self._executor: Executor | None = None
-        self._left = deque(trials.left_running())
+        self._left = deque(left_running(trials.study))
         self.interrupted = False
 
-    def run(self, jobs: int, executor: str) -> None:
-        trials, total = self._trials, self._trials.spec.total
-        if trials.spec.cap_note:
-            self._view.message(trials.spec.cap_note)
+    def run(self) -> None:
+        trials, spec = self._trials, self._trials.spec
+        if spec.cap_note:
+            self._view.message(spec.cap_note)
         trials.sweep()
-        if not self._left and trials.created >= total:
-            trials.close_study(only_if_open=True)
-            self._view.message(f"study {trials.study.study_name} has its {total} trials: nothing "
-                               "to do; raise --trials to continue it")
-            return
         trials.open_study()
-        wanted = len(self._left) + max(0, total - trials.created)
-        jobs = min(jobs, wanted)
-        self._view.study_started(trials.spec, trials.study.study_name, trials.ended, total, jobs)
-        with contextlib.closing(open_executor(executor, jobs=jobs, logs=trials.home.logs)) as pool:
-            self._executor = pool
-            self._work(pool)
+        self._view.study_started(
+            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs)
+        self._work(self._pool)
 
     def _work(self, pool: Executor) -> None:
         try:
@@ -177,7 +188,7 @@ class _Dispatcher:
             if self._left:
                 self._lease.hold()
                 pool.submit(trials.take_up(ask_again, self._left.popleft(), pool.jobs))
-            elif trials.created < trials.spec.total:
+            elif created(trials.study) < trials.spec.total:
                 self._lease.hold()
                 pool.submit(trials.take_up(ask, None, pool.jobs))
             else:

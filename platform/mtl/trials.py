@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import singledispatchmethod
+from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,30 +55,23 @@ class Trials:
     """
 
     def __init__(self, study: optuna.Study, spec: StudySpec, home: Home, view: View,
-                 inputs: dict[tuple[str, str], Inputs]) -> None:
+                 inputs: Mapping[tuple[str, str], Inputs] | None = None) -> None:
         self.study, self.spec, self.home, self.view = study, spec, home, view
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
-        self._inputs = inputs
-        self._tracker = StudyTracker(home.mlflow_uri, home.mlflow_artifacts)
+        self._inputs = inputs or {}
         self._store = FileSystemArtifactStore(str(home.optuna_artifacts))
         self._parent = study.user_attrs.get("parent_run_id")
+
+    @cached_property
+    def _tracker(self) -> StudyTracker:
+        return StudyTracker(self.home.mlflow_uri, self.home.mlflow_artifacts)
 
     # ---- the study ------------------------------------------------------------------------------
 
     @property
-    def created(self) -> int:
-        """Trials that exist, in whatever state."""
-        return sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
-
-    @property
     def ended(self) -> int:
         return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
-
-    def left_running(self) -> list[int]:
-        """Numbers of the trials that a dispatcher before this one did not end."""
-        return [trial.number for trial in self.study.get_trials(deepcopy=False)
-                if trial.state == TrialState.RUNNING]
 
     def open_study(self) -> None:
         """Create the study's MLflow run, or open it again."""
@@ -280,6 +273,16 @@ class Trials:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
+
+
+def created(study: optuna.Study) -> int:
+    """How many trials exist, in whatever state; what a person has queued does not count."""
+    return sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
+
+
+def left_running(study: optuna.Study) -> list[int]:
+    """Numbers of the trials that no dispatcher has ended."""
+    return [t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
 
 
 def _death(exitcode: int | None) -> str:
