@@ -6,6 +6,7 @@ Nothing heavy is imported here or at the top of those modules: ``mtl --help`` mu
 import click
 
 from .backbone import backbone
+from .common import OrderedGroup
 from .data import data
 from .exits import run
 from .params import params
@@ -15,7 +16,10 @@ from .train import train
 from .ui import ui
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=OrderedGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="mtl", message="%(prog)s %(version)s")
 def cli() -> None:
     """Optuna studies over multi-task minBERT trainings, every trial recorded in MLflow.
@@ -24,7 +28,7 @@ def cli() -> None:
     """
 
 
-for _command in (study, train, params, predict, data, backbone, ui):
+for _command in (study, train, predict, params, ui, data, backbone):
     cli.add_command(_command)
 
 

@@ -13,6 +13,15 @@ import click
 if TYPE_CHECKING:
     from minbert import Config
 
+
+
+class OrderedGroup(click.Group):
+    """Lists its commands in the order in which they were added: the first things first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )

@@ -1,11 +1,13 @@
 """``mtl study``: run studies and look at what was recorded."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .common import (
+    OrderedGroup,
     again,
     json_option,
     print_json,
@@ -28,7 +30,7 @@ _as_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def study() -> None:
     """Run studies and look at what was recorded."""
 
@@ -36,17 +38,19 @@ def study() -> None:
 @study.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the studies that come with mtl, and those that were recorded here."""
+    """List shipped studies and recorded ones."""
+    from mtl.recorded import recorded_studies
     from mtl.spec import list_studies
+    from mtl.stores import Home
 
-    from .recorded import recorded_studies
+    from .recorded import summary_payload
     from .tables import print_studies
 
     shipped = [
         {"name": info.name, "description": info.description, "profiles": list(info.profiles)}
         for info in list_studies()
     ]
-    recorded = recorded_studies()
+    recorded = [summary_payload(row) for row in recorded_studies(Home.resolve(create=False))]
     if as_json:
         print_json({"studies": shipped, "recorded": recorded})
     else:
@@ -62,7 +66,7 @@ def list_command(as_json: bool) -> None:
 def show(
     name: str, profile: str | None, trials: int | None, sets: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show what a study file means, with its profile, --set and defaults applied."""
+    """Show a study file with profile, --set and defaults applied."""
     from .tables import spec_payload, spec_toml
 
     spec = _load(name, profile, trials, sets)
@@ -87,7 +91,7 @@ def plan(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Say what a study would do: trials, parameters, steps, estimated time and memory."""
+    """Say what a study would do, and its time and memory."""
     from mtl.plan import plan_study
     from mtl.stores import Home
 
@@ -127,7 +131,9 @@ def run(
     study_name: str | None,
     as_json: bool,
 ) -> int:
-    """Run a study, or go on with it: every trial is trained, scored and recorded.
+    """Run a study, or go on with it.
+
+    Every trial is a training in a worker process, recorded as a run in MLflow.
 
     The same command again goes on where the study stopped; a finished study is left as it is,
     and a larger --trials continues it.
@@ -171,10 +177,10 @@ def _say_next(result: "StudyResult", quiet: bool) -> None:
 @json_option
 def status(name: str, as_json: bool) -> int:
     """Show how far a recorded study is."""
-    from .recorded import open_recorded, status_payload
+    from .recorded import open_study, status_payload
     from .tables import print_status
 
-    payload = status_payload(open_recorded(name))
+    payload = status_payload(open_study(name))
     if as_json:
         print_json(payload)
     else:
@@ -186,11 +192,11 @@ def status(name: str, as_json: bool) -> int:
 @click.argument("name")
 @json_option
 def best(name: str, as_json: bool) -> int:
-    """Show the best trial of a recorded study: parameters, scores, run."""
-    from .recorded import best_payload, open_recorded
+    """Show the best trial: parameters, scores, run."""
+    from .recorded import best_payload, open_study
     from .tables import print_best
 
-    payload = best_payload(open_recorded(name))
+    payload = best_payload(open_study(name))
     if as_json:
         print_json(payload)
     else:
@@ -203,17 +209,17 @@ def best(name: str, as_json: bool) -> int:
 @click.option("-o", "--out", metavar="FILE.csv", help="Write here, not on standard output.")
 @json_option
 def export(name: str, out: str | None, as_json: bool) -> int:
-    """Write a recorded study's trials as CSV, best first."""
+    """Write the trials as CSV, by number."""
     from mtl.report import export_csv, leaderboard
 
-    from .recorded import open_recorded
+    from .recorded import open_study
 
-    recorded = open_recorded(name)
+    recorded = open_study(name)
     rows = leaderboard(recorded)
     if out:
         export_csv(recorded, Path(out))
     elif not as_json:
-        export_csv(recorded, click.get_text_stream("stdout"))
+        export_csv(recorded, sys.stdout)
     if as_json:
         print_json({"study": recorded.study_name, "file": out, "trials": rows})
     elif out:

@@ -10,6 +10,8 @@ import click
 
 from mtl.view import console, words
 
+from .recorded import STATES
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -39,10 +41,9 @@ def print_studies(
     if not recorded:
         screen.print("Nothing is recorded here yet. Start with: mtl study run lora_sweep")
         return
-    states = ("complete", "pruned", "failed", "running", "waiting")
-    table = _table("recorded here", "trials>", *(f"{state}>" for state in states))
+    table = _table("recorded here", "trials>", *(f"{state}>" for state in STATES))
     for row in recorded:
-        table.add_row(row["name"], str(row["trials"]), *(str(row[state]) for state in states))
+        table.add_row(row["name"], str(row["trials"]), *(str(row[state]) for state in STATES))
     screen.print(table)
 
 
@@ -100,7 +101,7 @@ def _toml(value: Any) -> str:
 
 def print_status(payload: Mapping[str, Any]) -> None:
     """Print how far a study is."""
-    counts = {state: payload[state] for state in ("complete", "pruned", "failed", "running")}
+    counts = {state: payload[state] for state in STATES}
     click.echo(f"{payload['study']}: {words.states(counts)}")
     for row in payload["running_trials"]:
         at = "" if row["step"] is None else f", score {row['score']:.3f} at step {row['step']}"

@@ -34,26 +34,28 @@ def train(
     if resume and (sets or profile):
         raise click.UsageError("--resume takes the recorded configuration; leave --set out")
     home = Home.resolve()
-    with reserved_stdout(as_json), TrainingView(console(stderr=as_json), not as_json) as view:
-        config = interrupted_config(home, resume) if resume else _config(sets, profile)
-        result = train_once(config, home, view, tags={}, resume=resume)
+    if resume:
+        config, profile, remark = interrupted_config(home, resume), None, "goes on"
+    else:
+        config, profile, remark = _config(sets, profile)
+    with reserved_stdout(as_json), TrainingView(console(stderr=as_json), remark, as_json) as view:
+        result = train_once(config, home, view, profile=profile, resume=resume)
     if as_json:
         print_json(_payload(result))
     _say_end(result, quiet=as_json)
     return {"complete": DONE, "failed": FAILED, "killed": INTERRUPTED}[result.state]
 
 
-def _config(sets: tuple[str, ...], profile: str | None) -> "Config":
-    """Make the configuration: --set over the profile's recipe over the defaults, the paper's."""
+def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, str]:
+    """Return the configuration (--set over the profile's recipe), the profile, and a remark."""
     from minbert import Config
     from mtl.spec import parse_sets
 
     given = parse_sets(sets)
-    if profile is None:
-        profile = "demo" if given.get("backbone", "demo") == "demo" else "paper"
-        recipe = "the demo's" if profile == "demo" else "the paper's"
-        click.echo(f"No --profile given: the recipe is {recipe}.", err=True)
-    return Config.from_keys({**_recipe(profile), **given})
+    remark = "" if profile else " (no --profile given)"
+    profile = profile or ("demo" if given.get("backbone", "demo") == "demo" else "paper")
+    config = Config.from_keys({**_recipe(profile), **given})
+    return config, profile, f"recipe of profile {profile}{remark}"
 
 
 def _recipe(profile: str) -> Mapping[str, Any]:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class TrainingView:
     """One line for each evaluation, and on a terminal a bar above which they scroll."""
 
-    def __init__(self, screen: Console, lines: bool = True) -> None:
+    def __init__(self, screen: Console, remark: str, quiet: bool) -> None:
         self.screen = screen
-        self._lines = lines
+        self._remark = remark
+        self._drawn = screen.file.isatty() and not screen.is_dumb_terminal
+        self._quiet = quiet and not self._drawn
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -29,9 +31,11 @@ class TrainingView:
         if self._bar:
             self._bar.stop()
 
-    def started(self, run_id: str, total_steps: int) -> None:
-        self.say(f"run {run_id}: {words.count(total_steps, 'step')}")
-        if self.screen.file.isatty() and not self.screen.is_dumb_terminal:
+    def started(self, run_id: str, total_steps: int, demo: bool) -> None:
+        self.say(f"run {run_id}: {words.count(total_steps, 'step')}, {self._remark}")
+        if demo:
+            self.say(words.DEMO_NOTE)
+        if self._drawn:
             self._bar = _progress(self.screen)
             self._task = self._bar.add_task("training", total=total_steps)
             self._bar.start()
@@ -41,11 +45,11 @@ class TrainingView:
             self._bar.update(self._task, completed=report.step)
 
     def evaluated(self, report: EpochReport) -> None:
-        best = "" if report.is_best else f", best {report.best_score:.3f} in {report.best_epoch}"
-        self.say(f"epoch {report.epoch}: {words.scores(report.scores)}{best}")
+        best = "best" if report.is_best else f"best {report.best_score:.3f} in {report.best_epoch}"
+        self.say(f"epoch {report.epoch}: {words.scores(report.scores)}, {best}")
 
     def say(self, text: str) -> None:
-        if self._lines or self._bar:
+        if not self._quiet:
             self.screen.print(text, markup=False, soft_wrap=True)
 
 
