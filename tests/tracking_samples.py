@@ -1,5 +1,10 @@
 """Reports as a training makes them, small and fixed, for the tests of tracking and reports."""
 
+import sqlite3
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 
 from minbert.reports import EpochReport, StepReport, TaskPredictions
@@ -64,3 +69,22 @@ def epoch_report(epoch: int, steps: int = 25, count: int = 40) -> EpochReport:
         eval_examples=3 * count,
         total_steps=100,
     )
+
+
+def new_store(file: Path) -> str:
+    """Make an empty MLflow store and return its URI; its tables are made once a process."""
+    file.write_bytes(_empty_store())
+    return f"sqlite:///{file}"
+
+
+@cache
+def _empty_store() -> bytes:
+    from mtl.mlflow_store import connect
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "mlflow.db"
+        connect(f"sqlite:///{file}")
+        database = sqlite3.connect(file)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        return file.read_bytes()

@@ -31,14 +31,20 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     return Path(name).absolute() if name and name != ":memory:" else None
 
 
+def load_mlflow() -> None:
+    """Import MLflow, which takes seconds, with its telemetry off."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+
 def connect(tracking_uri: str) -> MlflowClient:
     """Return a client of the store at ``tracking_uri``, which is created where it is a new file.
 
     Raises:
         InputError: the store cannot be opened; the line names it and the cause.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     file = sqlite_file(tracking_uri)
     try:
         if file is not None:

@@ -106,10 +106,12 @@ def main(descriptor: int) -> None:
 
 def _load() -> None:
     """Import what every trial needs, once."""
-    import mlflow  # noqa: F401
-
     import minbert.trainer  # noqa: F401
     import mtl.tracking  # noqa: F401
+
+    from .mlflow_store import load_mlflow
+
+    load_mlflow()
 
 
 def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:

@@ -1,0 +1,306 @@
+"""What a study and its trainings leave in a real MLflow store."""
+
+import json
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from tracking_samples import epoch_report, new_store, step_report
+
+from minbert import Config, InputError
+from mtl.mlflow_store import connect, masked
+from mtl.report import leaderboard
+from mtl.tracking import DatasetInput, RunRecorder, StudyTracker, run_name
+
+PARAMS = {
+    "backbone": "demo",
+    "train.lr": 1e-5,
+    "train.mode": "full-model",
+    "lora.rank": 4,
+    "lora.alpha": 8.0,
+}
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def uri(home):
+    return new_store(home / "mlflow.db")
+
+
+@pytest.fixture
+def tracker(home, uri):
+    return StudyTracker(uri, home / "artifacts" / "mlflow")
+
+
+def trial_run(tracker, number=7, parent=None, **more):
+    parent = parent or tracker.open_study("sweep", "what it is", {"mtl.profile": "demo"})
+    return tracker.create_trial_run(
+        parent_run_id=parent,
+        study="sweep",
+        number=number,
+        params=PARAMS,
+        tags={"mtl.profile": "demo", "mtl.git_commit": "abc123", "mtl.nothing": None},
+        searched=["lora.rank", "lora.alpha"],
+        **more,
+    )
+
+
+def history(uri, run_id):
+    """Every point of a run but times: {(key, step): value}; fails on a point logged twice."""
+    client = connect(uri)
+    points = {}
+    for key in client.get_run(run_id).data.metrics:
+        for point in client.get_metric_history(run_id, key):
+            assert (key, point.step) not in points
+            points[key, point.step] = point.value
+    return points
+
+
+def train(uri, run_id, first=1, last=50, steps_per_epoch=25):
+    """Observe the steps of a training from `first` to `last`, as its trainer would send them."""
+    recorder = RunRecorder(uri, run_id)
+    for step in range(first, last + 1):
+        recorder.on_step(step_report(step))
+        if step % steps_per_epoch == 0:
+            recorder.on_epoch(epoch_report(step // steps_per_epoch, steps_per_epoch))
+
+
+def test_a_trial_run_says_what_it_is(tracker, uri, home):
+    parent = tracker.open_study("sweep", "what it is", {"mtl.profile": "demo"})
+    data = [DatasetInput("sst/train", "d" * 64, 120, "/data"), DatasetInput("sst/dev", "e", 9, "")]
+    run = connect(uri).get_run(trial_run(tracker, parent=parent, datasets=data))
+    assert run.info.run_name == "trial 7 · r=4 α=8"
+    assert run.info.status == "RUNNING"
+    assert run.info.artifact_uri.startswith((home / "artifacts" / "mlflow" / "sweep").as_uri())
+    assert run.data.params == {
+        "backbone": "demo",
+        "train.lr": "1e-05",
+        "train.mode": "full-model",
+        "lora.rank": "4",
+        "lora.alpha": "8.0",
+    }
+    tags = run.data.tags
+    assert tags["mlflow.parentRunId"] == parent
+    assert (tags["mtl.study"], tags["mtl.trial"], tags["mtl.state"]) == ("sweep", "7", "running")
+    assert tags["mtl.profile"] == "demo"
+    assert tags["mlflow.source.git.commit"] == "abc123"
+    assert "mtl.nothing" not in tags
+    inputs = {i.dataset.name: i for i in run.inputs.dataset_inputs}
+    assert set(inputs) == {"sst/train", "sst/dev"}
+    assert json.loads(inputs["sst/train"].dataset.profile) == {"num_rows": 120}
+    assert inputs["sst/dev"].tags[0].value == "dev"
+
+
+def test_a_study_is_one_experiment_with_one_parent(tracker, uri):
+    parent = tracker.open_study("sweep", "first", {"mtl.settings": {"a": 1}})
+    assert tracker.open_study("sweep", "again", {}, run_id=parent) == parent
+    client = connect(uri)
+    experiment = client.get_experiment_by_name("sweep")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.run_id for run in runs] == [parent]
+    assert runs[0].data.tags["mlflow.note.content"] == "again"
+
+
+def test_a_run_that_was_deleted_in_the_browser_comes_back(tracker, uri):
+    parent = tracker.open_study("sweep", "text", {})
+    tracker.end(parent, "killed")
+    connect(uri).delete_run(parent)
+    tracker.open_study("sweep", "text", {}, run_id=parent)
+    info = connect(uri).get_run(parent).info
+    assert (info.lifecycle_stage, info.status) == ("active", "RUNNING")
+
+
+def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home):
+    tracker.open_study("sweep", "text", {})
+    client = connect(uri)
+    client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
+    fresh = StudyTracker(uri, home / "artifacts")
+    with pytest.raises(InputError, match="'sweep' was deleted.*mlflow experiments restore"):
+        fresh.open_study("sweep", "text", {})
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("complete", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED"), ("killed", "KILLED")],
+)
+def test_a_run_ends_with_status_state_and_reason(tracker, uri, state, status):
+    run_id = trial_run(tracker)
+    tracker.end(run_id, state, "why it ended")
+    run = connect(uri).get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags["mtl.state"] == state
+    assert run.data.tags["mtl.reason"] == "why it ended"
+    assert run.info.end_time >= run.info.start_time
+    tracker.reopen(run_id)
+    assert connect(uri).get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_text_is_kept(tracker, uri, home):
+    run_id = trial_run(tracker)
+    tracker.log_text(run_id, "Traceback …", "traceback.txt")
+    path = connect(uri).download_artifacts(run_id, "traceback.txt", str(home))
+    assert Path(path).read_text(encoding="utf-8") == "Traceback …"
+
+
+def test_metrics_of_a_training(tracker, uri):
+    run_id = trial_run(tracker)
+    train(uri, run_id)
+    points = history(uri, run_id)
+    keys = {key for key, _ in points}
+    assert keys >= {
+        *("dev/sst_accuracy", "dev/para_accuracy", "dev/sts_pearson", "dev/score", "best/score"),
+        *("train/loss", "train/loss_sst", "train/loss_para", "train/loss_sts"),
+        *("train/lr", "train/tokens_per_second", "train/batch_loss"),
+    }
+    assert sorted(step for key, step in points if key == "train/batch_loss") == [10, 20, 30, 40, 50]
+    assert sorted(step for key, step in points if key == "train/lr") == [10, 20, 25, 30, 40, 50]
+    assert points["train/batch_loss", 20] == step_report(20).loss
+    assert points["dev/score", 50] == epoch_report(2).scores["score"]
+    assert points["train/loss_sst", 25] == 1.5
+    assert points["train/loss", 25] == pytest.approx((1.5 + 0.6 + 0.9) / 3)
+    assert points["train/tokens_per_second", 10] == pytest.approx(200)
+
+
+# Killed after step `killed`, resumed from the checkpoint of step `checkpoint`.
+@pytest.mark.parametrize(("killed", "checkpoint"), [(33, 27), (25, 24), (25, 0), (44, 44), (50, 3)])
+def test_a_resumed_training_leaves_the_points_of_an_undisturbed_one(
+    tracker, uri, killed, checkpoint
+):
+    whole, broken = trial_run(tracker, 1), trial_run(tracker, 2)
+    train(uri, whole)
+    train(uri, broken, last=killed)
+    train(uri, broken, first=checkpoint + 1)
+
+    def exact(run_id):  # throughput is a measurement: its points agree, its values may not
+        points = history(uri, run_id)
+        return {key: 0 if "tokens" in key[0] else value for key, value in points.items()}
+
+    assert exact(broken) == exact(whole)
+
+
+def test_recording_is_complete_after_every_call(tracker, uri):
+    run_id = trial_run(tracker)
+    RunRecorder(uri, run_id).on_step(step_report(10))  # and never flushed
+    assert ("train/batch_loss", 10) in history(uri, run_id)
+
+
+def _create(uri, root, barrier, names):
+    barrier.wait()
+    tracker = StudyTracker(uri, Path(root))
+    names.put(tracker.open_study("same", "text", {}))
+
+
+def test_processes_that_start_at_once_share_a_new_store(home):
+    uri = f"sqlite:///{home}/mlflow.db"
+    context = multiprocessing.get_context("spawn")
+    barrier, names = context.Barrier(3), context.Queue()
+    arguments = (uri, str(home / "artifacts"), barrier, names)
+    processes = [context.Process(target=_create, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    runs = {names.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    client = connect(uri)
+    assert len({client.get_run(run).info.experiment_id for run in runs}) == 1
+    with sqlite3.connect(home / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_damaged_store_is_one_clear_line(home):
+    uri = f"sqlite:///{home}/mlflow.db"
+    (home / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(InputError, match="mlflow.db cannot be opened: .*not a database") as caught:
+        connect(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_global_is_set(tracker, uri):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    train(uri, trial_run(tracker), last=30)
+    assert mlflow.get_tracking_uri() == before != uri
+    assert mlflow.active_run() is None
+
+
+def test_passwords_are_masked():
+    assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+@pytest.mark.parametrize(
+    ("number", "searched", "name"),
+    [
+        (7, {"lora.rank": 4, "lora.alpha": 8.0}, "trial 7 · r=4 α=8"),
+        (0, {"train.lr": 3.14159e-5, "train.epochs": 16}, "trial 0 · lr=3.14e-05 epochs=16"),
+        (1, {}, "trial 1"),
+        (None, {}, "training"),
+        (2, {"pals.tasks": ["sst", "para"]}, "trial 2 · tasks=sst,para"),
+    ],
+)
+def test_run_names(number, searched, name):
+    assert run_name(number, searched) == name
+
+
+def test_a_study_is_recorded_anew_each_time(tracker, uri, home):
+    parent = tracker.open_study("sweep", "text", {})
+    study = optuna.create_study(study_name="sweep", direction="maximize")
+    for rank in (1, 2, 4, 8, 16):
+        trial = study.ask({"lora.rank": optuna.distributions.IntDistribution(rank, 16)})
+        study.tell(trial, 0.5 + rank / 100)
+    for _ in range(2):
+        tracker.record_study(parent, leaderboard(study), study)
+    client = connect(uri)
+    paths = {file.path for file in client.list_artifacts(parent)}
+    assert paths == {
+        *("leaderboard.json", "leaderboard.csv", "leaderboard.md", "study.html", "history.png")
+    }
+    table = json.loads(Path(client.download_artifacts(parent, "leaderboard.json")).read_text())
+    assert len(table["data"]) == 5
+    tags = client.get_run(parent).data.tags
+    assert json.loads(tags["mlflow.loggedArtifacts"])[0]["type"] == "table"
+    assert "**Best:** trial 4, score 0.66" in tags["mlflow.note.content"]
+
+
+def test_a_real_training_ends_with_its_artifacts(tracker, uri, home):
+    import minbert
+
+    config = Config.from_keys(
+        {"train.epochs": 2, "train.steps_per_epoch": 12, "lora.rank": 2, "train.lr": 1e-3}
+    )
+    run_id = trial_run(tracker)
+    recorder = RunRecorder(uri, run_id)
+    checkpoints = home / "checkpoints"
+    reports = minbert.train(
+        config, cache_dir=home / "cache", checkpoint_dir=checkpoints, on_step=recorder.on_step
+    )
+    for report in reports:
+        recorder.on_epoch(report)
+    pictures = recorder.finish(config, checkpoints, home / "work", home / "cache")
+    assert [picture.name for picture in pictures] == ["sst.png", "para.png", "sts.png"]
+    root = Path(MlflowClient(uri).download_artifacts(run_id, ""))
+    found = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+    assert found >= {
+        *(f"confusion_matrix/{task}.{kind}" for task in ("sst", "para") for kind in KINDS),
+        *(f"residuals/sts.{kind}" for kind in KINDS),
+        *(f"predictions/dev-{task}.csv" for task in ("sst", "para", "sts")),
+        "config.toml",
+    }
+    assert any(name.startswith("model/") and name.endswith(".safetensors") for name in found)
+    points = history(uri, run_id)
+    best = minbert.load_best(checkpoints)
+    counts = minbert.count_parameters(config)
+    assert points["parameters/trainable", best.step] == counts.trainable
+    assert points["best/epoch", best.step] == best.epoch
+    assert points["best/sst_accuracy", best.step] == best.scores["sst_accuracy"]
+
+
+KINDS = ("html", "png", "csv")
