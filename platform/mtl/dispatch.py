@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 
 from .ask import ask, ask_again, make_pruner, make_sampler
-from .executors import Executor, open_executor
+from .executors import Executor, default_jobs, open_executor
 from .interrupts import Interrupts, StopNow
 from .lease import Lease
 from .preflight import preflight
@@ -66,7 +66,7 @@ def run_study(
     spec: StudySpec,
     home: Home,
     *,
-    jobs: int,
+    jobs: int | None = None,
     executor: str = "local",
     view: View,
     study_name: str | None = None,
@@ -74,7 +74,7 @@ def run_study(
     """Run a study to its total of trials, or go on with it.
 
     Args:
-        jobs: trials at the same time.
+        jobs: trials at the same time; None: as the machine allows.
         executor: see `mtl.executors.EXECUTORS`.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
@@ -99,7 +99,8 @@ def run_study(
                 trials.close_study(only_if_open=True)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
-            with closing(open_executor(executor, jobs=min(jobs, wanted), logs=home.logs)) as pool:
+            jobs = min(jobs or default_jobs(), wanted)
+            with closing(open_executor(executor, jobs=jobs, logs=home.logs)) as pool:
                 inputs = preflight(spec, home)
                 trials = Trials(_open_study(storage, spec, name), spec, home, view, inputs)
                 dispatcher = _Dispatcher(trials, view, lease, interrupts, pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from minbert import InputError
@@ -9,8 +10,33 @@ from minbert import InputError
 from .base import Executor
 
 EXECUTORS = ("local",)
+_MOST = 4  # workers by default on processors: each holds a model and an optimizer
 
-__all__ = ["EXECUTORS", "Executor", "open_executor"]
+__all__ = ["EXECUTORS", "Executor", "default_jobs", "open_executor", "threads_for", "visible_gpus"]
+
+
+def default_jobs() -> int:
+    """How many trials at a time suit this machine: one a GPU, else one a core up to four."""
+    return len(visible_gpus()) or min(_cores(), _MOST)
+
+
+def threads_for(jobs: int) -> int:
+    """Processor threads for each of `jobs` trials."""
+    return max(1, _cores() // jobs)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def open_executor(name: str, *, jobs: int, logs: Path) -> Executor:

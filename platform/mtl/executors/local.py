@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mtl.events import Advance, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
 
+from . import threads_for, visible_gpus
 from .base import Executor
 
 _ENDINGS = (Finished, Failed, Stopped)
@@ -39,9 +40,9 @@ class LocalExecutor(Executor):
 
     def __init__(self, jobs: int, logs: Path) -> None:
         self.jobs = jobs
-        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self.threads = threads_for(jobs)
         self._logs = logs
-        self._gpus = _visible_gpus()
+        self._gpus = visible_gpus()
         self._slots: dict[int, _Worker] = {}
         for slot in range(jobs):
             self._start(slot)
@@ -134,13 +135,3 @@ class LocalExecutor(Executor):
             worker.process.kill()
             exitcode = worker.process.wait()
         return [] if worker.number is None else [Died(worker.number, exitcode)]
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
