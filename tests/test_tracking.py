@@ -25,18 +25,13 @@ PARAMS = {
 
 
 @pytest.fixture
-def home(tmp_path):
-    return tmp_path
+def uri(tmp_path):
+    return new_store(tmp_path / "mlflow.db")
 
 
 @pytest.fixture
-def uri(home):
-    return new_store(home / "mlflow.db")
-
-
-@pytest.fixture
-def tracker(home, uri):
-    return StudyTracker(uri, home / "artifacts" / "mlflow")
+def tracker(tmp_path, uri):
+    return StudyTracker(uri, tmp_path / "artifacts" / "mlflow")
 
 
 def trial_run(tracker, number=7, parent=None, **more):
@@ -72,13 +67,13 @@ def train(uri, run_id, first=1, last=50, steps_per_epoch=25):
             recorder.on_epoch(epoch_report(step // steps_per_epoch, steps_per_epoch))
 
 
-def test_a_trial_run_says_what_it_is(tracker, uri, home):
+def test_a_trial_run_says_what_it_is(tracker, uri, tmp_path):
     parent = tracker.open_study("sweep", "what it is", {"mtl.profile": "demo"})
     data = [DatasetInput("sst/train", "d" * 64, 120, "/data"), DatasetInput("sst/dev", "e", 9, "")]
     run = connect(uri).get_run(trial_run(tracker, parent=parent, datasets=data))
     assert run.info.run_name == "trial 7 · r=4 α=8"
     assert run.info.status == "RUNNING"
-    assert run.info.artifact_uri.startswith((home / "artifacts" / "mlflow" / "sweep").as_uri())
+    assert run.info.artifact_uri.startswith((tmp_path / "artifacts" / "mlflow" / "sweep").as_uri())
     assert run.data.params == {
         "backbone": "demo",
         "train.lr": "1e-05",
@@ -117,11 +112,11 @@ def test_a_run_that_was_deleted_in_the_browser_comes_back(tracker, uri):
     assert (info.lifecycle_stage, info.status) == ("active", "RUNNING")
 
 
-def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home):
+def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, tmp_path):
     tracker.open_study("sweep", "text", {})
     client = connect(uri)
     client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
-    fresh = StudyTracker(uri, home / "artifacts")
+    fresh = StudyTracker(uri, tmp_path / "artifacts")
     with pytest.raises(InputError, match="'sweep' was deleted.*mlflow experiments restore"):
         fresh.open_study("sweep", "text", {})
 
@@ -142,10 +137,10 @@ def test_a_run_ends_with_status_state_and_reason(tracker, uri, state, status):
     assert connect(uri).get_run(run_id).info.status == "RUNNING"
 
 
-def test_a_text_is_kept(tracker, uri, home):
+def test_a_text_is_kept(tracker, uri, tmp_path):
     run_id = trial_run(tracker)
     tracker.log_text(run_id, "Traceback …", "traceback.txt")
-    path = connect(uri).download_artifacts(run_id, "traceback.txt", str(home))
+    path = connect(uri).download_artifacts(run_id, "traceback.txt", str(tmp_path))
     assert Path(path).read_text(encoding="utf-8") == "Traceback …"
 
 
@@ -197,11 +192,11 @@ def _create(uri, root, barrier, names):
     names.put(tracker.open_study("same", "text", {}))
 
 
-def test_processes_that_start_at_once_share_a_new_store(home):
-    uri = f"sqlite:///{home}/mlflow.db"
+def test_processes_that_start_at_once_share_a_new_store(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     context = multiprocessing.get_context("spawn")
     barrier, names = context.Barrier(3), context.Queue()
-    arguments = (uri, str(home / "artifacts"), barrier, names)
+    arguments = (uri, str(tmp_path / "artifacts"), barrier, names)
     processes = [context.Process(target=_create, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
@@ -211,13 +206,13 @@ def test_processes_that_start_at_once_share_a_new_store(home):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     client = connect(uri)
     assert len({client.get_run(run).info.experiment_id for run in runs}) == 1
-    with sqlite3.connect(home / "mlflow.db") as database:
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_damaged_store_is_one_clear_line(home):
-    uri = f"sqlite:///{home}/mlflow.db"
-    (home / "mlflow.db").write_bytes(b"this is no database" * 100)
+def test_a_damaged_store_is_one_clear_line(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(InputError, match="mlflow.db cannot be opened: .*not a database") as caught:
         connect(uri)
     assert "\n" not in str(caught.value)
@@ -250,7 +245,7 @@ def test_run_names(number, searched, name):
     assert run_name(number, searched) == name
 
 
-def test_a_study_is_recorded_anew_each_time(tracker, uri, home):
+def test_a_study_is_recorded_anew_each_time(tracker, uri, tmp_path):
     parent = tracker.open_study("sweep", "text", {})
     study = optuna.create_study(study_name="sweep", direction="maximize")
     for rank in (1, 2, 4, 8, 16):
@@ -270,7 +265,7 @@ def test_a_study_is_recorded_anew_each_time(tracker, uri, home):
     assert "**Best:** trial 4, score 0.66" in tags["mlflow.note.content"]
 
 
-def test_a_real_training_ends_with_its_artifacts(tracker, uri, home):
+def test_a_real_training_ends_with_its_artifacts(tracker, uri, tmp_path):
     import minbert
 
     config = Config.from_keys(
@@ -278,13 +273,13 @@ def test_a_real_training_ends_with_its_artifacts(tracker, uri, home):
     )
     run_id = trial_run(tracker)
     recorder = RunRecorder(uri, run_id)
-    checkpoints = home / "checkpoints"
+    checkpoints = tmp_path / "checkpoints"
     reports = minbert.train(
-        config, cache_dir=home / "cache", checkpoint_dir=checkpoints, on_step=recorder.on_step
+        config, cache_dir=tmp_path / "cache", checkpoint_dir=checkpoints, on_step=recorder.on_step
     )
     for report in reports:
         recorder.on_epoch(report)
-    pictures = recorder.finish(config, checkpoints, home / "work", home / "cache")
+    pictures = recorder.finish(config, checkpoints, tmp_path / "work", tmp_path / "cache")
     assert [picture.name for picture in pictures] == ["sst.png", "para.png", "sts.png"]
     root = Path(MlflowClient(uri).download_artifacts(run_id, ""))
     found = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}

@@ -64,7 +64,7 @@ def _write_confusion(predictions: TaskPredictions, folder: Path) -> Path:
 def _write_residuals(predictions: TaskPredictions, folder: Path) -> Path:
     residuals = predictions.values - predictions.labels
     columns = (predictions.ids, predictions.labels, predictions.values, residuals)
-    rows = ([i, *map(float, numbers)] for i, *numbers in zip(*columns, strict=True))
+    rows = ([key, *map(_digits, numbers)] for key, *numbers in zip(*columns, strict=True))
     header = ["id", "label", "prediction", "residual"]
     write_csv(folder / f"{predictions.task}.csv", header, rows)
     _write_page(folder / f"{predictions.task}.html", residuals_page(predictions))
@@ -86,15 +86,20 @@ def _write_predictions(predictions: TaskPredictions, folder: Path) -> None:
     header = ["id", "label", "prediction", "probability", "error", *task.text_columns]
     if sure is None:
         header.remove("probability")
-    whole = int if task.whole_labels else float
+    whole = int if task.whole_labels else _digits
     rows = []
     for i, (key, text) in enumerate(zip(predictions.ids, predictions.texts, strict=True)):
         numbers = [whole(predictions.labels[i]), whole(guessed[i])]
-        numbers += [] if sure is None else [float(sure[i])]
+        numbers += [] if sure is None else [_digits(sure[i])]
         rows.append([key, *numbers, whole(error[i]), *text])
     write_csv(folder / f"dev-{task.name}.csv", header, rows)
     order = _worst_first(error, sure, predictions)
     write_csv(folder / f"worst-{task.name}.csv", header, (rows[i] for i in order))
+
+
+def _digits(value: np.floating) -> float:
+    """Return the six digits of a float32 that mean something."""
+    return float(f"{value:.6g}")
 
 
 def _probability(predictions: TaskPredictions) -> np.ndarray | None:

@@ -20,11 +20,14 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: object) -> object:
-    """Return a value as it goes into a CSV cell: text that looks like a formula gets a quote."""
+    """Return a value as it goes into a CSV cell: text that looks like a formula gets a quote.
+
+    Numbers keep every digit; lists are written as JSON.
+    """
+    if isinstance(value, list | tuple):
+        return json.dumps(value)
     if isinstance(value, str):
         return "'" + value if value.startswith(_FORMULA_STARTS) else value
-    if isinstance(value, float):
-        return f"{value:.6g}"
     return "" if value is None else value
 
 
@@ -67,10 +70,5 @@ def write_rows(rows: list[dict[str, Any]], out: Path | TextIO) -> None:
     """Write leaderboard rows as CSV to a file or stream."""
     keys = sorted({key for row in rows for key in row["config"]})
     header = [*FIXED_COLUMNS, *(f"config.{key}" for key in keys)]
-    lines = [[*map(row.get, FIXED_COLUMNS), *map(row["config"].get, keys)] for row in rows]
-    write_csv(out, header, ([_exact(value) for value in line] for line in lines))
-
-
-def _exact(value: object) -> object:
-    # A learning rate keeps every digit: the row must be enough to run the trial again.
-    return json.dumps(value) if isinstance(value, float | list) else value
+    lines = ([*map(row.get, FIXED_COLUMNS), *map(row["config"].get, keys)] for row in rows)
+    write_csv(out, header, lines)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from minbert import TaskPredictions
 
 _EXAMPLES = 3  # sentences shown for a cell of a confusion matrix
-_TEXT = 90  # characters of a sentence that are shown
+_TEXT = 80  # characters of a sentence that are shown
 _MOST_POINTS = 1000  # points drawn in a scatter plot; more could not be told apart
 
 _PAGE = """<!doctype html>
@@ -125,7 +125,7 @@ def _cell(task, matrix, shares, examples, row: int, column: int) -> str:
     text += "".join(f"\n• {sentence}" for sentence in examples.get((row, column), ()))
     style = f"background:{colour};color:{ink_on(colour)}"
     return (
-        f'<td class="cell" tabindex="0" style="{style}" data-tip="{escape(text)}">'
+        f'<td class="cell" tabindex="0" style="{style}" data-tip="{_attribute(text)}">'
         f"{count}<small>{share:.0%}</small></td>"
     )
 
@@ -143,6 +143,11 @@ def _examples(predictions: TaskPredictions) -> dict[tuple[int, int], list[str]]:
 
 def _short(text: tuple[str, ...]) -> str:
     return " | ".join(t if len(t) <= _TEXT else t[: _TEXT - 1] + "…" for t in text)
+
+
+def _attribute(text: str) -> str:
+    # Apostrophes may stay between double quotes; sentences are full of them.
+    return escape(text, quote=False).replace('"', "&quot;")
 
 
 def _chosen(residuals: np.ndarray) -> np.ndarray:
@@ -223,5 +228,5 @@ def _dot(predictions, residuals: np.ndarray, i: int, across: _Scale, up: _Scale)
     text += "".join(f"\n• {_short((sentence,))}" for sentence in predictions.texts[i])
     return (
         f'<circle cx="{across(label):.1f}" cy="{up(residuals[i]):.1f}" '
-        f'data-tip="{escape(text)}"/>'
+        f'data-tip="{_attribute(text)}"/>'
     )
