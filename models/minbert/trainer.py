@@ -75,6 +75,7 @@ def train(
             training.next_epoch()
             keeper.save_if_due(0)
             heed_stop()
+        keeper.save()  # whoever comes back finds it finished
     finally:
         keeper.save_best()
 

@@ -1,0 +1,193 @@
+"""The training loop: learning, exact resumption, checkpoints, divergence."""
+
+import numpy as np
+import pytest
+import torch
+
+import small
+from minbert import (
+    Config,
+    DivergedError,
+    InputError,
+    TrainingStopped,
+    load_best,
+    total_steps,
+    train,
+)
+from minbert.checkpoint import BEST, LAST, PREVIOUS, read_last
+from minbert.trainer import _Keeper
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("training")
+    small.backbone(base / "backbone")
+    small.data(base / "data")
+    return base
+
+
+def config(folder, **keys) -> Config:
+    return Config.from_keys(
+        {
+            "backbone": str(folder / "backbone"),
+            "data.path": str(folder / "data"),
+            "train.epochs": 3,
+            "train.steps_per_epoch": 7,
+            "train.batch_size": 4,
+            "train.lr": 1e-2,
+            "train.precision": "float32",
+        }
+        | keys
+    )
+
+
+def run(config, folder, checkpoint_dir=None, stop_at=None):
+    """Train to the end or to a step; return the reports and the steps."""
+    steps, reports = [], []
+    stop = (lambda: steps[-1].step == stop_at) if stop_at else None
+    training = train(
+        config,
+        cache_dir=folder / "cache",
+        checkpoint_dir=checkpoint_dir,
+        on_step=steps.append,
+        should_stop=stop,
+    )
+    try:
+        reports.extend(training)
+    except TrainingStopped:
+        pass
+    return reports, steps
+
+
+LORA = {"lora.rank": 2, "lora.alpha": 4.0, "train.mode": "last-linear-layer"}
+RECIPES = [
+    {},
+    LORA,
+    {"lora.rank": 2, "schedule.policy": "round-robin", "train.grad_clip": 0.5},
+    LORA | {"schedule.policy": "random", "schedule.per": "epoch", "train.warmup_steps": 9},
+    {"train.weight_decay": 0.1, "train.eval_every": 2, "schedule.policy": "random"},
+]
+
+
+def bits(reports, steps):
+    return (
+        [(s.step, s.task, s.loss, s.lr, s.tokens) for s in steps],
+        [(r.epoch, r.step, r.scores, r.best_score, r.best_epoch, r.losses) for r in reports],
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("stop_at", [1, 7, 12, 20])
+def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    folder, tmp_path, recipe, stop_at
+):
+    wanted = config(folder, **recipe)
+    whole, all_steps = run(wanted, folder, tmp_path / "whole")
+    first, early_steps = run(wanted, folder, tmp_path / "parts", stop_at)
+    rest, late_steps = run(wanted, folder, tmp_path / "parts")
+    assert early_steps[-1].step == stop_at and late_steps[0].step == stop_at + 1
+    assert bits(first + rest, early_steps + late_steps) == bits(whole, all_steps)
+    one, two = (read_last(tmp_path / name).tensors for name in ("whole", "parts"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    best, again = load_best(tmp_path / "whole"), load_best(tmp_path / "parts")
+    for task in best.predictions:
+        assert np.array_equal(best.predictions[task].outputs, again.predictions[task].outputs)
+
+
+def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch):
+    """What a kill leaves behind: the newest checkpoint is older than the newest step."""
+    wanted = config(folder, **LORA)
+    whole, all_steps = run(wanted, folder)
+    monkeypatch.setattr(_Keeper, "save_if_due", lambda self, seconds: None)
+    run(wanted, folder, tmp_path, stop_at=5)
+    monkeypatch.setattr(_Keeper, "save", lambda self: None)
+    run(wanted, folder, tmp_path, stop_at=16)  # leaves nothing
+    monkeypatch.undo()
+    reports, steps = run(wanted, folder, tmp_path)
+    assert steps[0].step == 6
+    assert bits(reports, steps) == bits(whole, all_steps[5:])
+
+
+def test_a_finished_training_yields_nothing_more(folder, tmp_path):
+    wanted = config(folder)
+    run(wanted, folder, tmp_path)
+    assert run(wanted, folder, tmp_path) == ([], [])
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, tmp_path, caplog):
+    wanted = config(folder, **LORA)
+    whole, _ = run(wanted, folder)
+    run(wanted, folder, tmp_path, stop_at=4)
+    run(wanted, folder, tmp_path, stop_at=9)
+    newest = tmp_path / LAST
+    damaged = bytearray(newest.read_bytes())
+    damaged[-9] ^= 4
+    newest.write_bytes(damaged)
+    assert read_last(tmp_path).state["numbers"]["step"] < 9
+    assert "damaged" in caplog.text
+    reports, _ = run(wanted, folder, tmp_path)
+    assert reports[-1].scores == whole[-1].scores
+    for name in (LAST, PREVIOUS):
+        (tmp_path / name).write_bytes(b"garbage")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run(wanted, folder, tmp_path)
+
+
+def test_a_checkpoint_of_another_training_is_refused(folder, tmp_path):
+    run(config(folder), folder, tmp_path, stop_at=2)
+    with pytest.raises(InputError, match=r"train\.lr was 0\.01 and is 0\.02"):
+        run(config(folder, **{"train.lr": 2e-2}), folder, tmp_path)
+
+
+def test_training_learns(folder, tmp_path):
+    """Labels that the words give away are learnt, in every mode."""
+    data = small.data(tmp_path / "data", train=120)
+    for name in ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-cfimdb-train.csv"):
+        positive = "1" if "cfimdb" in name else "4"
+        lines = (data / name).read_text().splitlines()
+        rows = [line.split("\t") for line in lines[1:]]
+        for row in rows:
+            row[3] = positive if "good" in row[2] else "0"
+        (data / name).write_text("\n".join([lines[0], *("\t".join(r) for r in rows)]) + "\n")
+    keys = {"data.path": str(data), "train.steps_per_epoch": 90, "schedule.policy": "round-robin"}
+    for recipe in ({}, LORA | {"lora.rank": 4}):
+        reports, _ = run(config(folder, **keys, **recipe), folder)
+        assert reports[-1].losses["sst"] < 0.5 * reports[0].losses["sst"]
+        assert reports[-1].scores["sst_accuracy"] >= 0.9
+
+
+def test_the_best_epoch_is_kept(folder, tmp_path):
+    reports, _ = run(config(folder, **{"train.epochs": 5}), folder, tmp_path)
+    best = max(reports, key=lambda r: r.scores["score"])
+    kept = load_best(tmp_path)
+    assert (kept.epoch, kept.scores) == (best.epoch, best.scores)
+    assert kept.predictions["sst"].ids == best.predictions["sst"].ids
+    assert [r.best_score for r in reports] == list(
+        np.maximum.accumulate([r.scores["score"] for r in reports])
+    )
+
+
+def test_divergence_names_step_and_task(folder, tmp_path):
+    with pytest.raises(DivergedError, match=r"step \d+ \(task (sst|para|sts)\)") as caught:
+        run(config(folder, **{"train.lr": 1e30}), folder, tmp_path)
+    assert caught.value.step > 1
+    assert not (tmp_path / BEST).exists()
+
+
+def test_planned_steps_are_the_steps_taken(folder):
+    for recipe in (
+        {},
+        {"train.steps_per_epoch": 0, "train.epochs": 1},
+        {"train.steps_per_epoch": 0, "schedule.policy": "round-robin", "schedule.per": "epoch"},
+    ):
+        wanted = config(folder, **recipe)
+        reports, steps = run(wanted, folder)
+        assert total_steps(wanted, folder / "cache") == len(steps) == reports[-1].total_steps
+
+
+def test_bfloat16_stays_close_to_float32(folder):
+    exact, _ = run(config(folder, **{"train.lr": 1e-3}), folder)
+    rounded, _ = run(config(folder, **{"train.lr": 1e-3, "train.precision": "bfloat16"}), folder)
+    for task, loss in exact[-1].losses.items():
+        assert rounded[-1].losses[task] == pytest.approx(loss, rel=0.05)
