@@ -120,7 +120,8 @@ def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str
         return _dressed(figures), ["No parameter varies: there is nothing to compare."]
     if len(varied) > 1:
         parallel = visualization.plot_parallel_coordinate(study, params=varied, **named)
-        parallel.update_traces(tickfont={"size": 13}, selector={"type": "parcoords"})
+        parallel.update_traces(line_width=2, opacity=0.8, selector={"mode": "lines"})
+        parallel.update_annotations(font_size=13)
         figures.append(("Parameters of each trial (one line a trial)", parallel))
     by_parameter = visualization.plot_slice(study, params=varied, **named)
     figures.append(("Score by parameter", by_parameter))
