@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import ConstantInputWarning, pearsonr
+from scipy.stats import DegenerateDataWarning, pearsonr
 from sklearn.metrics import confusion_matrix as _confusion_matrix
 
 from .reports import TaskPredictions
@@ -19,12 +20,10 @@ def accuracy(predictions: TaskPredictions) -> float:
 
 def pearson(predictions: TaskPredictions) -> float:
     """Return Pearson's correlation of values and labels; 0 where one of them is constant."""
-    import warnings
-
     if len(predictions.labels) < 2:
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
+        warnings.simplefilter("ignore", DegenerateDataWarning)
         r = float(pearsonr(predictions.values, predictions.labels).statistic)
     return r if np.isfinite(r) else 0.0
 
