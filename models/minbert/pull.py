@@ -31,7 +31,7 @@ def pull_backbone(
         InputError: the hub does not answer, or has no such id or no safetensors.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # the HTTP client's own
 
     target = pulled_folder(name, cache_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def pull_backbone(
         api = HfApi(endpoint=endpoint)
         info = api.model_info(name, revision=revision, files_metadata=True)
         _fetch(api, name, info, part)
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
+    except (HFValidationError, HTTPError, OSError) as error:
         raise InputError(f"backbone: {name!r} could not be pulled: {_first_line(error)}") from None
     else:
         _replace(part, target)

@@ -1,0 +1,144 @@
+"""Backbones: found, checked, and pulled from a hub (a real server on loopback)."""
+
+import hashlib
+import json
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import small
+from minbert import InputError, check_backbone, pull_backbone
+from minbert.backbone import backbone_shape, find_backbone, pulled_folder
+from minbert.encoder import SHAPES
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NAME = "someone/tiny-bert"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a Hugging Face hub as its client asks for."""
+
+    def __init__(self, folder: Path, lies: dict, *args) -> None:
+        self.folder, self.lies = folder, lies
+        super().__init__(*args)
+
+    def log_message(self, *args) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith(f"/api/models/{NAME}"):
+            self.reply(json.dumps(self.info()).encode())
+        elif path.startswith(f"/{NAME}/resolve/"):
+            self.reply_file(path.rpartition("/")[2])
+        else:
+            self.reply(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def info(self) -> dict:
+        files = []
+        for file in sorted(self.folder.iterdir()):
+            digest = self.lies.get(file.name) or hashlib.sha256(file.read_bytes()).hexdigest()
+            entry = {"rfilename": file.name, "size": file.stat().st_size, "blobId": "b"}
+            if file.suffix == ".safetensors":
+                entry["lfs"] = {"sha256": digest, "size": entry["size"], "pointerSize": 1}
+            files.append(entry)
+        return {"id": NAME, "_id": "1", "sha": COMMIT, "siblings": files, "private": False}
+
+    def reply_file(self, name: str) -> None:
+        content = (self.folder / name).read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        self.reply(content, 200, {"ETag": etag, "X-Repo-Commit": COMMIT})
+
+    def reply(self, body: bytes, code: int = 200, headers: dict | None = None) -> None:
+        self.send_response(code)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one model; yields its folder, its lies about digests, and its address."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    folder, lies = small.backbone(tmp_path / "hub"), {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder, lies))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, lies, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_pulled_backbone_keeps_its_revision_and_digests(hub, tmp_path):
+    folder, _, address = hub
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    assert report.pulled["revision"] == COMMIT and report.pulled["id"] == NAME
+    for file in ("config.json", "model.safetensors", "vocab.txt"):
+        digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        assert report.pulled["sha256"][file] == digest
+    assert report.digest == report.pulled["sha256"]["model.safetensors"]
+    assert find_backbone(NAME, tmp_path / "cache") == report.folder
+    assert check_backbone(NAME, tmp_path / "cache") == report
+
+
+def test_damage_after_the_pull_is_found(hub, tmp_path):
+    _, _, address = hub
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    weights = report.folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="differs from what was pulled"):
+        check_backbone(NAME, tmp_path / "cache")
+
+
+def test_damage_on_the_way_is_refused_and_the_old_one_stays(hub, tmp_path):
+    _, lies, address = hub
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    lies["model.safetensors"] = "0" * 64
+    with pytest.raises(InputError, match="arrived damaged"):
+        pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    assert check_backbone(NAME, tmp_path / "cache") == report
+    assert [p.name for p in report.folder.parent.iterdir()] == [report.folder.name]
+
+
+@pytest.mark.parametrize("name", ["someone/else", "not//an/id"])
+def test_an_unknown_id_is_refused_in_one_line(hub, tmp_path, name):
+    with pytest.raises(InputError, match=f"'{name}' could not be pulled") as caught:
+        pull_backbone(name, tmp_path / "cache", endpoint=hub[2])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_is_away_is_said(tmp_path, hub):
+    with pytest.raises(InputError, match="could not be pulled"):
+        pull_backbone(NAME, tmp_path / "cache", endpoint="http://127.0.0.1:9")
+
+
+def test_weights_without_safetensors_are_refused(hub, tmp_path):
+    folder, _, address = hub
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+        pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+
+
+def test_an_unknown_backbone_says_how_to_get_it(tmp_path):
+    with pytest.raises(InputError, match="mtl backbone pull bert-base-uncased"):
+        find_backbone("bert-base-uncased", tmp_path)
+    assert backbone_shape("bert-base-uncased", tmp_path) == SHAPES["bert-base-uncased"]
+    assert pulled_folder("../../etc", tmp_path).parent == tmp_path / "backbones"
+
+
+def test_check_reads_the_real_weights(real_backbone):
+    report = check_backbone(str(real_backbone))
+    assert report.digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert report.parameters == 22_713_216
