@@ -120,6 +120,7 @@ def test_both_show_what_was_recorded_and_change_nothing(recorded, start):
     assert ask(served.mlflow, Host="evil.example")[0] == 403
 
     assert ask(f"{served.dashboard}/dashboard")[0] == 200
+    assert ask(f"{served.dashboard}/static/bundle.js")[0] == 200
     assert studies(served) == ["sweep"]
     for method, path in [
         ("DELETE", "/api/studies/1"),
