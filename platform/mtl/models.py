@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from minbert.errors import InputError
 
@@ -44,3 +46,10 @@ def _fetch(run: str, home: Home) -> Path:
     if not any(found.path == "model" for found in client.list_artifacts(run)):
         raise InputError(f"run {run} has no model: it has not completed")
     return Path(download_artifacts(run_id=run, artifact_path="model", tracking_uri=uri))
+
+
+def model_address(run_id: str, home: Home) -> str:
+    """Return where a run keeps its model: a path on this machine, or an address."""
+    root = connect(home.mlflow_uri).get_run(run_id).info.artifact_uri
+    parts = urlsplit(root)
+    return f"{url2pathname(parts.path) if parts.scheme == 'file' else root}/model"
