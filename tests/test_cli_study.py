@@ -164,7 +164,7 @@ def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
 
 
 def test_train_interrupt_resume(tmp_path: Path):
-    epochs = 60
+    epochs = 15
     process = start(tmp_path, "train", *sets(f"train.epochs={epochs}", "train.steps_per_epoch=4"))
     try:
         wait_for(process, "epoch 2")
@@ -229,7 +229,7 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
 
 def test_a_terminal_gets_a_live_view(tmp_path: Path):
     drawn = on_a_terminal(
-        tmp_path, *SWEEP, "--trials", "2", *sets(*TINY, "train.steps_per_epoch=60"), TERM="xterm"
+        tmp_path, *SWEEP, "--trials", "2", *sets(*TINY, "train.steps_per_epoch=30"), TERM="xterm"
     )
     assert "\x1b[" in drawn and "━" in drawn
     for word in ("best so far", "left", "2 trials done", "trial 1 complete", "rank", NOTE):
@@ -243,8 +243,9 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path):
     assert "trial 0 epoch 1" in drawn
 
 
-def test_no_color_is_heeded(tmp_path: Path):
-    drawn = on_a_terminal(
-        tmp_path, *SWEEP, "--trials", "1", *sets(*TINY), TERM="xterm-256color", NO_COLOR="1"
-    )
-    assert "\x1b[3" not in drawn and "\x1b[38" not in drawn
+def test_no_color_is_heeded(recorded):
+    args = (recorded[0], *SWEEP, "--trials", "2", *sets(*TINY))
+    coloured, yellow = "xterm-256color", "\x1b[33m"
+    assert yellow in on_a_terminal(*args, TERM=coloured)
+    plain = on_a_terminal(*args, TERM=coloured, NO_COLOR="1")
+    assert "nothing to do" in plain and "\x1b[3" not in plain

@@ -73,36 +73,20 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> 
     table.add_column("parameters")
     for name in ("score", "SST acc", "PARA acc", "STS r", "trainable", "minutes"):
         table.add_column(name, justify="right")
-    keys = _telling_keys(rows)
     for row in rows[:shown]:
-        table.add_row(*_cells(row, keys), style="bold" if row["rank"] == 1 else None)
+        table.add_row(*_cells(row), style="bold" if row["rank"] == 1 else None)
     if len(rows) > shown:
         table.caption = f"and {count(len(rows) - shown, 'more trial')}"
     return table
 
 
-def _telling_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys that tell trials apart: what was searched, and what else differs."""
-    searched = [key for row in rows for key in row["params"]]
-    configs = [row["config"] for row in rows if row["config"]]
-    differing = [key for key in (configs[0] if configs else ())
-                 if any(config.get(key) != configs[0][key] for config in configs)]
-    return list(dict.fromkeys([*searched, *differing]))
-
-
-def telling(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Return the values of some keys in a trial's configuration, those that it has."""
-    known = {**row["config"], **row["params"]}
-    return {key: known[key] for key in keys if key in known}
-
-
-def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+def _cells(row: Mapping[str, Any]) -> list[str]:
     trainable, minutes = row.get("trainable_parameters"), row.get("minutes")
     state = row["state"].lower()
     return [
         str(row["rank"] or "-"),
         str(row["number"]),
-        parameters(telling(row, keys)) + ("" if state == "complete" else f" ({state})"),
+        parameters(row["params"]) + ("" if state == "complete" else f" ({state})"),
         score(row.get("score")),
         *(score(row.get(name)) for name in ("sst_accuracy", "para_accuracy", "sts_pearson")),
         "-" if trainable is None else f"{trainable:,}",
