@@ -152,7 +152,7 @@ def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
     assert process.returncode == 130, err
     assert "mtl study run lora_sweep" in err and "Traceback" not in err
     status = mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json
-    assert status["running"] == 1
+    assert (status["running"], status["dispatcher"]) == (1, None)
     process = start(tmp_path, *args, *LONG)
     try:
         wait_for(process, "trial 0 resumed")

@@ -103,10 +103,18 @@ def _toml(value: Any) -> str:
 def print_status(payload: Mapping[str, Any]) -> None:
     """Print how far a study is."""
     counts = {state: payload[state] for state in STATES}
+    working = payload["dispatcher"]
+    if not working:
+        counts["unfinished"] = counts.pop("running")
     click.echo(f"{payload['study']}: {words.states(counts)}")
     for row in payload["running_trials"]:
-        at = "" if row["step"] is None else f", score {row['score']:.3f} at step {row['step']}"
-        click.echo(f"running  trial {row['number']}, {words.parameters(row['params'])}{at}")
+        at = "" if row["epoch"] is None else f", score {row['score']:.3f} in epoch {row['epoch']}"
+        state = "running" if working else "stopped"
+        click.echo(f"{state}  trial {row['number']}, {words.parameters(row['params'])}{at}")
+    if working:
+        click.echo(f"run by   {working}")
+    elif payload["running_trials"]:
+        click.echo("Nobody works on them; the command that ran the study goes on with them.")
     if payload["best"]:
         best = payload["best"]
         params = words.parameters(best["params"])

@@ -73,7 +73,7 @@ def show_end(
     counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}
     screen.print(
         f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}"
-        + (f"; {result.new_trials} in {words.clock(result.seconds)}" if result.new_trials else ""),
+        + (f"; {result.new_trials} trained in {words.clock(result.seconds)}" if result.new_trials else ""),
         markup=False,
         soft_wrap=True,
     )
