@@ -173,7 +173,8 @@ def test_points_come_first_and_cap_the_study(study):
     assert any("2 of 9 trials" in text for text in view.said)
     # A rank of 0 is outside the search: the trial has it, Optuna does not.
     assert [params for _, params, _ in view.started] == [
-        {"lora.rank": 4, "lora.alpha": 8.0}, {"lora.alpha": 1.0}]
+        {"lora.rank": 4, "lora.alpha": 8.0}, {"lora.rank": 0, "lora.alpha": 1.0}]
+    assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import TrialState
 
-from minbert import InputError
+from minbert import KEYS, InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
 from .preflight import Inputs, git_commit
@@ -130,9 +130,15 @@ class Trials:
         progressed = bool(frozen.intermediate_values)
         self.running[trial.number] = _Running(
             trial, config, self._open_run(frozen, trial, config), progressed)
-        params = {key: config.to_keys()[key] for key in trial.params}
+        params = {key: config.to_keys()[key] for key in self._telling}
         self.view.trial_started(trial.number, params, number is not None)
         return self._job(trial.number, resumed=number is not None)
+
+    @property
+    def _telling(self) -> list[str]:
+        """The keys that tell trials apart: what is searched or set by a point."""
+        named = {*self.spec.search, *(key for point in self.spec.points for key in point)}
+        return [key for key in KEYS if key in named]
 
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
@@ -153,7 +159,7 @@ class Trials:
         inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
         run_id = self._tracker.create_trial_run(
             parent_run_id=self._parent, study=self.study.study_name, number=trial.number,
-            params=config.to_keys(), searched=list(trial.params), datasets=inputs.datasets,
+            params=config.to_keys(), searched=self._telling, datasets=inputs.datasets,
             tags={"mtl.profile": self.spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
         )
         trial.set_user_attr("mlflow_run_id", run_id)
