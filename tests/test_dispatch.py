@@ -72,14 +72,21 @@ def test_a_trial_carries_its_facts(study):
     assert study.attribute(0, "minutes") > 0
     assert 1 <= study.attribute(0, "best_epoch") <= 3
     assert set(study.attribute(0, "scores")) == {
-        "sst_accuracy", "para_accuracy", "sts_pearson", "score"}
+        "sst_accuracy",
+        "para_accuracy",
+        "sts_pearson",
+        "score",
+    }
     run_id = study.attribute(0, "mlflow_run_id")
     assert study.query("mlflow.db", "select run_uuid from runs where name like 'trial 0%'") == [
-        (run_id,)]
-    hanging = study.query("optuna.db", "select value_json from trial_system_attributes "
-                                       "where key like 'artifacts:%'")
-    assert {name for row in hanging for name in ("sst.png", "para.png", "sts.png")
-            if name in row[0]} == {"sst.png", "para.png", "sts.png"}
+        (run_id,)
+    ]
+    hanging = study.query(
+        "optuna.db", "select value_json from trial_system_attributes where key like 'artifacts:%'"
+    )
+    assert {
+        name for row in hanging for name in ("sst.png", "para.png", "sts.png") if name in row[0]
+    } == {"sst.png", "para.png", "sts.png"}
     assert len(list((study.home / "artifacts/optuna").iterdir())) == len(hanging)
 
 
@@ -108,12 +115,25 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
     # Optuna's median pruner watches five trials before it ends one; of four more that differ in
     # their seed alone, one that is below the median is sure enough.
     points = "".join(f'[[points]]\n"train.seed" = {seed}\n"lora.rank" = 1\n' for seed in range(9))
-    _write(study, trials=9, pruner="median", epochs=2, steps=4, sampler="points",
-           search='"lora.rank" = [1]', more=points)
+    _write(
+        study,
+        trials=9,
+        pruner="median",
+        epochs=2,
+        steps=4,
+        sampler="points",
+        search='"lora.rank" = [1]',
+        more=points,
+    )
     result = _run(study)
     states = {number: state for number, state, _ in study.trials()}
-    first = dict(study.query("optuna.db", """select number, intermediate_value from
-        trial_intermediate_values join trials using (trial_id) where step = 1"""))
+    first = dict(
+        study.query(
+            "optuna.db",
+            """select number, intermediate_value from
+        trial_intermediate_values join trials using (trial_id) where step = 1""",
+        )
+    )
     expected = {}
     for number in range(9):
         complete = [first[n] for n in range(number) if states[n] == "COMPLETE"]
@@ -164,16 +184,23 @@ def test_a_running_studys_lease_refuses_another(study):
 
 
 def test_points_come_first_and_cap_the_study(study):
-    _write(study, sampler="points", trials=9, epochs=1,
-           more='[[points]]\n"lora.rank" = 4\n"lora.alpha" = 8.0\n'
-                '[[points]]\n"lora.rank" = 0\n"lora.alpha" = 1.0\n')
+    _write(
+        study,
+        sampler="points",
+        trials=9,
+        epochs=1,
+        more='[[points]]\n"lora.rank" = 4\n"lora.alpha" = 8.0\n'
+        '[[points]]\n"lora.rank" = 0\n"lora.alpha" = 1.0\n',
+    )
     view = Watcher()
     result = _run(study, view)
     assert (result.total, result.complete) == (2, 2)
     assert any("2 of 9 trials" in text for text in view.said)
     # A rank of 0 is outside the search: the trial has it, Optuna does not.
     assert [params for _, params, _ in view.started] == [
-        {"lora.rank": 4, "lora.alpha": 8.0}, {"lora.rank": 0, "lora.alpha": 1.0}]
+        {"lora.rank": 4, "lora.alpha": 8.0},
+        {"lora.rank": 0, "lora.alpha": 1.0},
+    ]
     assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0
 

@@ -16,9 +16,11 @@ def study(tmp_path) -> Study:
 def _assert_whole(study: Study, trials: int = 3) -> None:
     """All trials have ended, under one run each, with no point twice."""
     assert [(number, state) for number, state, _ in study.trials()] == [
-        (number, "COMPLETE") for number in range(trials)]
+        (number, "COMPLETE") for number in range(trials)
+    ]
     assert study.runs() == {"study tiny": "FINISHED"} | {
-        f"trial {number}": "FINISHED" for number in range(trials)}
+        f"trial {number}": "FINISHED" for number in range(trials)
+    }
     assert len(study.query("mlflow.db", "select 1 from runs")) == trials + 1
     assert study.doubles() == []
     assert list((study.home / "checkpoints").iterdir()) == []
