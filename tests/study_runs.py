@@ -92,9 +92,10 @@ class Study:
         return self.end()
 
     def kill(self) -> None:
-        """kill -9 the dispatcher alone; its workers must notice by themselves."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        """kill -9 the dispatcher, if it runs; its workers must notice by themselves."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
 
     def query(self, database: str, sql: str) -> list[tuple]:
         connection = sqlite3.connect(self.home / database, timeout=60)
@@ -134,6 +135,10 @@ class Study:
             select number, param_name, param_value from trial_params join trials using (trial_id)
             order by number, param_name""",
         )
+
+    def run_ids(self) -> list[tuple]:
+        """Every MLflow run, in the order of their beginnings."""
+        return self.query("mlflow.db", "select run_uuid from runs order by start_time")
 
     def runs(self) -> dict[str, str]:
         """Status of each MLflow run, by its name up to the parameters."""
