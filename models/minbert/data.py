@@ -87,7 +87,7 @@ class Dataset:
     def batch(self, indices: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
         """Return examples as one packed batch, and their labels in packed order, float32."""
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        packed = pack(sequences, self.seconds[indices])
+        packed = pack(sequences, self.seconds[indices], [self.task.name] * len(indices))
         return packed, self.labels[indices][packed.order]
 
 
