@@ -74,6 +74,9 @@ class TrainConfig(_Group):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations on the dev sets")
+    eval_limit: int = Field(
+        0, ge=0, description="dev examples of each task while training; 0 means all, as the best is"
+    )
     mode: Annotated[
         Literal["full-model", "last-linear-layer"], BeforeValidator(_spelling)
     ] = Field("full-model", description="what trains beside the adapters")
@@ -137,18 +140,20 @@ class ScheduleConfig(_Group):
     """Which task the next batch comes from."""
 
     policy: Annotated[
-        Literal["random", "round-robin", "annealed"], BeforeValidator(_spelling)
+        Literal["annealed", "random", "round-robin", "proportional", "square-root"],
+        BeforeValidator(_spelling),
     ] = Field("annealed", description="how the next task is chosen")
     per: Literal["batch", "epoch"] = Field("batch", description="choose for each batch or epoch")
     anneal: float = Field(
         0.8, ge=0, le=1, description="c in alpha = 1 - c (e-1)/(E-1), the annealing (equation 1)"
     )
+    tasks: TaskNames = Field(ALL_TASKS, description="tasks that are trained; all are evaluated")
 
     @model_validator(mode="after")
-    def _annealing_is_per_batch(self) -> ScheduleConfig:
-        if self.policy == "annealed" and self.per == "epoch":
+    def _sampling_is_per_batch(self) -> ScheduleConfig:
+        if self.per == "epoch" and self.policy not in ("random", "round-robin"):
             raise ValueError(
-                "schedule.per: annealed sampling draws a task for each batch; use batch, "
+                f"schedule.per: {self.policy} sampling draws a task for each batch; use batch, "
                 "or schedule.policy random or round-robin"
             )
         return self

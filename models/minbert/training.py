@@ -58,6 +58,11 @@ def make_schedule(config: Config, corpus: Corpus) -> Schedule:
     )
 
 
+def config_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """Return the type that a configuration's matrix products run in; SMART needs float32."""
+    return pick_dtype("float32" if config.smart.on else config.train.precision, device)
+
+
 @dataclass
 class Meter:
     """What was measured since the last evaluation, and the seconds of all steps."""
@@ -93,8 +98,7 @@ class Training:
     def __init__(self, config: Config, cache_dir: Path) -> None:
         self.config = config
         self.device = pick_device(config.train.device)
-        precision = "float32" if config.smart.on else config.train.precision
-        self.dtype = pick_dtype(precision, self.device)
+        self.dtype = config_dtype(config, self.device)
         self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
@@ -116,7 +120,7 @@ class Training:
         self.epoch, self.in_epoch, self.step = 1, 0, 0
         self.best_score, self.best_epoch = float("-inf"), 0
         self.meter = Meter()
-        self._dev = DevSets(self.corpus.dev, self.device)
+        self.dev = DevSets(self.corpus.dev, self.device, config.train.eval_limit)
 
     @property
     def lr(self) -> float:
@@ -167,7 +171,7 @@ class Training:
     def evaluate(self) -> EpochReport:
         """Score the dev sets. Doing it twice gives the same report, but for its seconds."""
         begin = time.perf_counter()
-        predictions = self._dev.predict(self.model, self.dtype)
+        predictions = self.dev.predict(self.model, self.dtype)
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
         if is_best:
@@ -186,7 +190,7 @@ class Training:
             tokens_per_second=self.meter.tokens / max(self.meter.seconds, 1e-9),
             train_seconds=self.meter.total_seconds,
             eval_seconds=time.perf_counter() - begin,
-            eval_examples=self._dev.examples,
+            eval_examples=self.dev.examples,
         )
 
     def evaluates(self) -> bool:
