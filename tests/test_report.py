@@ -88,6 +88,19 @@ def test_a_row_holds_what_is_known_of_a_trial(mixed):
     assert leaderboard(mixed)[5]["score"] is None
 
 
+def test_what_a_point_sets_beside_the_search_is_told_too():
+    no_lora = create_trial(
+        value=0.4,
+        params={"lora.alpha": 1.0},
+        distributions={"lora.alpha": SPACE["lora.alpha"]},
+        user_attrs={"config": {"lora.rank": 0, "lora.alpha": 1.0, "backbone": "demo"}},
+    )
+    best, baseline = leaderboard(study(no_lora, trial(0.5)))
+    assert baseline["params"] == {"lora.rank": 0, "lora.alpha": 1.0}
+    assert best["params"]["lora.rank"] == 4
+    assert "backbone" not in best["params"]
+
+
 def test_csv_holds_every_trial_and_key(mixed, tmp_path):
     assert export_csv(mixed, tmp_path / "new" / "out.csv") == 6
     with (tmp_path / "new" / "out.csv").open(encoding="utf-8", newline="") as stream:
@@ -183,7 +196,7 @@ def test_the_description_says_what_was_searched_and_found(mixed):
     text = describe_study(leaderboard(mixed), mixed)
     assert "LoRA's &lt;rank&gt; \\| alpha" in text
     assert "mean nothing outside the demo" in text
-    assert "`lora.alpha`, `lora.rank`" in text
+    assert "`lora.rank`, `lora.alpha`" in text
     assert "3 complete, 1 pruned, 1 running, 1 failed" in text
     assert "trial 2, score 0.700 (`lora.rank` = 8, `lora.alpha` = 16.0)" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -212,7 +225,7 @@ def test_files_of_a_study(mixed, tmp_path):
     with Image.open(tmp_path / "history.png") as picture:
         assert picture.size[0] > 600
     table = leaderboard_table(rows)
-    assert table["columns"][:4] == ["rank", "trial", "α", "r"]
+    assert table["columns"][:4] == ["rank", "trial", "r", "α"]
     assert all(len(line) == len(table["columns"]) for line in table["data"])
 
 

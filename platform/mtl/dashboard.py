@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -35,6 +36,8 @@ class Guard:
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         reason = self._refusal(environ)
         if reason is None:
+            # The dashboard answers 500 to a request without this header.
+            environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
             return self._app(environ, start_response)
         body = json.dumps({"reason": reason}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -74,6 +77,9 @@ def make_dashboard(home: Home, host: str, port: int, allow_edit: bool) -> WSGISe
 
     from .stores import open_storage, read_storage
 
+    # It computes importances while a page is open: what it thinks of few trials is not for the
+    # terminal.
+    warnings.filterwarnings("ignore", module=r"optuna(\.|_dashboard\.)")
     storage = None if allow_edit else read_storage(home)
     if storage is None:
         storage = open_storage(home)  # makes the tables where nothing was recorded yet

@@ -12,6 +12,7 @@ What is RUNNING in Optuna is unfinished, and is taken up under its own number an
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
         raise InputError(f"study {name!r} was just created with other settings; use --as NAME")
     attributes = {"settings": spec.settings, "identity": spec.identity, "profile": spec.profile,
                   "description": spec.description}
+    if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life
+        study.set_user_attr("key", uuid.uuid4().hex)
     for key, value in attributes.items():
         if study.user_attrs.get(key) != value and (key != "settings" or settings is None):
             study.set_user_attr(key, value)
@@ -207,11 +210,12 @@ class _Dispatcher:
             pool.advance(event.number)
         elif answer == "prune":
             pool.cancel(event.number, prune=True)
-        elif answer == "again" and not self._interrupts.asked:
+        elif answer == "again":
             self._left.appendleft(event.number)
 
     def _interrupt(self, pool: Executor) -> None:
         """Let running trials checkpoint; what has not by the end of the grace is ended."""
+        self._trials.leaving = True
         for number in list(self._trials.running):
             pool.cancel(number)
         deadline = time.monotonic() + _GRACE

@@ -143,6 +143,15 @@ class Lease:
                 continue  # the database is away or busy; the next round tries again
 
 
+def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
+    """Say who dispatches a study now, in words; None if nobody does. Reads only."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table(_TABLE.name):
+            return None
+        row = connection.execute(_TABLE.select().where(_TABLE.c.study == study)).first()
+    return None if row is None or _is_gone(row, term) else f"process {row.pid} on {row.host}"
+
+
 def _is_gone(row: Any, term: float) -> bool:
     if time.time() - row.renewed > term:
         return True

@@ -49,12 +49,19 @@ def connect(tracking_uri: str) -> MlflowClient:
     try:
         if file is not None:
             _prepare(tracking_uri, file)
+            _wait_for_disk_less()
         return _client(tracking_uri)
     except (OSError, sqlite3.Error, _mlflow_error(), _sqlalchemy_error()) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"MLflow's store {masked(tracking_uri)} cannot be opened: {reason}") from (
             error
         )
+
+
+def is_ready(tracking_uri: str) -> bool:
+    """Tell, without MLflow's seconds of import, whether an SQLite store has all its tables."""
+    file = sqlite_file(tracking_uri)
+    return file is not None and _is_wal(file)
 
 
 def masked(uri: str) -> str:
@@ -89,12 +96,53 @@ def _prepare(tracking_uri: str, file: Path) -> None:
     with FileLock(f"{file}.init.lock"):
         if _is_wal(file):
             return
-        _client(tracking_uri)
+        if file.exists():
+            _client(tracking_uri)
+        else:
+            _create(tracking_uri, file)
         connection = sqlite3.connect(file, timeout=60)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         finally:
             connection.close()
+
+
+def _create(tracking_uri: str, file: Path) -> None:
+    """Make a new store: beside, without waiting for the disk at each of the migrations, and then
+    renamed. Nothing can be lost while it is empty, and the migrations wait for the disk for
+    seconds."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine, make_url
+
+    def hurry(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    part = file.with_name(f"{file.name}.part")
+    part.unlink(missing_ok=True)
+    event.listen(Engine, "connect", hurry)
+    try:
+        _client(make_url(tracking_uri).set(database=str(part)).render_as_string())
+    finally:
+        event.remove(Engine, "connect", hurry)
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())
+    os.replace(part, file)
+
+
+def _wait_for_disk_less() -> None:
+    """Let SQLite wait for the disk when the log is merged, not at each commit: a training that
+    logs every few steps would wait more than it trains. No crash of a process loses anything by
+    that; a power cut may lose the last commits, and never damages the file."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    if not event.contains(Engine, "connect", _relax):
+        event.listen(Engine, "connect", _relax)
+
+
+def _relax(connection: object, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _is_wal(file: Path) -> bool:

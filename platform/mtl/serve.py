@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIServer
 from minbert.errors import InputError
 
 from .dashboard import is_loopback, local_names, make_dashboard
-from .mlflow_store import QUIET, connect, masked
+from .mlflow_store import QUIET, connect, is_ready, masked
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -100,12 +100,13 @@ def _mlflow(home: Home, host: str, port: int | None) -> Iterator[subprocess.Pope
     if port is None:
         yield None
         return
-    connect(home.mlflow_uri)  # makes the tables where nothing was recorded yet
+    if not is_ready(home.mlflow_uri):
+        connect(home.mlflow_uri)  # makes the tables where nothing was recorded yet
     with _log(home).open("wb") as log:
         # Its own session: a terminal's Ctrl-C reaches us alone, and we end the whole group.
         process = subprocess.Popen(
             _command(home, host, port),
-            env=_environment(),
+            env=_environment(host, port),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -118,25 +119,24 @@ def _mlflow(home: Home, host: str, port: int | None) -> Iterator[subprocess.Pope
 
 
 def _command(home: Home, host: str, port: int) -> list[str]:
-    hosts = ",".join(f"{_bracketed(name)}:{port}" for name in local_names(host))
-    origins = ",".join(f"http://{_bracketed(name)}:{port}" for name in local_names(host))
     return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", home.mlflow_uri),
-        *("--default-artifact-root", home.mlflow_artifacts.absolute().as_uri()),
-        *("--no-serve-artifacts", "--workers", "1"),
+        *(sys.executable, "-m", "mtl.mlflow_server"),
+        *("--store", home.mlflow_uri),
+        *("--artifacts", home.mlflow_artifacts.absolute().as_uri()),
         *("--host", host, "--port", str(port)),
-        *("--allowed-hosts", hosts, "--cors-allowed-origins", origins),
     ]
 
 
-def _environment() -> dict[str, str]:
-    # Job runners are for evaluation of language models: nothing here uses them, and they take
-    # processes and seconds.
-    ours = QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+def _environment(host: str, port: int) -> dict[str, str]:
+    names = [f"{_bracketed(name)}:{port}" for name in local_names(host)]
     # A tracking address of the caller would send the server's own calls elsewhere.
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return ours | kept
+    return QUIET | kept | {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}" for name in names),
+        # They evaluate language models: nothing here does, and they take processes and seconds.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def _bracketed(name: str) -> str:

@@ -40,6 +40,8 @@ _SHORT = {
     "smart.lambda": "λ",
     "schedule.anneal": "c",
 }
+# Without it MLflow's pages take an experiment for one about language models' traces.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _PARAMS_PER_CALL = 100  # MLflow's limit
 _DIGEST_LENGTH = 36  # MLflow's limit
 
@@ -116,6 +118,9 @@ class StudyTracker:
             params: every configuration key with its value.
             searched: the keys that the study varies: they are in the run's name.
             datasets: the data it reads.
+
+        The run of this parent and number is created once: a dispatcher that was killed before it
+        noted the id finds it here, filled or not.
         """
         kind = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
         if number is not None:
@@ -123,10 +128,22 @@ class StudyTracker:
         if parent_run_id is not None:
             kind["mlflow.parentRunId"] = parent_run_id
         name = run_name(number, {key: params[key] for key in searched})
-        run_id = self._create_run(study, name, kind | {**tags})
+        run_id = self.find_run(study, kind) if parent_run_id is not None else None
+        if run_id is None:
+            run_id = self._create_run(study, name, kind | {**tags})
+        else:
+            self.reopen(run_id)
         self._log_params(run_id, params)
         self._log_datasets(run_id, datasets)
         return run_id
+
+    def find_run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
+        """Return the id of a run of an experiment that has all of these tags; None if none has."""
+        terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items() if key != "mtl.study"]
+        found = self._client.search_runs(
+            [self._experiment(experiment)], " and ".join(terms), max_results=1
+        )
+        return found[0].info.run_id if found else None
 
     def reopen(self, run_id: str) -> None:
         """Set a run RUNNING again, whatever became of it: deleted in the user interface, too."""
@@ -135,6 +152,8 @@ class StudyTracker:
             self._client.restore_run(run_id)
         self._client.update_run(run_id, status="RUNNING")
         self._client.set_tag(run_id, "mtl.state", "running")
+        if "mtl.reason" in run.data.tags:
+            self._client.delete_tag(run_id, "mtl.reason")
 
     def end(self, run_id: str, state: str, reason: str | None = None) -> None:
         """End a run. ``state`` is complete, pruned, failed or killed; ``reason`` says why."""
@@ -187,7 +206,7 @@ class StudyTracker:
         if sqlite_file(self.tracking_uri) is not None:
             location = (self._artifact_root.absolute() / _folder_name(name)).as_uri()
         try:
-            return self._client.create_experiment(name, artifact_location=location)
+            return self._client.create_experiment(name, location, tags=_EXPERIMENT_TAGS)
         except MlflowException:
             found = self._client.get_experiment_by_name(name)
             if found is None:

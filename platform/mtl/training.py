@@ -42,6 +42,7 @@ class TrainingResult:
 
     Attributes:
         run_id: its run in MLflow.
+        profile: the name of the recipe that it began with.
         state: complete, failed or killed.
         scores: of the best epoch; empty if it did not complete.
         minutes: this time's share, earlier ones of a resumed training are not counted.
@@ -49,6 +50,7 @@ class TrainingResult:
     """
 
     run_id: str
+    profile: str | None
     state: str
     scores: dict[str, float]
     best_epoch: int | None
@@ -95,16 +97,16 @@ def train_once(
         best = _train(config, home, folder, run_id, watcher)
     except (TrainingStopped, StopNow):
         tracker.end(run_id, "killed", "interrupted")
-        return TrainingResult(run_id, "killed", {}, None, _minutes(began))
+        return TrainingResult(run_id, profile, "killed", {}, None, _minutes(began))
     except DivergedError as error:
         tracker.end(run_id, "failed", str(error))
-        return TrainingResult(run_id, "failed", {}, None, _minutes(began), str(error))
+        return TrainingResult(run_id, profile, "failed", {}, None, _minutes(began), str(error))
     except BaseException as error:
         tracker.end(run_id, "failed", f"{type(error).__name__}: {error}")
         raise
     tracker.end(run_id, "complete")
     shutil.rmtree(folder)
-    return TrainingResult(run_id, "complete", best.scores, best.epoch, _minutes(began))
+    return TrainingResult(run_id, profile, "complete", best.scores, best.epoch, _minutes(began))
 
 
 def _train(

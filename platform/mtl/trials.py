@@ -52,6 +52,7 @@ class Trials:
     Attributes:
         running: the trials that are with a worker now, by number.
         ended_here: trials that ended since this object was made.
+        leaving: an interrupt has come; trials that stop are left for the next dispatcher.
     """
 
     def __init__(self, study: optuna.Study, spec: StudySpec, home: Home, view: View,
@@ -59,6 +60,7 @@ class Trials:
         self.study, self.spec, self.home, self.view = study, spec, home, view
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
+        self.leaving = False
         self._inputs = inputs or {}
         self._store = FileSystemArtifactStore(str(home.optuna_artifacts))
         self._parent = study.user_attrs.get("parent_run_id")
@@ -75,11 +77,14 @@ class Trials:
 
     def open_study(self) -> None:
         """Create the study's MLflow run, or open it again."""
+        name = self.study.study_name
+        key = {"mtl.study_key": self.study.user_attrs["key"]}
         tags = {"mtl.profile": self.spec.profile, "mtl.sampler": self.spec.sampler,
-                "mtl.pruner": self.spec.pruner, "mtl.git_commit": git_commit()}
+                "mtl.pruner": self.spec.pruner, "mtl.git_commit": git_commit(), **key}
         self.study.set_user_attr("open", True)
-        run_id = self._tracker.open_study(
-            self.study.study_name, self.spec.description, tags, self._parent)
+        # A dispatcher that was killed before it noted the run's id left a run with this key.
+        known = self._parent or self._tracker.find_run(name, key)
+        run_id = self._tracker.open_study(name, self.spec.description, tags, known)
         if run_id != self._parent:
             self._parent = run_id
             self.study.set_user_attr("parent_run_id", run_id)
@@ -94,12 +99,14 @@ class Trials:
 
     def leave(self) -> None:
         """End every run as killed; the trials stay RUNNING in Optuna, to be taken up again."""
-        for number, running in sorted(self.running.items()):
-            self._tracker.end(running.run_id, "killed", "interrupted")
-            self.view.trial_ended(number, "killed", None, "interrupted")
-        self.running.clear()
+        for number in sorted(self.running):
+            self._set_aside(number)
         if self._parent is not None:
             self._tracker.end(self._parent, "killed", "interrupted")
+
+    def _set_aside(self, number: int) -> None:
+        self._tracker.end(self.running.pop(number).run_id, "killed", "interrupted")
+        self.view.trial_ended(number, "killed", None, "interrupted")
 
     def rows(self) -> list[dict[str, Any]]:
         """The leaderboard."""
@@ -222,7 +229,10 @@ class Trials:
         return self._lost(event.number, f"its worker {_death(event.exitcode)}")
 
     def _lost(self, number: int, reason: str) -> Answer:
-        """A trial lost its worker: it is resumed once."""
+        """A trial lost its worker: it is resumed once, but by who comes after an interrupt."""
+        if self.leaving:
+            self._set_aside(number)
+            return None
         trial = self.running[number].trial
         retries = trial.user_attrs.get("retries", 0)
         if retries >= _RETRIES:

@@ -11,9 +11,10 @@ from .common import config_from_sets, json_option, print_json, set_option
 def params(sets: tuple[str, ...], as_json: bool) -> None:
     """Count parameters, total and trainable. Needs no weights."""
     import minbert
+    from mtl.stores import Home
 
     config = config_from_sets(sets)
-    counts = minbert.count_parameters(config)
+    counts = minbert.count_parameters(config, Home.resolve(create=False).cache)
     if as_json:
         print_json(
             {

@@ -26,23 +26,15 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     RUN is the id of a run, or a folder that holds a run's model.
     """
     from minbert import predict_files
+    from mtl.models import model_folder
     from mtl.stores import Home
 
     home = Home.resolve(create=False)
     with reserved_stdout(as_json):
-        files = predict_files(_model(run, home), data_dir, Path(out_dir), home.cache)
+        files = predict_files(model_folder(run, home), data_dir, Path(out_dir), home.cache)
     if as_json:
         print_json({"run": run, "files": [str(file) for file in files]})
         return
     for file in files:
         click.echo(file)
 
-
-def _model(run: str, home) -> Path:
-    """Find the model folder that RUN means: a folder's, or the one among a run's artifacts."""
-    folder = Path(run).expanduser()
-    if folder.is_dir():
-        return folder / "model" if (folder / "model").is_dir() else folder
-    from mtl.tracking import model_folder
-
-    return model_folder(home.mlflow_uri, run)

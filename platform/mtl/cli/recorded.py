@@ -43,14 +43,18 @@ def summary_payload(recorded: RecordedStudy) -> dict[str, Any]:
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running trials, the best one."""
+    from mtl.lease import dispatcher_of
     from mtl.recorded import summarize
+    from mtl.stores import Home, open_engine
 
+    engine = open_engine(Home.resolve(create=False))
     summary = summary_payload(summarize(study))
     trials = study.get_trials(deepcopy=False)
     running = [_running(trial) for trial in trials if trial.state.name == "RUNNING"]
     return {
         "study": summary.pop("name"),
         **summary,
+        "dispatcher": dispatcher_of(engine, study.study_name),
         "running_trials": running,
         "best": best_payload(study)["best"],
     }
@@ -60,7 +64,7 @@ def _running(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     values = trial.intermediate_values
     last = max(values, default=None)
     score = None if last is None else values[last]
-    return {"number": trial.number, "params": trial.params, "step": last, "score": score}
+    return {"number": trial.number, "params": trial.params, "epoch": last, "score": score}
 
 
 def best_payload(study: optuna.Study) -> dict[str, Any]:

@@ -139,13 +139,19 @@ def run(
     and a larger --trials continues it.
     """
     from mtl.dispatch import run_study
+    from mtl.executors import default_jobs
     from mtl.stores import Home
     from mtl.view import choose_view
 
     spec = _load(name, profile, trials, sets)
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
         result = run_study(
-            spec, Home.resolve(), jobs=jobs, executor=executor, view=view, study_name=study_name
+            spec,
+            Home.resolve(),
+            jobs=jobs or default_jobs(),
+            executor=executor,
+            view=view,
+            study_name=study_name,
         )
     if as_json:
         print_json(vars(result))
@@ -167,9 +173,12 @@ def _say_next(result: "StudyResult", quiet: bool) -> None:
         click.echo(f"Interrupted. To go on where it stopped: {again()}", err=True)
     elif not quiet:
         click.echo("\nWhat next:")
-        click.echo("  mtl ui                         every trial in MLflow and the dashboard")
-        click.echo(f"  mtl study best {result.name:<15} the best trial and its model")
-        click.echo(f"  {again(trials=result.total + 8)}   eight more trials")
+        for typed, meaning in (
+            ("mtl ui", "every trial in MLflow and in the Optuna dashboard"),
+            (f"mtl study best {result.name}", "the best trial, and how to predict with it"),
+            (again(trials=result.total + 8), "eight more trials"),
+        ):
+            click.echo(f"  {typed}\n      {meaning}")
 
 
 @study.command()
@@ -209,7 +218,7 @@ def best(name: str, as_json: bool) -> int:
 @click.option("-o", "--out", metavar="FILE.csv", help="Write here, not on standard output.")
 @json_option
 def export(name: str, out: str | None, as_json: bool) -> int:
-    """Write the trials as CSV, by number."""
+    """Write the trials as CSV, best first."""
     from mtl.report import export_csv, leaderboard
 
     from .recorded import open_study

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from minbert.reading import FileReport
+    from mtl.plan import Plan
     from mtl.spec import StudySpec
 
 
@@ -25,7 +26,7 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(name.removesuffix(">"), justify="right" if name[-1] == ">" else "left")
+        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left")
     return table
 
 
@@ -102,14 +103,23 @@ def _toml(value: Any) -> str:
 def print_status(payload: Mapping[str, Any]) -> None:
     """Print how far a study is."""
     counts = {state: payload[state] for state in STATES}
+    working = payload["dispatcher"]
+    if not working:
+        counts["unfinished"] = counts.pop("running")
     click.echo(f"{payload['study']}: {words.states(counts)}")
     for row in payload["running_trials"]:
-        at = "" if row["step"] is None else f", score {row['score']:.3f} at step {row['step']}"
-        click.echo(f"running  trial {row['number']}, {words.parameters(row['params'])}{at}")
+        at = "" if row["epoch"] is None else f", score {row['score']:.3f} in epoch {row['epoch']}"
+        state = "running" if working else "stopped"
+        click.echo(f"{state}  trial {row['number']}, {words.parameters(row['params'])}{at}")
+    if working:
+        click.echo(f"run by   {working}")
+    elif payload["running_trials"]:
+        click.echo("Nobody works on them; the command that ran the study goes on with them.")
     if payload["best"]:
         best = payload["best"]
         params = words.parameters(best["params"])
         click.echo(f"best     trial {best['number']}, {params}: score {best['score']:.3f}")
+        _note_demo(best)
 
 
 def print_best(payload: Mapping[str, Any]) -> None:
@@ -125,4 +135,61 @@ def print_best(payload: Mapping[str, Any]) -> None:
         click.echo(f"  {key:<22}{value}")
     click.echo(f"  {'trainable parameters':<22}{best['trainable_parameters']:,}")
     click.echo(f"  {'run':<22}{best['run_id']}")
+    _note_demo(best)
     click.echo(f"\nIts predictions: mtl predict {best['run_id']} --data DIR -o DIR")
+
+
+def _note_demo(row: Mapping[str, Any]) -> None:
+    if words.is_demo(row["config"]):
+        click.echo(words.DEMO_NOTE)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a study would do."""
+    profile = f" (profile {plan['profile']})" if plan["profile"] else ""
+    click.echo(
+        f"{plan['study']}{profile}: {words.count(plan['trials'], 'trial')}, "
+        f"{words.count(plan['points'], 'point')} first, then {plan['searched']} by "
+        f"{plan['sampler']}; pruner {plan['pruner']}"
+    )
+    if plan["note"]:
+        click.echo(plan["note"])
+    table = _table("", "parameters", "trainable>", "total>")
+    for row in plan["parameters"]:
+        counts = (f"{row['trainable']:,}", f"{row['total']:,}")
+        table.add_row(row["what"], words.parameters(row["values"]), *counts)
+    console().print(table)
+    for name, text in _plan_lines(plan):
+        click.echo(f"{name:<12}{text}")
+
+
+def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
+    few, many = plan["steps_per_trial"]
+    each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    threads = words.count(plan["threads"], "thread")
+    workers = f"{words.count(plan['jobs'], 'worker')}, {threads} each"
+    lines = [
+        ("steps", f"{plan['steps']:,} in all, {each} a trial"),
+        ("evaluations", f"{plan['evaluations']:,} in all"),
+        ("at a time", workers),
+    ]
+    if plan["seconds"] is None:
+        return lines
+    return [
+        *lines,
+        (
+            "time",
+            f"about {words.clock(plan['seconds'])} ({1000 * plan['seconds_per_step']:.0f} ms a "
+            f"step, {plan['eval_seconds']:.1f} s an evaluation of {plan['dev_examples']:,} "
+            "examples, measured now)",
+        ),
+        (
+            "memory",
+            f"about {_bytes(plan['memory_bytes'])}; a checkpoint is "
+            f"{_bytes(plan['checkpoint_bytes'])}",
+        ),
+    ]
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

@@ -1,6 +1,7 @@
 """``mtl train``: one tracked training outside any study."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ def train(
     sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool
 ) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
+    from mtl.models import model_address
     from mtl.stores import Home
     from mtl.training import interrupted_config, train_once
     from mtl.view import console
@@ -41,7 +43,8 @@ def train(
     with reserved_stdout(as_json), TrainingView(console(stderr=as_json), remark, as_json) as view:
         result = train_once(config, home, view, profile=profile, resume=resume)
     if as_json:
-        print_json(_payload(result))
+        model = model_address(result.run_id, home) if result.state == "complete" else None
+        print_json({**asdict(result), "score": result.scores.get("score"), "model": model})
     _say_end(result, quiet=as_json)
     return {"complete": DONE, "failed": FAILED, "killed": INTERRUPTED}[result.state]
 
@@ -66,18 +69,6 @@ def _recipe(profile: str) -> Mapping[str, Any]:
         return {}
     config = load_study("lora_sweep", profile="demo").config
     return {key: value for key, value in config.items() if key != "train.mode"}
-
-
-def _payload(result: "TrainingResult") -> dict[str, Any]:
-    return {
-        "run_id": result.run_id,
-        "state": result.state,
-        "score": result.scores.get("score"),
-        "scores": result.scores,
-        "best_epoch": result.best_epoch,
-        "minutes": result.minutes,
-        "reason": result.reason,
-    }
 
 
 def _say_end(result: "TrainingResult", quiet: bool) -> None:

@@ -35,11 +35,15 @@ _ORDER = {state: place for place, state in enumerate(_STATES.values())}
 def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     """Return one row a trial: complete ones by score, then pruned, running and failed ones.
 
-    Each row holds ``FIXED_COLUMNS`` (None where a trial has none), ``params`` (what was searched)
-    and ``config`` (every configuration key). ``rank`` counts complete trials from 1; trials of
-    equal score stand in the order of their numbers.
+    Each row holds ``FIXED_COLUMNS`` (None where a trial has none), ``params`` (what was searched,
+    and what else differs between the trials) and ``config`` (every configuration key). ``rank``
+    counts complete trials from 1; trials of equal score stand in the order of their numbers.
     """
     rows = sorted((_row(trial) for trial in study.get_trials(deepcopy=False)), key=_place)
+    keys = _varied(rows)
+    for row in rows:
+        known = row["params"] | row["config"]
+        row["params"] = {key: known[key] for key in keys if key in known}
     ranked = [row for row in rows if row["state"] == "complete"]
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
@@ -63,6 +67,21 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         "params": dict(trial.params),
         "config": dict(known.get("config") or {}),
     }
+
+
+def _varied(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the keys that tell the trials apart.
+
+    A point of a study file may set what is not searched (no LoRA at all, say): such a key is no
+    parameter of any trial, but differs between their configurations.
+    """
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row["config"].items():
+            values.setdefault(key, set()).add(repr(value))
+    searched = {key for row in rows for key in row["params"]}
+    varied = [key for key, seen in values.items() if key in searched or len(seen) > 1]
+    return varied + sorted(searched - values.keys())
 
 
 def _score(trial: optuna.trial.FrozenTrial) -> float | None:

@@ -53,7 +53,7 @@ def describe_study(rows: list[dict[str, Any]], study: optuna.Study) -> str:
     parts = [_plain(str(attributes.get("description") or study.study_name))]
     if attributes.get("profile") == "demo":
         parts.append(f"*{_DEMO}*")
-    searched = sorted({key for row in rows for key in row["params"]})
+    searched = _keys(rows)
     if searched:
         parts.append("**Searched:** " + ", ".join(f"`{key}`" for key in searched))
     parts.append(f"**Trials:** {_counts(rows)}")
@@ -185,10 +185,14 @@ def _best(row: dict[str, Any]) -> str:
 def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
     from ..tracking import short_key
 
-    keys = sorted({key for row in rows for key in row["params"]})
+    keys = _keys(rows)
     header = ["rank", "trial", *(short_key(key) for key in keys)]
     header += ["score", "SST accuracy", "PARA accuracy", "STS Pearson", "trainable", "minutes"]
     return [*header, "state"], [_table_row(row, keys) for row in rows]
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row["params"]))
 
 
 def _table_row(row: dict[str, Any], keys: list[str]) -> list:

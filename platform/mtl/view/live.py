@@ -167,11 +167,20 @@ class LiveView(View):
 
 
 def _cells(row: _Running) -> list[Any]:
+    total = max(row.total_steps, 1)
+    bar = ProgressBar(total=total, completed=row.step, width=_BAR, complete_style="cyan")
     return [
-        ProgressBar(total=max(row.total_steps, 1), completed=row.step, width=_BAR),
-        f"{row.step}/{row.total_steps}" if row.total_steps else "starting",
+        bar,
+        _stage(row),
         str(row.epoch) if row.epoch else "-",
         words.score(row.score),
         words.score(row.best),
         f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "-",
     ]
+
+
+def _stage(row: _Running) -> str:
+    """Say where a trial is: before its first step, training, or writing its artifacts."""
+    if not row.total_steps:
+        return "starting"
+    return "recording" if row.step == row.total_steps else f"{row.step}/{row.total_steps}"

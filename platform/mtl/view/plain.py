@@ -68,10 +68,12 @@ def show_end(
     """Print the leaderboard and how the study stands."""
     if rows:
         screen.print(words.leaderboard_table(rows))
+    if rows and words.is_demo(rows[0]["config"]):
+        screen.print(words.DEMO_NOTE)
     counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}
     screen.print(
-        f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}; "
-        f"{result.new_trials} of them now, in {words.clock(result.seconds)}",
+        f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}"
+        + (f"; {result.new_trials} trained in {words.clock(result.seconds)}" if result.new_trials else ""),
         markup=False,
         soft_wrap=True,
     )

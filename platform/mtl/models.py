@@ -1,0 +1,55 @@
+"""Finding the model that a run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from minbert.errors import InputError
+
+from .mlflow_store import connect, masked, sqlite_file
+
+if TYPE_CHECKING:
+    from .stores import Home
+
+
+def model_folder(run: str, home: Home) -> Path:
+    """Return the folder of a model in safetensors, fetched first if it lies on a server.
+
+    Args:
+        run: the id of a run; or a folder that has a ``model`` folder, or is one.
+
+    Raises:
+        InputError: no such run, or it has no model (it has not ended well).
+    """
+    folder = Path(run).expanduser()
+    if folder.is_dir():
+        return folder / "model" if (folder / "model").is_dir() else folder
+    return _fetch(run, home)
+
+
+def _fetch(run: str, home: Home) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = home.mlflow_uri
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        raise InputError(f"{run!r} is no folder, and no run is recorded in {home.path}")
+    client = connect(uri)
+    try:
+        client.get_run(run)
+    except MlflowException:
+        raise InputError(f"{run!r} is no folder, and no run of {masked(uri)}") from None
+    if not any(found.path == "model" for found in client.list_artifacts(run)):
+        raise InputError(f"run {run} has no model: it has not completed")
+    return Path(download_artifacts(run_id=run, artifact_path="model", tracking_uri=uri))
+
+
+def model_address(run_id: str, home: Home) -> str:
+    """Return where a run keeps its model: a path on this machine, or an address."""
+    root = connect(home.mlflow_uri).get_run(run_id).info.artifact_uri
+    parts = urlsplit(root)
+    return f"{url2pathname(parts.path) if parts.scheme == 'file' else root}/model"

@@ -1,0 +1,160 @@
+"""Small studies, run through the real command line, and what they leave in the two stores."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import small
+
+MTL = str(Path(sysconfig.get_path("scripts")) / "mtl")
+# Timings, which no two runs share.
+TIMED = ("train/tokens_per_second", "train/seconds", "dev/seconds")
+
+
+def write_study(folder: Path, **changes) -> Path:
+    """Write a study of three trials of some twenty steps, on random weights and words."""
+    text = {
+        "trials": 3, "sampler": "random", "pruner": "none", "epochs": 3, "steps": 8,
+        "search": '"lora.rank" = [1, 2, 4]\n"lora.alpha" = { low = 1.0, high = 32.0, log = true }',
+        "more": "",
+    } | changes
+    backbone, data = folder / "bert", folder / "data"
+    if not backbone.exists():
+        small.backbone(backbone)
+        small.data(data)
+    path = folder / "tiny.toml"
+    path.write_text(f"""
+description = "a tiny study"
+sampler = "{text['sampler']}"
+pruner = "{text['pruner']}"
+trials = {text['trials']}
+[config]
+backbone = '{backbone}'
+"data.path" = '{data}'
+"train.epochs" = {text['epochs']}
+"train.steps_per_epoch" = {text['steps']}
+"train.batch_size" = 4
+"train.lr" = 0.01
+"train.precision" = "float32"
+"train.mode" = "last-linear-layer"
+[search]
+{text['search']}
+{text['more']}
+""")
+    return path
+
+
+class Study:
+    """A study file in a home of its own."""
+
+    def __init__(self, folder: Path, home: Path, **changes) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.home = write_study(folder, **changes), home
+        self.process: subprocess.Popen | None = None
+
+    def start(self, *options: str) -> subprocess.Popen:
+        """Start `mtl study run` in a session of its own."""
+        self.process = subprocess.Popen(
+            [MTL, "study", "run", str(self.file), *(options or ("--jobs", "1"))],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "MTL_HOME": str(self.home), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        return self.process
+
+    def wait_for(self, text: str) -> str:
+        """Read what it prints up to a line that holds the text."""
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if text in line:
+                return "".join(seen)
+        raise AssertionError(f"{text!r} never came:\n{''.join(seen)}")
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and the rest of the output."""
+        rest = self.process.stdout.read()
+        return self.process.wait(), rest
+
+    def run(self, *options: str) -> tuple[int, str]:
+        self.start(*options)
+        return self.end()
+
+    def kill(self) -> None:
+        """kill -9 the dispatcher alone; its workers must notice by themselves."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def query(self, database: str, sql: str) -> list[tuple]:
+        connection = sqlite3.connect(self.home / database, timeout=60)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    # ---- what is recorded -----------------------------------------------------------------------
+
+    def trials(self, name: str = "tiny") -> list[tuple]:
+        """(number, state, value) of each trial."""
+        return self.query("optuna.db", f"""
+            select t.number, t.state, v.value from trials t join studies s using (study_id)
+            left join trial_values v using (trial_id) where s.study_name = '{name}'
+            order by t.number""")
+
+    def studies(self) -> list[str]:
+        return [row[0] for row in self.query("optuna.db", "select study_name from studies")]
+
+    def attribute(self, number: int, key: str):
+        rows = self.query("optuna.db", f"""
+            select a.value_json from trial_user_attributes a join trials using (trial_id)
+            where number = {number} and key = '{key}'""")
+        return json.loads(rows[0][0]) if rows else None
+
+    def params(self) -> list[tuple]:
+        return self.query("optuna.db", """
+            select number, param_name, param_value from trial_params join trials using (trial_id)
+            order by number, param_name""")
+
+    def runs(self) -> dict[str, str]:
+        """Status of each MLflow run, by its name up to the parameters."""
+        return {name.split(" · ")[0]: status
+                for name, status in self.query("mlflow.db", "select name, status from runs")}
+
+    def points(self) -> list[tuple]:
+        """Every metric point but timings: (run, key, step, value)."""
+        rows = self.query("mlflow.db", """
+            select r.name, m.key, m.step, m.value from metrics m join runs r using (run_uuid)
+            order by r.name, m.key, m.step""")
+        return [row for row in rows if row[1] not in TIMED]
+
+    def doubles(self) -> list[tuple]:
+        """Metric points of which there are two for one step."""
+        return self.query("mlflow.db", """
+            select run_uuid, key, step, count(*) from metrics
+            group by run_uuid, key, step having count(*) > 1""")
+
+    def tag(self, run: str, key: str) -> str | None:
+        rows = self.query("mlflow.db", f"""
+            select t.value from tags t join runs r using (run_uuid)
+            where r.name like '{run}%' and t.key = '{key}'""")
+        return rows[0][0] if rows else None
+
+    def worker_pids(self) -> list[int]:
+        """Processes of the running study's workers."""
+        import psutil
+
+        return [child.pid for child in psutil.Process(self.process.pid).children()
+                if "mtl.worker" in child.cmdline()]
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    """Wait until a condition holds; how long it takes says nothing, never is a failure."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)

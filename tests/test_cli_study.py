@@ -1,0 +1,251 @@
+"""Studies from the command line to the end: run, look, continue, interrupt, predict, train."""
+
+import csv
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Outcome, command, sets
+
+SWEEP = ("study", "run", "lora_sweep", "--jobs", "1")
+LONG = sets("train.epochs=500", "train.steps_per_epoch=20")
+NOTE = "Demo scores mean nothing outside the demo."
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A home in which a tiny demo study of two trials was run, and what the command said."""
+    folder = tmp_path_factory.mktemp("recorded")
+    outcome = mtl_in(folder, *SWEEP, "--trials", "2", "--json", *sets(*TINY))
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
+
+
+def mtl_in(folder: Path, *args: object, **env: str) -> Outcome:
+    done = subprocess.run(
+        [command(), *map(str, args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=240,
+        cwd=folder,
+        env=environment(folder, **env),
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def environment(folder: Path, **env: str) -> dict[str, str]:
+    return {**os.environ, "MTL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", **env}
+
+
+def test_run_says_what_became_of_it(recorded):
+    found = recorded[1].json
+    assert found["name"] == "lora_sweep"
+    assert (found["total"], found["complete"], found["failed"]) == (2, 2, 0)
+    assert not found["interrupted"]
+    assert 0 < found["best"]["score"] < 1
+
+
+def test_run_again_does_nothing_and_says_so(recorded):
+    outcome = mtl_in(recorded[0], *SWEEP, "--trials", "2", *sets(*TINY))
+    assert outcome.code == 0
+    assert "nothing to do" in outcome.out and "--trials" in outcome.out
+    assert NOTE in outcome.out
+    assert "trial 0 started" not in outcome.out
+
+
+def test_status_best_and_list_agree(recorded):
+    folder, run = recorded
+    status = mtl_in(folder, "study", "status", "lora_sweep", "--json").json
+    assert (status["complete"], status["running"], status["trials"]) == (2, 0, 2)
+    best = mtl_in(folder, "study", "best", "lora_sweep", "--json").json["best"]
+    assert best["number"] == status["best"]["number"] == run.json["best"]["number"]
+    assert best["score"] == pytest.approx(run.json["best"]["score"])
+    (row,) = mtl_in(folder, "study", "list", "--json").json["recorded"]
+    assert (row["name"], row["complete"]) == ("lora_sweep", 2)
+
+
+@pytest.mark.parametrize("verb", ["status", "best"])
+def test_demo_screens_say_so(recorded, verb: str):
+    assert NOTE in mtl_in(recorded[0], "study", verb, "lora_sweep").out
+
+
+def test_export_to_a_file_and_to_standard_output(recorded, tmp_path: Path):
+    folder = recorded[0]
+    file = tmp_path / "trials.csv"
+    assert mtl_in(folder, "study", "export", "lora_sweep", "-o", file).code == 0
+    text = mtl_in(folder, "study", "export", "lora_sweep").out
+    assert text.splitlines() == file.read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {row["number"] for row in rows} == {"0", "1"}
+    assert {row["config.lora.rank"] for row in rows} == {"0", "4"}
+
+
+def test_predict_writes_the_six_files(recorded, tmp_path: Path):
+    folder, run = recorded
+    args = ("predict", run.json["best"]["run_id"], "--data", "demo", "-o", tmp_path / "out")
+    found = mtl_in(folder, *args, "--json").json
+    assert sorted(Path(file).name for file in found["files"]) == sorted(
+        f"{task}-{split}-output.csv" for task in ("sst", "para", "sts") for split in ("dev", "test")
+    )
+    lines = (tmp_path / "out/sst-dev-output.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "id \t Predicted_Sentiment "
+    assert {line.split(" , ")[1] for line in lines[1:]} <= set("01234")
+
+
+def test_plan_counts_before_anything_runs(mtl, home: Path):
+    plan = mtl("study", "plan", "lora_sweep", "--json", "--trials", "12", *sets(*TINY)).json
+    assert plan["trials"] == 12
+    assert plan["steps"] == 36
+    assert plan["seconds"] > 0 and plan["memory_bytes"] > 0
+    assert mtl("study", "list", "--json").json["recorded"] == []
+
+
+def test_other_settings_are_another_study(recorded):
+    outcome = mtl_in(
+        recorded[0], *SWEEP, "--trials", "1", "--as", "lora_sweep", *sets(*TINY, "train.lr=0.5")
+    )
+    outcome.refused("train.lr")
+
+
+def test_a_diverged_trial_is_exit_1_with_its_reason(mtl):
+    """Every trial fails, the study goes on to its end, and the reason is said."""
+    args = (*SWEEP, "--trials", "1", *sets(*TINY, "train.epochs=3", "train.lr=1e30"))
+    outcome = mtl(*args)
+    assert outcome.code == 1, outcome
+    assert "trial 0 failed" in outcome.out and "diverged" in outcome.out
+    assert mtl("study", "status", "lora_sweep", "--json").json["failed"] == 1
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [command(), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment(folder, PYTHONUNBUFFERED="1"),
+    )
+
+
+def wait_for(process: subprocess.Popen, word: str) -> None:
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"ended without {word!r}: {process.stderr.read()}")
+
+
+def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
+    args = [*SWEEP, "--trials", "1"]
+    process = start(tmp_path, *args, *LONG)
+    try:
+        wait_for(process, "epoch 2")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "mtl study run lora_sweep" in err and "Traceback" not in err
+    status = mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json
+    assert (status["running"], status["dispatcher"]) == (1, None)
+    process = start(tmp_path, *args, *LONG)
+    try:
+        wait_for(process, "trial 0 resumed")
+        wait_for(process, "trial 0 epoch")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_train_interrupt_resume(tmp_path: Path):
+    epochs = 15
+    process = start(tmp_path, "train", *sets(f"train.epochs={epochs}", "train.steps_per_epoch=4"))
+    try:
+        wait_for(process, "epoch 2")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    line = next(line for line in err.splitlines() if "--resume" in line)
+    run_id = line.split()[-1]
+    found = mtl_in(tmp_path, "train", "--resume", run_id, "--json").json
+    assert (found["run_id"], found["state"]) == (run_id, "complete")
+    assert history(tmp_path, run_id, "dev/score") == list(range(4, 4 * epochs + 1, 4))
+    assert not list((tmp_path / "home/checkpoints/train").glob("*/*"))
+
+
+def history(folder: Path, run_id: str, key: str) -> list[int]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'home/mlflow.db'}")
+    assert client.get_run(run_id).info.status == "FINISHED"
+    return sorted(point.step for point in client.get_metric_history(run_id, key))
+
+
+def test_train_in_one_object(mtl):
+    found = mtl("train", "--json", *sets(*TINY, "lora.rank=2")).json
+    assert found["profile"] == "demo"
+    assert found["score"] == found["scores"]["score"]
+    assert found["best_epoch"] == 1
+    predicted = mtl("predict", found["model"], "--data", "demo", "-o", "out", "--json").json
+    assert len(predicted["files"]) == 6
+
+
+def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
+    """Run the command on a pseudo-terminal of 110 columns; return everything that it drew."""
+    parent, child = pty.openpty()
+    size = {"COLUMNS": "110", "LINES": "40"}
+    process = subprocess.Popen(
+        [command(), *args],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        cwd=folder,
+        env=environment(folder, **size, **env),
+    )
+    os.close(child)
+    drawn = b""
+    deadline = time.monotonic() + 240
+    try:
+        while time.monotonic() < deadline:
+            if select.select([parent], [], [], 1.0)[0]:
+                try:
+                    drawn += os.read(parent, 65536)
+                except OSError:  # the other end is closed
+                    break
+        assert process.wait(timeout=10) == 0, drawn.decode()
+    finally:
+        process.kill()
+        os.close(parent)
+    return drawn.decode("utf-8", errors="replace")
+
+
+def test_a_terminal_gets_a_live_view(tmp_path: Path):
+    drawn = on_a_terminal(
+        tmp_path, *SWEEP, "--trials", "2", *sets(*TINY, "train.steps_per_epoch=30"), TERM="xterm"
+    )
+    assert "\x1b[" in drawn and "━" in drawn
+    for word in ("best so far", "left", "2 trials done", "trial 1 complete", "rank", NOTE):
+        assert word in drawn, word
+    assert "\x1b[?25h" in drawn[drawn.rindex("\x1b[?25l") :], "the cursor is shown again"
+
+
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path):
+    drawn = on_a_terminal(tmp_path, *SWEEP, "--trials", "1", *sets(*TINY), TERM="dumb")
+    assert "\x1b" not in drawn
+    assert "trial 0 epoch 1" in drawn
+
+
+def test_no_color_is_heeded(recorded):
+    args = (recorded[0], *SWEEP, "--trials", "2", *sets(*TINY))
+    coloured, yellow = "xterm-256color", "\x1b[33m"
+    assert yellow in on_a_terminal(*args, TERM=coloured)
+    plain = on_a_terminal(*args, TERM=coloured, NO_COLOR="1")
+    assert "nothing to do" in plain and "\x1b[3" not in plain

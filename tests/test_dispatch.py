@@ -1,0 +1,186 @@
+"""The dispatcher and its local workers, in one process with the test: what becomes of trials."""
+
+import statistics
+
+import pytest
+from study_runs import Study
+
+from minbert import InputError
+from mtl.dispatch import run_study
+from mtl.lease import Lease
+from mtl.spec import load_study
+from mtl.stores import Home, open_engine, read_storage
+from mtl.view import View
+
+
+class Watcher(View):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.ends: dict[int, tuple] = {}
+        self.started: list[tuple] = []
+
+    def message(self, text):
+        self.said.append(text)
+
+    def trial_started(self, number, params, resumed):
+        self.started.append((number, dict(params), resumed))
+
+    def trial_ended(self, number, state, score, reason):
+        self.ends[number] = (state, score, reason)
+
+
+@pytest.fixture
+def study(tmp_path, home) -> Study:
+    return Study(tmp_path / "study", home)
+
+
+def _run(study: Study, view: View | None = None, *, jobs=1, name=None, trials=None, **overrides):
+    overrides = {key.replace("__", "."): value for key, value in overrides.items()}
+    spec = load_study(str(study.file), overrides=overrides, trials=trials)
+    return run_study(spec, Home.resolve(), jobs=jobs, view=view or Watcher(), study_name=name)
+
+
+def _write(study: Study, **changes) -> None:
+    from study_runs import write_study
+
+    write_study(study.file.parent, **changes)
+
+
+def test_a_study_runs_is_left_alone_when_whole_and_goes_on_when_raised(study):
+    result = _run(study, trials=2)
+    assert (result.total, result.complete, result.new_trials) == (2, 2, 2)
+    assert result.best["score"] == max(value for _, _, value in study.trials())
+
+    before = study.query("mlflow.db", "select * from runs")
+    view = Watcher()
+    again = _run(study, view, trials=2)
+    assert again.new_trials == 0 and "nothing to do" in view.said[0]
+    assert study.query("mlflow.db", "select * from runs") == before
+
+    raised = _run(study, trials=3)
+    assert (raised.total, raised.complete, raised.new_trials) == (3, 3, 1)
+    assert study.runs()["study tiny"] == "FINISHED"
+
+
+def test_a_trial_carries_its_facts(study):
+    _run(study, trials=1)
+    config = study.attribute(0, "config")
+    assert config["train.epochs"] == 3 and config["lora.rank"] in (1, 2, 4)
+    assert study.attribute(0, "trainable_parameters") > 0
+    assert study.attribute(0, "minutes") > 0
+    assert 1 <= study.attribute(0, "best_epoch") <= 3
+    assert set(study.attribute(0, "scores")) == {
+        "sst_accuracy", "para_accuracy", "sts_pearson", "score"}
+    run_id = study.attribute(0, "mlflow_run_id")
+    assert study.query("mlflow.db", "select run_uuid from runs where name like 'trial 0%'") == [
+        (run_id,)]
+    hanging = study.query("optuna.db", "select value_json from trial_system_attributes "
+                                       "where key like 'artifacts:%'")
+    assert {name for row in hanging for name in ("sst.png", "para.png", "sts.png")
+            if name in row[0]} == {"sst.png", "para.png", "sts.png"}
+    assert len(list((study.home / "artifacts/optuna").iterdir())) == len(hanging)
+
+
+def test_diverged_trial_fails_with_step_and_task_and_the_study_goes_on(study):
+    _write(study, trials=2, more='[[points]]\n"train.lr" = 1e30\n')
+    view = Watcher()
+    result = _run(study, view)
+    assert (result.failed, result.complete) == (1, 1)
+    state, score, reason = view.ends[0]
+    assert state == "failed" and "step" in reason and "task" in reason
+    assert study.tag("trial 0", "mtl.reason") == reason
+    assert study.runs()["trial 0"] == "FAILED"
+
+
+def test_exception_in_a_trial_is_kept_with_its_traceback(study):
+    # A folder where the training writes a file: an error that nobody foresaw.
+    (study.home / "checkpoints/tiny/0/best.part/x").mkdir(parents=True)
+    view = Watcher()
+    result = _run(study, view, trials=2)
+    assert (result.failed, result.complete) == (1, 1)
+    traceback = next((study.home / "artifacts/mlflow").rglob("traceback.txt")).read_text()
+    assert "Traceback" in traceback and view.ends[0][2].split(":")[0] in traceback
+
+
+def test_hopeless_trials_are_pruned_with_their_artifacts(study):
+    # Optuna's median pruner watches five trials before it ends one; of four more that differ in
+    # their seed alone, one that is below the median is sure enough.
+    points = "".join(f'[[points]]\n"train.seed" = {seed}\n"lora.rank" = 1\n' for seed in range(9))
+    _write(study, trials=9, pruner="median", epochs=2, steps=4, sampler="points",
+           search='"lora.rank" = [1]', more=points)
+    result = _run(study)
+    states = {number: state for number, state, _ in study.trials()}
+    first = dict(study.query("optuna.db", """select number, intermediate_value from
+        trial_intermediate_values join trials using (trial_id) where step = 1"""))
+    expected = {}
+    for number in range(9):
+        complete = [first[n] for n in range(number) if states[n] == "COMPLETE"]
+        worse = len(complete) >= 5 and first[number] < statistics.median(complete)
+        expected[number] = "PRUNED" if worse else "COMPLETE"
+    assert states == expected
+    assert result.pruned == list(states.values()).count("PRUNED") > 0
+    for number in (number for number, state in states.items() if state == "PRUNED"):
+        assert study.tag(f"trial {number}", "mtl.state") == "pruned"
+        assert study.runs()[f"trial {number}"] == "FINISHED"
+        run = study.attribute(number, "mlflow_run_id")
+        assert list((study.home / "artifacts/mlflow").glob(f"*/{run}/artifacts/model/*"))
+
+
+def test_other_settings_are_another_study(study):
+    _run(study, trials=1, train__epochs=1)
+    view = Watcher()
+    variant = _run(study, view, trials=1, train__epochs=1, train__dropout=0.1)
+    assert variant.name.startswith("tiny@") and len(variant.name) == len("tiny@") + 6
+    assert "train.dropout" in view.said[0]
+    again = _run(study, trials=1, train__epochs=1, train__dropout=0.1)
+    assert (again.name, again.new_trials) == (variant.name, 0)
+    with pytest.raises(InputError, match=r"--as tiny.*train\.dropout"):
+        _run(study, name="tiny", trials=1, train__epochs=1, train__dropout=0.1)
+    assert sorted(study.studies()) == sorted(["tiny", variant.name])
+
+
+def test_a_name_of_ones_own(study):
+    assert _run(study, name="mine", trials=1, train__epochs=1).name == "mine"
+    assert study.studies() == ["mine"]
+    with pytest.raises(InputError, match="study name"):
+        _run(study, name="../mine", trials=1)
+
+
+def test_bad_data_is_refused_before_anything_is_recorded(study):
+    (study.file.parent / "data/sts-dev.csv").unlink()
+    with pytest.raises(InputError, match=r"sts-dev\.csv"):
+        _run(study)
+    assert study.studies() == []
+    assert not (study.home / "mlflow.db").exists()
+
+
+def test_a_running_studys_lease_refuses_another(study):
+    home = Home.resolve()
+    with Lease(open_engine(home), "tiny"), pytest.raises(InputError, match="is being run by"):
+        _run(study)
+    assert "tiny" not in [s.study_name for s in read_storage(home).get_all_studies()]
+
+
+def test_points_come_first_and_cap_the_study(study):
+    _write(study, sampler="points", trials=9, epochs=1,
+           more='[[points]]\n"lora.rank" = 4\n"lora.alpha" = 8.0\n'
+                '[[points]]\n"lora.rank" = 0\n"lora.alpha" = 1.0\n')
+    view = Watcher()
+    result = _run(study, view)
+    assert (result.total, result.complete) == (2, 2)
+    assert any("2 of 9 trials" in text for text in view.said)
+    # A rank of 0 is outside the search: the trial has it, Optuna does not.
+    assert [params for _, params, _ in view.started] == [
+        {"lora.rank": 4, "lora.alpha": 8.0}, {"lora.alpha": 1.0}]
+    assert study.attribute(1, "config")["lora.rank"] == 0
+
+
+def test_same_seed_same_study_whoever_runs_it(study, tmp_path, monkeypatch):
+    _run(study, trials=2, train__epochs=1)
+    other = Study(study.file.parent, tmp_path / "other")
+    monkeypatch.setenv("MTL_HOME", str(other.home))
+    _run(other, trials=2, train__epochs=1)
+    assert other.params() == study.params()
+    assert other.points() == study.points()
