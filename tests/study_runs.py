@@ -19,7 +19,11 @@ TIMED = ("train/tokens_per_second", "train/seconds", "dev/seconds")
 def write_study(folder: Path, **changes) -> Path:
     """Write a study of three trials of some twenty steps, on random weights and words."""
     text = {
-        "trials": 3, "sampler": "random", "pruner": "none", "epochs": 3, "steps": 8,
+        "trials": 3,
+        "sampler": "random",
+        "pruner": "none",
+        "epochs": 3,
+        "steps": 8,
         "search": '"lora.rank" = [1, 2, 4]\n"lora.alpha" = { low = 1.0, high = 32.0, log = true }',
         "more": "",
     } | changes
@@ -30,21 +34,21 @@ def write_study(folder: Path, **changes) -> Path:
     path = folder / "tiny.toml"
     path.write_text(f"""
 description = "a tiny study"
-sampler = "{text['sampler']}"
-pruner = "{text['pruner']}"
-trials = {text['trials']}
+sampler = "{text["sampler"]}"
+pruner = "{text["pruner"]}"
+trials = {text["trials"]}
 [config]
 backbone = '{backbone}'
 "data.path" = '{data}'
-"train.epochs" = {text['epochs']}
-"train.steps_per_epoch" = {text['steps']}
+"train.epochs" = {text["epochs"]}
+"train.steps_per_epoch" = {text["steps"]}
 "train.batch_size" = 4
 "train.lr" = 0.01
 "train.precision" = "float32"
 "train.mode" = "last-linear-layer"
 [search]
-{text['search']}
-{text['more']}
+{text["search"]}
+{text["more"]}
 """)
     return path
 
@@ -61,7 +65,9 @@ class Study:
         """Start `mtl study run` in a session of its own."""
         self.process = subprocess.Popen(
             [MTL, "study", "run", str(self.file), *(options or ("--jobs", "1"))],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env={**os.environ, "MTL_HOME": str(self.home), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
@@ -86,9 +92,10 @@ class Study:
         return self.end()
 
     def kill(self) -> None:
-        """kill -9 the dispatcher alone; its workers must notice by themselves."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        """kill -9 the dispatcher, if it runs; its workers must notice by themselves."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
 
     def query(self, database: str, sql: str) -> list[tuple]:
         connection = sqlite3.connect(self.home / database, timeout=60)
@@ -101,55 +108,82 @@ class Study:
 
     def trials(self, name: str = "tiny") -> list[tuple]:
         """(number, state, value) of each trial."""
-        return self.query("optuna.db", f"""
+        return self.query(
+            "optuna.db",
+            f"""
             select t.number, t.state, v.value from trials t join studies s using (study_id)
             left join trial_values v using (trial_id) where s.study_name = '{name}'
-            order by t.number""")
+            order by t.number""",
+        )
 
     def studies(self) -> list[str]:
         return [row[0] for row in self.query("optuna.db", "select study_name from studies")]
 
     def attribute(self, number: int, key: str):
-        rows = self.query("optuna.db", f"""
+        rows = self.query(
+            "optuna.db",
+            f"""
             select a.value_json from trial_user_attributes a join trials using (trial_id)
-            where number = {number} and key = '{key}'""")
+            where number = {number} and key = '{key}'""",
+        )
         return json.loads(rows[0][0]) if rows else None
 
     def params(self) -> list[tuple]:
-        return self.query("optuna.db", """
+        return self.query(
+            "optuna.db",
+            """
             select number, param_name, param_value from trial_params join trials using (trial_id)
-            order by number, param_name""")
+            order by number, param_name""",
+        )
+
+    def run_ids(self) -> list[tuple]:
+        """Every MLflow run, in the order of their beginnings."""
+        return self.query("mlflow.db", "select run_uuid from runs order by start_time")
 
     def runs(self) -> dict[str, str]:
         """Status of each MLflow run, by its name up to the parameters."""
-        return {name.split(" · ")[0]: status
-                for name, status in self.query("mlflow.db", "select name, status from runs")}
+        return {
+            name.split(" · ")[0]: status
+            for name, status in self.query("mlflow.db", "select name, status from runs")
+        }
 
     def points(self) -> list[tuple]:
         """Every metric point but timings: (run, key, step, value)."""
-        rows = self.query("mlflow.db", """
+        rows = self.query(
+            "mlflow.db",
+            """
             select r.name, m.key, m.step, m.value from metrics m join runs r using (run_uuid)
-            order by r.name, m.key, m.step""")
+            order by r.name, m.key, m.step""",
+        )
         return [row for row in rows if row[1] not in TIMED]
 
     def doubles(self) -> list[tuple]:
         """Metric points of which there are two for one step."""
-        return self.query("mlflow.db", """
+        return self.query(
+            "mlflow.db",
+            """
             select run_uuid, key, step, count(*) from metrics
-            group by run_uuid, key, step having count(*) > 1""")
+            group by run_uuid, key, step having count(*) > 1""",
+        )
 
     def tag(self, run: str, key: str) -> str | None:
-        rows = self.query("mlflow.db", f"""
+        rows = self.query(
+            "mlflow.db",
+            f"""
             select t.value from tags t join runs r using (run_uuid)
-            where r.name like '{run}%' and t.key = '{key}'""")
+            where r.name like '{run}%' and t.key = '{key}'""",
+        )
         return rows[0][0] if rows else None
 
     def worker_pids(self) -> list[int]:
         """Processes of the running study's workers."""
         import psutil
 
-        return [child.pid for child in psutil.Process(self.process.pid).children()
-                if "mtl.worker" in child.cmdline()]
+        return [
+            child.pid
+            for child in psutil.Process(self.process.pid).children()
+            if "mtl.worker" in child.cmdline()
+        ]
 
 
 def wait_until(condition, seconds: float = 60.0) -> None:

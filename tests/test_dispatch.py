@@ -49,71 +49,84 @@ def _write(study: Study, **changes) -> None:
 
 
 def test_a_study_runs_is_left_alone_when_whole_and_goes_on_when_raised(study):
-    result = _run(study, trials=2)
-    assert (result.total, result.complete, result.new_trials) == (2, 2, 2)
-    assert result.best["score"] == max(value for _, _, value in study.trials())
+    result = _run(study, trials=1)
+    assert (result.total, result.complete, result.new_trials) == (1, 1, 1)
+    assert result.best["score"] == study.trials()[0][2]
+    _assert_facts(study)
 
     before = study.query("mlflow.db", "select * from runs")
     view = Watcher()
-    again = _run(study, view, trials=2)
+    again = _run(study, view, trials=1)
     assert again.new_trials == 0 and "nothing to do" in view.said[0]
     assert study.query("mlflow.db", "select * from runs") == before
 
-    raised = _run(study, trials=3)
-    assert (raised.total, raised.complete, raised.new_trials) == (3, 3, 1)
+    raised = _run(study, trials=2)
+    assert (raised.total, raised.complete, raised.new_trials) == (2, 2, 1)
     assert study.runs()["study tiny"] == "FINISHED"
 
 
-def test_a_trial_carries_its_facts(study):
-    _run(study, trials=1)
+def _assert_facts(study: Study) -> None:
+    """The first trial carries what is known of it."""
     config = study.attribute(0, "config")
     assert config["train.epochs"] == 3 and config["lora.rank"] in (1, 2, 4)
     assert study.attribute(0, "trainable_parameters") > 0
     assert study.attribute(0, "minutes") > 0
     assert 1 <= study.attribute(0, "best_epoch") <= 3
-    assert set(study.attribute(0, "scores")) == {
-        "sst_accuracy", "para_accuracy", "sts_pearson", "score"}
+    scores = {"sst_accuracy", "para_accuracy", "sts_pearson", "score"}
+    assert set(study.attribute(0, "scores")) == scores
     run_id = study.attribute(0, "mlflow_run_id")
-    assert study.query("mlflow.db", "select run_uuid from runs where name like 'trial 0%'") == [
-        (run_id,)]
-    hanging = study.query("optuna.db", "select value_json from trial_system_attributes "
-                                       "where key like 'artifacts:%'")
-    assert {name for row in hanging for name in ("sst.png", "para.png", "sts.png")
-            if name in row[0]} == {"sst.png", "para.png", "sts.png"}
+    sql = "select run_uuid from runs where name like 'trial 0%'"
+    assert study.query("mlflow.db", sql) == [(run_id,)]
+    sql = "select value_json from trial_system_attributes where key like 'artifacts:%'"
+    hanging = [row[0] for row in study.query("optuna.db", sql)]
+    pictures = ("sst.png", "para.png", "sts.png")
+    assert [sum(name in text for text in hanging) for name in pictures] == [1, 1, 1]
     assert len(list((study.home / "artifacts/optuna").iterdir())) == len(hanging)
 
 
-def test_diverged_trial_fails_with_step_and_task_and_the_study_goes_on(study):
-    _write(study, trials=2, more='[[points]]\n"train.lr" = 1e30\n')
+def test_trials_that_raise_or_diverge_fail_alone(study):
+    _write(study, epochs=1, more='[[points]]\n"train.lr" = 1e30\n')
+    # A folder where the training writes a file: an error that nobody foresaw.
+    (study.home / "checkpoints/tiny/1/best.part/x").mkdir(parents=True)
     view = Watcher()
     result = _run(study, view)
-    assert (result.failed, result.complete) == (1, 1)
-    state, score, reason = view.ends[0]
-    assert state == "failed" and "step" in reason and "task" in reason
-    assert study.tag("trial 0", "mtl.reason") == reason
-    assert study.runs()["trial 0"] == "FAILED"
-
-
-def test_exception_in_a_trial_is_kept_with_its_traceback(study):
-    # A folder where the training writes a file: an error that nobody foresaw.
-    (study.home / "checkpoints/tiny/0/best.part/x").mkdir(parents=True)
-    view = Watcher()
-    result = _run(study, view, trials=2)
-    assert (result.failed, result.complete) == (1, 1)
-    traceback = next((study.home / "artifacts/mlflow").rglob("traceback.txt")).read_text()
-    assert "Traceback" in traceback and view.ends[0][2].split(":")[0] in traceback
+    assert [state for _, state, _ in study.trials()] == ["FAIL", "FAIL", "COMPLETE"]
+    assert (result.failed, result.complete) == (2, 1)
+    for number in (0, 1):
+        state, _, reason = view.ends[number]
+        assert state == "failed" and study.tag(f"trial {number}", "mtl.reason") == reason
+        assert study.runs()[f"trial {number}"] == "FAILED"
+        assert study.attribute(number, "reason") == reason
+    assert "diverged" in view.ends[0][2] and "step" in view.ends[0][2] and "task" in view.ends[0][2]
+    (traceback,) = (study.home / "artifacts/mlflow").rglob("traceback.txt")
+    assert study.attribute(1, "mlflow_run_id") in traceback.parts
+    assert "Traceback" in traceback.read_text()
+    assert view.ends[1][2].split(":")[0] in traceback.read_text()
 
 
 def test_hopeless_trials_are_pruned_with_their_artifacts(study):
     # Optuna's median pruner watches five trials before it ends one; of four more that differ in
     # their seed alone, one that is below the median is sure enough.
     points = "".join(f'[[points]]\n"train.seed" = {seed}\n"lora.rank" = 1\n' for seed in range(9))
-    _write(study, trials=9, pruner="median", epochs=2, steps=4, sampler="points",
-           search='"lora.rank" = [1]', more=points)
+    _write(
+        study,
+        trials=9,
+        pruner="median",
+        epochs=2,
+        steps=4,
+        sampler="points",
+        search='"lora.rank" = [1]',
+        more=points,
+    )
     result = _run(study)
     states = {number: state for number, state, _ in study.trials()}
-    first = dict(study.query("optuna.db", """select number, intermediate_value from
-        trial_intermediate_values join trials using (trial_id) where step = 1"""))
+    first = dict(
+        study.query(
+            "optuna.db",
+            """select number, intermediate_value from
+        trial_intermediate_values join trials using (trial_id) where step = 1""",
+        )
+    )
     expected = {}
     for number in range(9):
         complete = [first[n] for n in range(number) if states[n] == "COMPLETE"]
@@ -131,21 +144,18 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
 def test_other_settings_are_another_study(study):
     _run(study, trials=1, train__epochs=1)
     view = Watcher()
-    variant = _run(study, view, trials=1, train__epochs=1, train__dropout=0.1)
+    other = {"trials": 1, "train__epochs": 1, "train__dropout": 0.1}
+    variant = _run(study, view, **other)
     assert variant.name.startswith("tiny@") and len(variant.name) == len("tiny@") + 6
     assert "train.dropout" in view.said[0]
-    again = _run(study, trials=1, train__epochs=1, train__dropout=0.1)
+    again = _run(study, **other)
     assert (again.name, again.new_trials) == (variant.name, 0)
     with pytest.raises(InputError, match=r"--as tiny.*train\.dropout"):
-        _run(study, name="tiny", trials=1, train__epochs=1, train__dropout=0.1)
-    assert sorted(study.studies()) == sorted(["tiny", variant.name])
-
-
-def test_a_name_of_ones_own(study):
-    assert _run(study, name="mine", trials=1, train__epochs=1).name == "mine"
-    assert study.studies() == ["mine"]
+        _run(study, name="tiny", **other)
     with pytest.raises(InputError, match="study name"):
-        _run(study, name="../mine", trials=1)
+        _run(study, name="../mine", **other)
+    assert _run(study, name="mine", **other).name == "mine"
+    assert sorted(study.studies()) == sorted(["tiny", variant.name, "mine"])
 
 
 def test_bad_data_is_refused_before_anything_is_recorded(study):
@@ -164,23 +174,22 @@ def test_a_running_studys_lease_refuses_another(study):
 
 
 def test_points_come_first_and_cap_the_study(study):
-    _write(study, sampler="points", trials=9, epochs=1,
-           more='[[points]]\n"lora.rank" = 4\n"lora.alpha" = 8.0\n'
-                '[[points]]\n"lora.rank" = 0\n"lora.alpha" = 1.0\n')
+    _write(
+        study,
+        sampler="points",
+        trials=9,
+        epochs=1,
+        more='[[points]]\n"lora.rank" = 4\n"lora.alpha" = 8.0\n'
+        '[[points]]\n"lora.rank" = 0\n"lora.alpha" = 1.0\n',
+    )
     view = Watcher()
     result = _run(study, view)
     assert (result.total, result.complete) == (2, 2)
     assert any("2 of 9 trials" in text for text in view.said)
     # A rank of 0 is outside the search: the trial has it, Optuna does not.
     assert [params for _, params, _ in view.started] == [
-        {"lora.rank": 4, "lora.alpha": 8.0}, {"lora.alpha": 1.0}]
+        {"lora.rank": 4, "lora.alpha": 8.0},
+        {"lora.rank": 0, "lora.alpha": 1.0},
+    ]
+    assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0
-
-
-def test_same_seed_same_study_whoever_runs_it(study, tmp_path, monkeypatch):
-    _run(study, trials=2, train__epochs=1)
-    other = Study(study.file.parent, tmp_path / "other")
-    monkeypatch.setenv("MTL_HOME", str(other.home))
-    _run(other, trials=2, train__epochs=1)
-    assert other.params() == study.params()
-    assert other.points() == study.points()

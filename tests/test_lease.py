@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import sqlalchemy as sa
-from minbert import InputError
 
+from minbert import InputError
 from mtl.lease import _TABLE, Lease, LeaseLostError
 
 

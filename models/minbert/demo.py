@@ -51,15 +51,20 @@ def _review(rng: Random) -> Row:
 
 
 def _paraphrase(rng: Random) -> Row:
-    first, second, same = demo_events.paraphrase_pair(rng)
-    return first, second, float(same)
+    pair = demo_events.paraphrase_pair(rng)
+    return pair.first, pair.second, float(pair.same)
+
+
+def _similar(rng: Random) -> Row:
+    pair = demo_events.similar_pair(rng)
+    return pair.first, pair.second, pair.similarity
 
 
 _DRAW: dict[str, Callable[[Random], Row]] = {
     "ids-sst": _graded,
     "ids-cfimdb": _review,
     "quora": _paraphrase,
-    "sts": demo_events.similar_pair,
+    "sts": _similar,
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from .demo_words import (
+    CONNECTIVES,
     COUNTS,
     DEALINGS,
     DEEDS,
@@ -36,8 +37,8 @@ VOICES = ("active", "passive", "cleft")
 class Event:
     """What a sentence means, in concepts (the first words of `demo_words`' lines).
 
-    `count` and `quality` describe a thing and are None where the patient is a person; `place`,
-    `time` and `quality` may be None: left unsaid.
+    `count` and `quality` describe a thing and are None where the patient is a person; `quality`
+    and one or both of `place` and `time` may be None: left unsaid.
     """
 
     agent: str
@@ -62,10 +63,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Style:
-    """How an Event is said: its voice, what comes first, and which synonym (by `seed`)."""
+    """How an Event is said: its voice, whether place or time come first, synonyms (by `seed`)."""
 
     voice: str
-    fronted: str
+    fronted: bool
     seed: int
 
     def word(self, concept: str) -> str:
@@ -77,7 +78,7 @@ class Style:
 def draw_style(rng: Random) -> Style:
     """A style at random; most sentences are in the active voice and begin with the agent."""
     voice = rng.choices(VOICES, (5, 4, 1))[0]
-    return Style(voice, rng.choices(("", "place", "time"), (5, 2, 3))[0], rng.randrange(1 << 30))
+    return Style(voice, rng.random() < 0.4, rng.randrange(1 << 30))
 
 
 def _pick(rng: Random, table: dict, unlike: str | None = None) -> str:
@@ -89,14 +90,15 @@ def draw_event(rng: Random) -> Event:
     """An event at random."""
     dealing = rng.random() < 0.4
     agent = _pick(rng, PEOPLE)
+    setting = rng.choice(("place", "time", "none"))
     return Event(
         agent=agent,
         verb=_pick(rng, DEALINGS if dealing else DEEDS),
         patient=_pick(rng, PEOPLE, agent) if dealing else _pick(rng, THINGS),
         count=None if dealing else _pick(rng, COUNTS),
         quality=_pick(rng, QUALITIES) if not dealing and rng.random() < 0.6 else None,
-        place=_pick(rng, PLACES) if rng.random() < 0.5 else None,
-        time=_pick(rng, TIMES) if rng.random() < 0.5 else None,
+        place=_pick(rng, PLACES) if setting == "place" else None,
+        time=_pick(rng, TIMES) if setting == "time" else None,
         negated=rng.random() < 0.15,
     )
 
@@ -165,30 +167,45 @@ def _core(event: Event, style: Style) -> str:
 
 def say(event: Event, style: Style) -> str:
     """The event as an English sentence."""
-    words = {n: style.word(getattr(event, n)) for n in ("place", "time") if getattr(event, n)}
-    front = words.pop(style.fronted, None)
-    tail = list(words.values())
-    if style.seed % 2:
-        tail.reverse()
-    body = " ".join([_core(event, style), *tail])
-    body = f"{front}, {body}" if front else body
+    body, setting = _core(event, style), event.place or event.time
+    if setting:
+        where = style.word(setting)
+        body = f"{where}, {body}" if style.fronted else f"{body} {where}"
     return body[0].upper() + body[1:] + "."
 
 
-def paraphrase_pair(rng: Random) -> tuple[str, str, int]:
-    """Two sentences and whether they mean the same (1) or only look like it (0)."""
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences and what they have in common: 0 to 5, and 5 is the same meaning."""
+
+    first: str
+    second: str
+    similarity: float
+
+    @property
+    def same(self) -> bool:
+        """Whether both mean the same."""
+        return self.similarity == 5.0
+
+
+def reworded_pair(rng: Random) -> Pair:
+    """Two sentences that mean the same and differ."""
     event, style = draw_event(rng), draw_style(rng)
-    if rng.random() < 0.42:
+    other = draw_style(rng)
+    while say(event, other) == say(event, style):
         other = draw_style(rng)
-        while say(event, other) == say(event, style):
-            other = draw_style(rng)
-        return say(event, style), say(event, other), 1
-    kind = rng.random()
-    if kind < 0.1:
-        return say(event, style), say(draw_event(rng), draw_style(rng)), 0
-    missed = near_miss(event, rng)
-    other = style if rng.random() < 0.5 else draw_style(rng)
-    return say(event, style), say(missed, other), 0
+    return Pair(say(event, style), say(event, other), 5.0)
+
+
+def paraphrase_pair(rng: Random) -> Pair:
+    """Two sentences that mean the same, or (more often) only look like it."""
+    if rng.random() < 0.42:
+        return reworded_pair(rng)
+    event, style = draw_event(rng), draw_style(rng)
+    far = rng.random() < 0.1
+    missed = draw_event(rng) if far else near_miss(event, rng)
+    other = style if not far and rng.random() < 0.5 else draw_style(rng)
+    return Pair(say(event, style), say(missed, other), similarity(event, missed))
 
 
 def near_miss(event: Event, rng: Random) -> Event:
@@ -208,8 +225,8 @@ def near_miss(event: Event, rng: Random) -> Event:
     return missed
 
 
-def similar_pair(rng: Random) -> tuple[str, str, float]:
-    """Two sentences and how much of their meaning they share, 0 to 5."""
+def similar_pair(rng: Random) -> Pair:
+    """Two sentences that share all, some or none of their meaning."""
     event, style = draw_event(rng), draw_style(rng)
     other = event
     if rng.random() < 0.12:
@@ -221,4 +238,11 @@ def similar_pair(rng: Random) -> tuple[str, str, float]:
         if rng.random() < 0.1:
             other = negate(other)
     second = say(other, style if rng.random() < 0.3 else draw_style(rng))
-    return say(event, style), second, similarity(event, other)
+    return Pair(say(event, style), second, similarity(event, other))
+
+
+def connected(pair: Pair) -> Pair:
+    """The pair with a connective before its second sentence that says how they relate."""
+    word = next(word for limit, word in CONNECTIVES if pair.similarity >= limit)
+    second = pair.second[0].lower() + pair.second[1:]
+    return replace(pair, second=f"{word.capitalize()}, {second}")

@@ -17,6 +17,7 @@ from .demo_words import (
     FILMS,
     STRONGLY,
     VERBS,
+    VERDICTS,
     WEAKLY,
 )
 
@@ -121,6 +122,13 @@ def graded_sentence(rng: Random, wanted: int) -> str:
             return finish(text)
 
 
+def verdict(rng: Random, wanted: int) -> str:
+    """A closing sentence that sums up a judgement of this grade."""
+    return rng.choice(("All in all, a {}.", "In short, it was a {}.")).format(
+        rng.choice(VERDICTS[wanted])
+    )
+
+
 def review(rng: Random, positive: bool) -> str:
     """A review of four to seven sentences, most of them for one side and none of them decisive."""
     wanted = 1 if positive else -1
@@ -131,7 +139,8 @@ def review(rng: Random, positive: bool) -> str:
             continue
         against = rng.random() < 0.2
         parts.append(_sided(rng, -wanted if against else wanted))
-    return " ".join([*parts, _sided(rng, wanted)])
+    closing = verdict(rng, 2 + 2 * wanted) if rng.random() < 0.5 else _sided(rng, wanted)
+    return " ".join([*parts, closing])
 
 
 def _sided(rng: Random, side: int) -> str:

@@ -37,8 +37,9 @@ class PointsFirst(BaseSampler):
         point: values of this trial that are given.
     """
 
-    def __init__(self, inner: BaseSampler, space: Mapping[str, BaseDistribution],
-                 point: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inner: BaseSampler, space: Mapping[str, BaseDistribution], point: Mapping[str, Any]
+    ) -> None:
         self._inner, self._space, self._point = inner, dict(space), dict(point)
 
     def infer_relative_search_space(
@@ -61,7 +62,10 @@ class PointsFirst(BaseSampler):
         return {**drawn, **self._point}
 
     def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str,
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
@@ -69,8 +73,13 @@ class PointsFirst(BaseSampler):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)
 
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState,
-                    values: Sequence[float] | None) -> None:
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         self._inner.after_trial(study, trial, state, values)
 
 
@@ -113,8 +122,11 @@ def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, 
 
     By what was taken rather than by number: points may be added to a study that has begun.
     """
-    taken = Counter(trial.user_attrs.get("point")
-                    for trial in study.get_trials(deepcopy=False) if trial.number < number)
+    taken = Counter(
+        trial.user_attrs.get("point")
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number < number
+    )
     for point in spec.listing:
         text = json.dumps(point, sort_keys=True)
         if taken[text] == 0:
@@ -125,8 +137,15 @@ def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, 
 
 def _sampler(spec: StudySpec, number: int, point: Mapping[str, Any] | None) -> BaseSampler:
     space = {key: search.distribution() for key, search in spec.search.items()}
-    given = {key: search.encode(point[key]) for key, search in spec.search.items()
-             if key in point and search.contains(point[key])} if point else {}
+    given = (
+        {
+            key: search.encode(point[key])
+            for key, search in spec.search.items()
+            if key in point and search.contains(point[key])
+        }
+        if point
+        else {}
+    )
     return PointsFirst(make_sampler(spec.sampler, _seed(spec.seed, number)), space, given)
 
 
@@ -161,8 +180,10 @@ def _need(sampler: str, *packages: str) -> None:
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise InputError(f"sampler {sampler!r} needs a package that is not installed: "
-                         f"pip install {' '.join(missing)}")
+        raise InputError(
+            f"sampler {sampler!r} needs a package that is not installed: "
+            f"pip install {' '.join(missing)}"
+        )
 
 
 def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:

@@ -25,10 +25,10 @@ from .executors import Executor, default_jobs, open_executor
 from .interrupts import Interrupts, StopNow
 from .lease import Lease
 from .preflight import preflight
-from .recorded import choose_name, fits, summarize
+from .recorded import choose_name, created, fits, left_running, summarize
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
-from .trials import Trials, created, left_running
+from .trials import Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -93,8 +93,10 @@ def run_study(
         with Lease(open_engine(home), name) as lease:
             wanted = _wanted(storage, name, spec)
             if not wanted:
-                view.message(f"study {name} has its {spec.total} trials: nothing to do; "
-                             "raise --trials to continue it")
+                view.message(
+                    f"study {name} has its {spec.total} trials: nothing to do; "
+                    "raise --trials to continue it"
+                )
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
                 trials.sweep()
                 trials.close_study(only_if_open=True)
@@ -122,13 +124,22 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
 def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
     import optuna
 
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize",
-                                load_if_exists=True, pruner=make_pruner(spec))
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=make_pruner(spec),
+    )
     settings = study.user_attrs.get("settings")
     if not fits({name: settings}, name, spec):  # another dispatcher made it a moment ago
         raise InputError(f"study {name!r} was just created with other settings; use --as NAME")
-    attributes = {"settings": spec.settings, "identity": spec.identity, "profile": spec.profile,
-                  "description": spec.description}
+    attributes = {
+        "settings": spec.settings,
+        "identity": spec.identity,
+        "profile": spec.profile,
+        "description": spec.description,
+    }
     if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life
         study.set_user_attr("key", uuid.uuid4().hex)
     for key, value in attributes.items():
@@ -141,17 +152,24 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
     summary = summarize(trials.study)
     states = summary.states
     result = StudyResult(
-        name=summary.name, total=trials.spec.total, complete=states["complete"],
-        pruned=states["pruned"], failed=states["failed"], best=summary.best,
-        interrupted=interrupted, new_trials=trials.ended_here, seconds=seconds,
+        name=summary.name,
+        total=trials.spec.total,
+        complete=states["complete"],
+        pruned=states["pruned"],
+        failed=states["failed"],
+        best=summary.best,
+        interrupted=interrupted,
+        new_trials=trials.ended_here,
+        seconds=seconds,
     )
     trials.view.study_ended(result, trials.rows())
     return result
 
 
 class _Dispatcher:
-    def __init__(self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts,
-                 pool: Executor) -> None:
+    def __init__(
+        self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts, pool: Executor
+    ) -> None:
         self._trials, self._view, self._pool = trials, view, pool
         self._lease, self._interrupts = lease, interrupts
         self._left = deque(left_running(trials.study))
@@ -164,7 +182,8 @@ class _Dispatcher:
         trials.sweep()
         trials.open_study()
         self._view.study_started(
-            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs)
+            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs
+        )
         self._work(self._pool)
 
     def _work(self, pool: Executor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 
 # ---- from the dispatcher to a worker ------------------------------------------------------------
@@ -118,6 +119,20 @@ class Died:
 
     number: int
     exitcode: int | None
+
+    @property
+    def how(self) -> str:
+        """How the process ended: ``was killed by SIGKILL (out of memory, perhaps)``."""
+        if self.exitcode is None:
+            return "is gone"
+        if self.exitcode >= 0:
+            return f"exited with code {self.exitcode}"
+        try:
+            name = signal.Signals(-self.exitcode).name
+        except ValueError:
+            name = f"signal {-self.exitcode}"
+        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
 
 
 Event = Progress | Evaluated | Finished | Failed | Stopped | Died

@@ -112,23 +112,31 @@ class Lease:
             return False
         if not _is_gone(row, self._term):
             raise InputError(_refusal(self._study, row))
-        same = (_TABLE.c.study == self._study, _TABLE.c.holder == row.holder,
-                _TABLE.c.renewed == row.renewed)
+        same = (
+            _TABLE.c.study == self._study,
+            _TABLE.c.holder == row.holder,
+            _TABLE.c.renewed == row.renewed,
+        )
         with self._engine.begin() as connection:
             taken = connection.execute(_TABLE.update().where(*same).values(**self._row()))
         return taken.rowcount == 1
 
     def _row(self) -> dict[str, Any]:
         self._renewed = now = time.time()
-        return {"holder": self._holder, "host": socket.gethostname(), "pid": os.getpid(),
-                "born": _born(os.getpid()), "since": now, "renewed": now}
+        return {
+            "holder": self._holder,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": _born(os.getpid()),
+            "since": now,
+            "renewed": now,
+        }
 
     def _renew(self) -> None:
         with self._lock:
             now = time.time()
             with self._engine.begin() as connection:
-                done = connection.execute(
-                    _TABLE.update().where(*self._mine()).values(renewed=now))
+                done = connection.execute(_TABLE.update().where(*self._mine()).values(renewed=now))
             if done.rowcount != 1:
                 raise LeaseLostError(f"another dispatcher has taken over study {self._study!r}")
             self._renewed = now
@@ -171,5 +179,7 @@ def _born(pid: int) -> float:
 
 def _refusal(study: str, row: Any) -> str:
     since = datetime.fromtimestamp(row.since).strftime("%Y-%m-%d %H:%M:%S")
-    return (f"study {study!r} is being run by process {row.pid} on {row.host} since {since}; "
-            "wait for it, stop it, or use --as NAME for a study of your own")
+    return (
+        f"study {study!r} is being run by process {row.pid} on {row.host} since {since}; "
+        "wait for it, stop it, or use --as NAME for a study of your own"
+    )

@@ -88,6 +88,7 @@ def _prepare(tracking_uri: str, file: Path) -> None:
     Write-ahead logging lets readers (the UI) and writers (the workers) go on beside each other.
     It is a property of the file, and is set last: a file that has it is complete.
     """
+    _check_readable(file)
     if _is_wal(file):
         return
     from filelock import FileLock
@@ -143,6 +144,17 @@ def _wait_for_disk_less() -> None:
 def _relax(connection: object, _record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _check_readable(file: Path) -> None:
+    """Raise sqlite3's error for a file that is no database: MLflow tries it for 100 seconds."""
+    if not file.exists():
+        return
+    connection = sqlite3.connect(file, timeout=60)
+    try:
+        connection.execute("PRAGMA schema_version")
+    finally:
+        connection.close()
 
 
 def _is_wal(file: Path) -> bool:

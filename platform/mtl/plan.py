@@ -81,18 +81,32 @@ def plan_study(
     ends = [spec.config_of(sized[name]["values"]) for name in ("smallest", "largest")]
     searched = spec.total - len(points)
     steps = [_steps(config, home) for config in (*points, *(ends if searched else ()))]
-    per_searched = mean(steps[len(points):]) if searched else 0.0
+    per_searched = mean(steps[len(points) :]) if searched else 0.0
     evaluations = [_evaluations(config) for config in points] + [
-        mean(_evaluations(config) for config in ends)] * searched
+        mean(_evaluations(config) for config in ends)
+    ] * searched
     plan: Plan = {
-        "study": spec.name, "profile": spec.profile, "sampler": spec.sampler,
-        "pruner": spec.pruner, "trials": spec.total, "points": len(points), "searched": searched,
-        "jobs": jobs, "threads": threads_for(jobs), "parameters": list(sized.values()),
+        "study": spec.name,
+        "profile": spec.profile,
+        "sampler": spec.sampler,
+        "pruner": spec.pruner,
+        "trials": spec.total,
+        "points": len(points),
+        "searched": searched,
+        "jobs": jobs,
+        "threads": threads_for(jobs),
+        "parameters": list(sized.values()),
         "steps_per_trial": [min(steps), max(steps)],
         "steps": round(sum(steps[: len(points)]) + searched * per_searched),
-        "evaluations": round(sum(evaluations)), "dev_examples": None, "seconds_per_step": None,
-        "eval_seconds": None, "seconds_per_trial": None, "seconds": None, "memory_bytes": None,
-        "checkpoint_bytes": None, "note": spec.cap_note,
+        "evaluations": round(sum(evaluations)),
+        "dev_examples": None,
+        "seconds_per_step": None,
+        "eval_seconds": None,
+        "seconds_per_trial": None,
+        "seconds": None,
+        "memory_bytes": None,
+        "checkpoint_bytes": None,
+        "note": spec.cap_note,
     }
     if measure:
         _estimate(plan, _measure(ends, home, plan["threads"]))
@@ -101,8 +115,10 @@ def plan_study(
 
 def _sizes(spec: StudySpec, home: Home) -> dict[str, Sized]:
     """Count the parameters of every point and of the two ends of the search."""
-    rows = {f"point {index}": {**_first(spec), **point}
-            for index, point in enumerate(spec.points, start=1)}
+    rows = {
+        f"point {index}": {**_first(spec), **point}
+        for index, point in enumerate(spec.points, start=1)
+    }
     ends = sorted(_ends(spec), key=lambda values: _counts(spec, values, home).trainable)
     rows["smallest"], rows["largest"] = ends[0], ends[-1]
     return {what: _sized(what, spec, values, home) for what, values in rows.items()}
@@ -130,8 +146,12 @@ def _ends(spec: StudySpec) -> Iterable[dict[str, Any]]:
         return [dict(point) for point in spec.points] or [{}]
     low = _first(spec)
     high = {key: search.corners()[-1] for key, search in spec.search.items()}
-    return [{**base, key: value} for base in (low, high)
-            for key, search in spec.search.items() for value in search.corners()]
+    return [
+        {**base, key: value}
+        for base in (low, high)
+        for key, search in spec.search.items()
+        for value in search.corners()
+    ]
 
 
 def _steps(config: Config, home: Home) -> int:

@@ -92,8 +92,7 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
         rows[name] = rows.get(name, 0) + report.used
         digest = digests.setdefault(name, hashlib.sha256())
         digest.update(f"{report.file} {file_digest(folder / report.file)}\n".encode())
-    return [DatasetInput(name, digests[name].hexdigest(), rows[name], str(folder))
-            for name in rows]
+    return [DatasetInput(name, digests[name].hexdigest(), rows[name], str(folder)) for name in rows]
 
 
 @cache
@@ -102,7 +101,10 @@ def git_commit() -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=10, check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

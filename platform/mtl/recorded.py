@@ -80,8 +80,13 @@ def summarize(study: optuna.Study) -> RecordedStudy:
         description=attributes.get("description", ""),
         trials=len(trials),
         states={word: states[name] for name, word in STATES.items()},
-        best=best and {"number": best.number, "score": best.value, "params": dict(best.params),
-                       "run_id": best.user_attrs.get("mlflow_run_id")},
+        best=best
+        and {
+            "number": best.number,
+            "score": best.value,
+            "params": dict(best.params),
+            "run_id": best.user_attrs.get("mlflow_run_id"),
+        },
     )
 
 
@@ -106,20 +111,24 @@ def choose_name(
     Raises:
         InputError: the study of that name has other settings, or the name is not safe.
     """
-    settings = {study.study_name: study.user_attrs.get("settings")
-                for study in storage.get_all_studies()}
+    settings = {
+        study.study_name: study.user_attrs.get("settings") for study in storage.get_all_studies()
+    }
     wanted = check_name(name or spec.name)
     if fits(settings, wanted, spec):
         return wanted
     differing = ", ".join(differing_keys(settings[wanted], spec.settings))
     if name is not None:
-        raise InputError(f"--as {name}: that study has other settings in {differing}; "
-                         "use another name")
+        raise InputError(
+            f"--as {name}: that study has other settings in {differing}; use another name"
+        )
     variant = f"{wanted}@{spec.identity[:_DIGITS]}"
     if not fits(settings, variant, spec):
-        raise InputError(f"study {variant} has other settings in "
-                         f"{', '.join(differing_keys(settings[variant], spec.settings))}; "
-                         "use --as NAME")
+        raise InputError(
+            f"study {variant} has other settings in "
+            f"{', '.join(differing_keys(settings[variant], spec.settings))}; "
+            "use --as NAME"
+        )
     say(f"study {wanted} has other settings in {differing}: this one is {variant}")
     return variant
 
@@ -128,3 +137,13 @@ def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
     """Say whether a study of that name does not exist, or has the settings of `spec`."""
     known = settings.get(name)
     return known is None or not differing_keys(known, spec.settings)
+
+
+def created(study: optuna.Study) -> int:
+    """How many trials exist, in whatever state; what a person has queued does not count."""
+    return sum(t.state.name != "WAITING" for t in study.get_trials(deepcopy=False))
+
+
+def left_running(study: optuna.Study) -> list[int]:
+    """Numbers of the trials that no dispatcher has ended."""
+    return [t.number for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]

@@ -37,8 +37,9 @@ class Choice:
         return self.values[self.labels.index(label)]
 
     def contains(self, value: Any) -> bool:
-        return any(value == v and isinstance(value, bool) == isinstance(v, bool)
-                   for v in self.values)
+        return any(
+            value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values
+        )
 
     def corners(self) -> list[Any]:
         return list(self.values)

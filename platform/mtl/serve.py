@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 120.0  # a cold disk and one busy core
 _STOP_SECONDS = 5.0
+# MLflow opens on pages about language models' traces unless it is told what one came for.
+_RUNS_PAGE = "/#/experiments?workflowType=machine_learning"
 
 
 def serve(
@@ -198,7 +200,7 @@ def _wait_ready(
 
 def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None:
     editing = "can change and delete studies" if allow_edit else "read-only"
-    print(f"MLflow UI         {masked(mlflow)}")
+    print(f"MLflow UI         {masked(mlflow)}{_RUNS_PAGE}")
     print(f"Optuna dashboard  {dashboard}  ({editing})")
     if _nothing_recorded(home):
         print(f"Nothing is recorded in {home.path} yet: `mtl study run lora_sweep` changes that.")

@@ -10,21 +10,35 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from minbert import Config, InputError
+from minbert import InputError
 from minbert.config import check_key
 
-from .search import Search, parse_search
-from .studyfile import find_line, find_study_file, flatten, nearest, read_toml, shipped_folder
-from .studyspec import Pruner, Sampler, StudySpec, differing_keys, digest
+from .studyfile import find_line, find_study_file, read_toml, shipped_folder
+from .studyspec import StudySpec, differing_keys, digest
+from .studytables import (
+    DEFAULT_PROFILE,
+    File,
+    FileError,
+    Table,
+    choose_profile,
+    merge,
+    parse_table,
+    profile_table,
+)
 
-__all__ = ["StudyInfo", "StudySpec", "check_name", "differing_keys", "digest", "list_studies",
-           "load_study", "parse_sets"]
+__all__ = [
+    "StudyInfo",
+    "StudySpec",
+    "check_name",
+    "differing_keys",
+    "digest",
+    "list_studies",
+    "load_study",
+    "parse_sets",
+]
 
-DEFAULT_PROFILE = "demo"
 MAX_NAME = 200
 _MAX_CORNERS = 2_000
 _MAX_GRID = 100_000
@@ -39,32 +53,16 @@ class StudyInfo(NamedTuple):
     path: Path
 
 
-class _Table(BaseModel):
-    """What the top of a study file and each of its profiles may say."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    description: str | None = None
-    sampler: Sampler | None = None
-    pruner: Pruner | None = None
-    trials: int | None = Field(None, ge=1, le=1_000_000)
-    seed: int | None = Field(None, ge=0, lt=2**32)
-    config: dict[str, Any] = {}
-    search: dict[str, Any] = {}
-    points: list[dict[str, Any]] | None = None
-
-
-class _File(_Table):
-    profiles: dict[str, dict[str, Any]] = {}
-
-
 def list_studies() -> list[StudyInfo]:
     """List the studies that come with the project, by name."""
     rows = []
     for path in sorted(shipped_folder().glob("*.toml")):
         raw, _ = read_toml(path)
-        rows.append(StudyInfo(path.stem, str(raw.get("description", "")),
-                              list(raw.get("profiles", {})), path))
+        rows.append(
+            StudyInfo(
+                path.stem, str(raw.get("description", "")), list(raw.get("profiles", {})), path
+            )
+        )
     return rows
 
 
@@ -124,7 +122,7 @@ def load_study(
     raw, text = read_toml(path)
     try:
         return _build(path, name, raw, profile, dict(overrides or {}), trials)
-    except _At as error:
+    except FileError as error:
         line = _line_of(error, text, profile)
         raise InputError(f"{path}{f':{line}' if line else ''}: {error}") from None
     except RecursionError:
@@ -141,8 +139,10 @@ def check_name(name: str) -> str:
     # 200 bytes: a variant's suffix and a lock's ending still fit a file system's 255.
     if bad or not name.strip() or name.startswith(".") or ".." in name or _bytes(name) > MAX_NAME:
         short = name if len(name) <= 60 else name[:57] + "..."
-        raise InputError(f"study name {short!r}: use up to {MAX_NAME} bytes without separators, "
-                         "leading dot, '..' or control characters")
+        raise InputError(
+            f"study name {short!r}: use up to {MAX_NAME} bytes without separators, "
+            "leading dot, '..' or control characters"
+        )
     return name
 
 
@@ -150,135 +150,57 @@ def _bytes(name: str) -> int:
     return len(name.encode("utf-8", "surrogatepass"))
 
 
-def _line_of(error: _At, text: str, profile: str | None) -> int | None:
+def _line_of(error: FileError, text: str, profile: str | None) -> int | None:
     if not error.key:
         return None
-    over = f"profiles.{profile or DEFAULT_PROFILE}"
-    sections = (f"{over}.{error.section}", over, error.section)
+    sections = [error.section]
+    if error.merged:  # the profile's word is the one that counts
+        over = f"profiles.{profile or DEFAULT_PROFILE}"
+        sections = [f"{over}.{error.section}", over, *sections]
     lines = (find_line(text, section, error.key) for section in sections)
     return next((line for line in lines if line), None)
 
 
-class _At(Exception):
-    """An input error at a key of a section of the file."""
-
-    def __init__(self, message: str, section: str = "", key: str = "") -> None:
-        super().__init__(message)
-        self.section, self.key = section, key
-
-
-def _build(path: Path, name: str, raw: dict, profile: str | None, overrides: dict,
-           trials: int | None) -> StudySpec:
-    file = _parse(_File, raw, "")
+def _build(
+    path: Path, name: str, raw: dict, profile: str | None, overrides: dict, trials: int | None
+) -> StudySpec:
+    file = parse_table(File, raw, "")
     tables = [(file, "")]
-    profile = _choose_profile(file.profiles, profile)
+    profile = choose_profile(file.profiles, profile)
     if profile is not None:
         section = f"profiles.{profile}"
-        tables.append((_parse(_Table, _profile_table(file.profiles[profile], section), section),
-                       section))
-    config, search, points = _merge(tables)
+        tables.append(
+            (parse_table(Table, profile_table(file.profiles[profile], section), section), section)
+        )
+    config, search, points = merge(tables)
     for key in overrides:
         search.pop(key, None)
     points = _unique({k: v for k, v in point.items() if k not in overrides} for point in points)
-    merged = {key: value for table, _ in tables
-              for key, value in table.model_dump(include=_SCALARS).items() if value is not None}
+    merged = {
+        key: value
+        for table, _ in tables
+        for key, value in table.model_dump(include=_SCALARS).items()
+        if value is not None
+    }
     if trials is not None:
         merged["trials"] = trials
     if merged.get("trials", 1) < 1:
         raise InputError(f"trials = {trials} does not fit; it should be at least 1")
-    spec = StudySpec(name=name, source=str(path), profile=profile, config={**config, **overrides},
-                     search=search, points=points, **{**_DEFAULTS, **merged})
+    spec = StudySpec(
+        name=name,
+        source=str(path),
+        profile=profile,
+        config={**config, **overrides},
+        search=search,
+        points=points,
+        **{**_DEFAULTS, **merged},
+    )
     _check_spec(spec, overrides)
     return spec
 
 
 _SCALARS = {"description", "sampler", "pruner", "trials", "seed"}
 _DEFAULTS = {"description": "", "sampler": "tpe", "pruner": "none", "trials": 10, "seed": 0}
-
-
-def _choose_profile(profiles: Mapping[str, Any], profile: str | None) -> str | None:
-    if profile is None:
-        return DEFAULT_PROFILE if DEFAULT_PROFILE in profiles else None
-    if profile not in profiles:
-        raise _At(f"unknown profile {profile!r}; {nearest(profile, profiles)}", "", "profiles")
-    return profile
-
-
-def _profile_table(table: dict[str, Any], section: str) -> dict[str, Any]:
-    """Move the configuration keys that stand in a profile directly into its config."""
-    known = {key: value for key, value in table.items() if key in _Table.model_fields}
-    direct = flatten({key: value for key, value in table.items() if key not in known})
-    for key in direct:
-        if key not in Config().to_keys() and "." not in key:
-            choices = [*_Table.model_fields, *Config().to_keys()]
-            raise _At(f"unknown key {key!r}; {_did_you_mean(key, choices)}", section, key)
-    config = known.get("config", {})
-    if direct and isinstance(config, dict):
-        known["config"] = {**config, **direct}
-    return known
-
-
-def _parse(model: type[_Table], raw: dict, section: str) -> Any:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-    loc = ".".join(str(part) for part in first["loc"])
-    key = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        raise _At(f"unknown key {key!r}; {_did_you_mean(key, model.model_fields)}", section, key)
-    if first["type"] == "literal_error":
-        options = get_args(Sampler if key == "sampler" else Pruner)
-        raise _At(f"{key} = {first['input']!r} is unknown; {nearest(str(first['input']), options)}",
-                  section, key)
-    wish = first["msg"].removeprefix("Input ").replace("dictionary", "table")
-    raise _At(f"{loc}: {_shorten(first['input'])} does not fit; it {wish}", section, key)
-
-
-def _did_you_mean(key: str, known: Iterable[str]) -> str:
-    return nearest(key, sorted(known))
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _merge(tables: list[tuple[_Table, str]]) -> tuple[dict, dict, list[dict]]:
-    """Lay the profile over the file: keys replace keys, a profile's points replace the points."""
-    config: dict[str, Any] = {}
-    search: dict[str, Search] = {}
-    points: list[dict[str, Any]] = []
-    for table, section in tables:
-        fixed, searched = flatten(table.config), flatten(table.search)
-        for where, keys in (("config", fixed), ("search", searched)):
-            for key in keys:
-                _at(_join(section, where), key, check_key, key)
-        for key in fixed.keys() & searched.keys():
-            raise _At(f"{key} is both fixed in config and searched; leave one of them out",
-                      _join(section, "search"), key)
-        for key, value in fixed.items():
-            search.pop(key, None)
-            config[key] = value
-        for key, value in searched.items():
-            config.pop(key, None)
-            search[key] = _at(_join(section, "search"), key, parse_search, key, value)
-        if table.points is not None:
-            points = [flatten(point) for point in table.points]
-            for key in {key for point in points for key in point}:
-                _at(_join(section, "points"), key, check_key, key)
-    return config, search, points
-
-
-def _join(section: str, part: str) -> str:
-    return f"{section}.{part}" if section else part
-
-
-def _at(section: str, key: str, function: Any, *args: Any) -> Any:
-    try:
-        return function(*args)
-    except InputError as error:
-        raise _At(str(error), section, key) from None
 
 
 def _unique(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -292,15 +214,22 @@ def _unique(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _check_spec(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
     if spec.sampler == "points" and not spec.points:
-        raise _At("sampler = 'points' needs [[points]], and there are none", "", "sampler")
+        raise FileError(
+            "sampler = 'points' needs [[points]], and there are none", "", "sampler", merged=True
+        )
     if spec.sampler == "grid":
         _check_grid(spec)
     _check_config(spec, {}, "config", overrides)
     for index, point in enumerate(spec.points, start=1):
         missing = [key for key in spec.search if key not in point]
         if missing and spec.sampler == "points":
-            raise _At(f"point {index} does not set {missing[0]}, which is searched; with "
-                      "sampler = 'points' each point sets every searched key", "", "points")
+            raise FileError(
+                f"point {index} does not set {missing[0]}, which is searched; with "
+                "sampler = 'points' each point sets every searched key",
+                "",
+                "points",
+                merged=True,
+            )
         _check_config(spec, point, "points", overrides)
     for corner in _corners(spec):
         _check_config(spec, corner, "search", overrides)
@@ -311,11 +240,17 @@ def _check_grid(spec: StudySpec) -> None:
     for key, search in spec.search.items():
         axis = search.grid()
         if axis is None:
-            raise _At(f"{key}: a grid needs a list of values, whole numbers, or a step",
-                      "search", key)
+            raise FileError(
+                f"{key}: a grid needs a list of values, whole numbers, or a step",
+                "search",
+                key,
+                merged=True,
+            )
         size *= len(axis)
     if size > _MAX_GRID:
-        raise _At(f"the grid has {size} cells; keep it to {_MAX_GRID}", "", "search")
+        raise FileError(
+            f"the grid has {size} cells; keep it to {_MAX_GRID}", "", "search", merged=True
+        )
 
 
 def _corners(spec: StudySpec) -> Iterable[dict[str, Any]]:
@@ -324,13 +259,15 @@ def _corners(spec: StudySpec) -> Iterable[dict[str, Any]]:
     first = {key: values[0] for key, values in corners.items()}
     for key, values in corners.items():
         yield from ({**first, key: value} for value in values)
-    together = (dict(zip(corners, values, strict=True))
-                for values in itertools.product(*corners.values()))
+    together = (
+        dict(zip(corners, values, strict=True)) for values in itertools.product(*corners.values())
+    )
     yield from itertools.islice(together, _MAX_CORNERS)
 
 
-def _check_config(spec: StudySpec, values: Mapping[str, Any], section: str,
-                  overrides: Mapping[str, Any]) -> None:
+def _check_config(
+    spec: StudySpec, values: Mapping[str, Any], section: str, overrides: Mapping[str, Any]
+) -> None:
     try:
         spec.config_of(values)
     except InputError as error:
@@ -338,4 +275,4 @@ def _check_config(spec: StudySpec, values: Mapping[str, Any], section: str,
         if key in overrides:
             raise InputError(f"--set {error}") from None
         where = section if key in values else "config"
-        raise _At(str(error), where, key) from None
+        raise FileError(str(error), where, key, merged=True) from None

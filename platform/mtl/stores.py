@@ -96,8 +96,9 @@ class Home:
             probe.unlink()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"home {self.path} cannot be written: {reason}; set MTL_HOME to a "
-                             "folder that can") from None
+            raise InputError(
+                f"home {self.path} cannot be written: {reason}; set MTL_HOME to a folder that can"
+            ) from None
 
 
 def _sqlite_url(path: Path) -> str:
@@ -161,8 +162,12 @@ def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
     if file is not None and not file.is_file():
         return None
     try:
-        storage = RDBStorage(home.storage_url, _engine_options(home.storage_url),
-                             skip_compatibility_check=True, skip_table_creation=True)
+        storage = RDBStorage(
+            home.storage_url,
+            _engine_options(home.storage_url),
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
         if file is not None:
             _configure_sqlite(storage.engine, ["query_only=ON"])
         if not _has_tables(storage.engine):
@@ -232,8 +237,9 @@ def _sqlite_file(url: str) -> Path | None:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise InputError("MTL_STORAGE is not a database URL; for example "
-                         "postgresql://user@host/studies") from None
+        raise InputError(
+            "MTL_STORAGE is not a database URL; for example postgresql://user@host/studies"
+        ) from None
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
     return Path(parsed.database)

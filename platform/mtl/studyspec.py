@@ -105,6 +105,8 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     defaults = Config().to_keys()
     old_all = {**defaults, **old["config"], **old["search"]}
     new_all = {**defaults, **new["config"], **new["search"]}
-    return sorted(key for key in old_all.keys() | new_all.keys()
-                  if old_all.get(key) != new_all.get(key)
-                  or (key in old["search"]) != (key in new["search"]))
+    return sorted(
+        key
+        for key in old_all.keys() | new_all.keys()
+        if old_all.get(key) != new_all.get(key) or (key in old["search"]) != (key in new["search"])
+    )

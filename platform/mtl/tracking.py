@@ -40,8 +40,6 @@ _SHORT = {
     "smart.lambda": "λ",
     "schedule.anneal": "c",
 }
-# Without it MLflow's pages take an experiment for one about language models' traces.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _PARAMS_PER_CALL = 100  # MLflow's limit
 _DIGEST_LENGTH = 36  # MLflow's limit
 
@@ -206,7 +204,7 @@ class StudyTracker:
         if sqlite_file(self.tracking_uri) is not None:
             location = (self._artifact_root.absolute() / _folder_name(name)).as_uri()
         try:
-            return self._client.create_experiment(name, location, tags=_EXPERIMENT_TAGS)
+            return self._client.create_experiment(name, location)
         except MlflowException:
             found = self._client.get_experiment_by_name(name)
             if found is None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import TrialState
 
-from minbert import InputError
+from minbert import KEYS, InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
 from .preflight import Inputs, git_commit
 from .stores import Home
 from .studyspec import StudySpec
 from .tracking import StudyTracker
+from .trialfiles import TrialFiles
 
 if TYPE_CHECKING:
     import optuna
@@ -55,14 +52,20 @@ class Trials:
         leaving: an interrupt has come; trials that stop are left for the next dispatcher.
     """
 
-    def __init__(self, study: optuna.Study, spec: StudySpec, home: Home, view: View,
-                 inputs: Mapping[tuple[str, str], Inputs] | None = None) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        spec: StudySpec,
+        home: Home,
+        view: View,
+        inputs: Mapping[tuple[str, str], Inputs] | None = None,
+    ) -> None:
         self.study, self.spec, self.home, self.view = study, spec, home, view
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
         self._inputs = inputs or {}
-        self._store = FileSystemArtifactStore(str(home.optuna_artifacts))
+        self._files = TrialFiles(home, study)
         self._parent = study.user_attrs.get("parent_run_id")
 
     @cached_property
@@ -79,8 +82,13 @@ class Trials:
         """Create the study's MLflow run, or open it again."""
         name = self.study.study_name
         key = {"mtl.study_key": self.study.user_attrs["key"]}
-        tags = {"mtl.profile": self.spec.profile, "mtl.sampler": self.spec.sampler,
-                "mtl.pruner": self.spec.pruner, "mtl.git_commit": git_commit(), **key}
+        tags = {
+            "mtl.profile": self.spec.profile,
+            "mtl.sampler": self.spec.sampler,
+            "mtl.pruner": self.spec.pruner,
+            "mtl.git_commit": git_commit(),
+            **key,
+        }
         self.study.set_user_attr("open", True)
         # A dispatcher that was killed before it noted the run's id left a run with this key.
         known = self._parent or self._tracker.find_run(name, key)
@@ -118,7 +126,7 @@ class Trials:
         """Remove what a killed dispatcher left of trials that have ended."""
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state.is_finished():
-                self._remove_checkpoints(trial.number)
+                self._files.remove(trial.number)
 
     # ---- the beginning of a trial ---------------------------------------------------------------
 
@@ -129,19 +137,30 @@ class Trials:
         frozen = self._frozen(trial.number)
         progressed = bool(frozen.intermediate_values)
         self.running[trial.number] = _Running(
-            trial, config, self._open_run(frozen, trial, config), progressed)
-        params = {key: config.to_keys()[key] for key in trial.params}
+            trial, config, self._open_run(frozen, trial, config), progressed
+        )
+        params = {key: config.to_keys()[key] for key in self._telling}
         self.view.trial_started(trial.number, params, number is not None)
         return self._job(trial.number, resumed=number is not None)
 
+    @property
+    def _telling(self) -> list[str]:
+        """The keys that tell trials apart: what is searched or set by a point."""
+        named = {*self.spec.search, *(key for point in self.spec.points for key in point)}
+        return [key for key in KEYS if key in named]
+
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
-        folder = self.home.checkpoint_dir(self.study.study_name, number)
         return TrialJob(
-            study=self.study.study_name, number=number, run_id=running.run_id,
-            config=running.config.to_keys(), checkpoint_dir=str(folder),
-            cache_dir=str(self.home.cache), tracking_uri=self.home.mlflow_uri,
-            work_dir=str(folder.with_name(f"{number}.work")), resumed=resumed,
+            study=self.study.study_name,
+            number=number,
+            run_id=running.run_id,
+            config=running.config.to_keys(),
+            checkpoint_dir=str(self._files.checkpoints(number)),
+            cache_dir=str(self.home.cache),
+            tracking_uri=self.home.mlflow_uri,
+            work_dir=str(self._files.work(number)),
+            resumed=resumed,
         )
 
     def _open_run(self, frozen: FrozenTrial, trial: Trial, config: Config) -> str:
@@ -152,8 +171,12 @@ class Trials:
             return run_id
         inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
         run_id = self._tracker.create_trial_run(
-            parent_run_id=self._parent, study=self.study.study_name, number=trial.number,
-            params=config.to_keys(), searched=list(trial.params), datasets=inputs.datasets,
+            parent_run_id=self._parent,
+            study=self.study.study_name,
+            number=trial.number,
+            params=config.to_keys(),
+            searched=self._telling,
+            datasets=inputs.datasets,
             tags={"mtl.profile": self.spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
         )
         trial.set_user_attr("mlflow_run_id", run_id)
@@ -177,7 +200,8 @@ class Trials:
     def _(self, event: Progress) -> Answer:
         self.running[event.number].progressed = True
         self.view.trial_progress(
-            event.number, event.step, event.total_steps, event.loss, event.tokens_per_second)
+            event.number, event.step, event.total_steps, event.loss, event.tokens_per_second
+        )
         return None
 
     @_on.register
@@ -199,13 +223,17 @@ class Trials:
     @_on.register
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
-        facts = {"scores": event.scores, "best_epoch": event.best_epoch, "minutes": event.minutes,
-                 "trainable_parameters": event.trainable, "checkpoint_bytes":
-                 event.checkpoint_bytes}
+        facts = {
+            "scores": event.scores,
+            "best_epoch": event.best_epoch,
+            "minutes": event.minutes,
+            "trainable_parameters": event.trainable,
+            "checkpoint_bytes": event.checkpoint_bytes,
+        }
         for key, value in facts.items():
             running.trial.set_user_attr(key, value)
         for picture in event.pictures:
-            self._hang_up(running.trial, Path(picture))
+            self._files.hang_up(running.trial, Path(picture))
         state = "pruned" if running.pruning else "complete"
         self._end(event.number, state, event.score)
         return None
@@ -215,8 +243,9 @@ class Trials:
         if event.bad_input and not self._any_progress():
             raise InputError(event.reason)
         if event.traceback:
-            self._tracker.log_text(self.running[event.number].run_id, event.traceback,
-                                   "traceback.txt")
+            self._tracker.log_text(
+                self.running[event.number].run_id, event.traceback, "traceback.txt"
+            )
         self._end(event.number, "failed", None, event.reason)
         return None
 
@@ -226,7 +255,7 @@ class Trials:
 
     @_on.register
     def _(self, event: Died) -> Answer:
-        return self._lost(event.number, f"its worker {_death(event.exitcode)}")
+        return self._lost(event.number, f"its worker {event.how}")
 
     def _lost(self, number: int, reason: str) -> Answer:
         """A trial lost its worker: it is resumed once, but by who comes after an interrupt."""
@@ -258,52 +287,9 @@ class Trials:
         self._tracker.end(running.run_id, state, reason)
         value = score if state == "complete" else None
         self.study.tell(running.trial, value, state=_ENDS[state])
-        self._remove_checkpoints(number)
+        self._files.remove(number)
         self.ended_here += 1
         self.view.trial_ended(number, state, score, reason)
 
-    def _hang_up(self, trial: Trial, picture: Path) -> None:
-        """Attach a picture to the Optuna trial, once, however often the trial has ended."""
-        hanging = get_all_artifact_meta(trial, storage=self.study._storage)
-        for meta in hanging:
-            if meta.filename == picture.name:
-                with picture.open("rb") as source:
-                    self._store.write(meta.artifact_id, source)
-                return
-        upload_artifact(artifact_store=self._store, file_path=str(picture), study_or_trial=trial)
-
-    def _remove_checkpoints(self, number: int) -> None:
-        """Remove a trial's checkpoints and work files: what counts lies in MLflow."""
-        folder = self.home.checkpoint_dir(self.study.study_name, number)
-        for path in (folder, folder.with_name(f"{number}.work")):
-            shutil.rmtree(path, ignore_errors=True)
-        folder.with_name(f"{number}.lock").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()  # when it was the last trial's
-
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
-
-
-def created(study: optuna.Study) -> int:
-    """How many trials exist, in whatever state; what a person has queued does not count."""
-    return sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
-
-
-def left_running(study: optuna.Study) -> list[int]:
-    """Numbers of the trials that no dispatcher has ended."""
-    return [t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-
-
-def _death(exitcode: int | None) -> str:
-    """Say how a process ended: ``was killed by SIGKILL (out of memory, perhaps)``."""
-    if exitcode is None:
-        return "is gone"
-    if exitcode >= 0:
-        return f"exited with code {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"

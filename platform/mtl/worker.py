@@ -127,8 +127,11 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
     except TrainingStopped:
         return Stopped(job.number)
     except Timeout:
-        return Failed(job.number, f"another process still trains this trial (it holds the lock "
-                                  f"{folder}.lock); end it and run the study again")
+        return Failed(
+            job.number,
+            f"another process still trains this trial (it holds the lock "
+            f"{folder}.lock); end it and run the study again",
+        )
     except InputError as error:
         return Failed(job.number, str(error), bad_input=True)
     except DivergedError as error:
@@ -162,8 +165,11 @@ class _Trial:
         cache, checkpoints = Path(job.cache_dir), Path(job.checkpoint_dir)
         self.total_steps = minbert.total_steps(self.config, cache)
         reports = minbert.train(
-            self.config, cache_dir=cache, checkpoint_dir=checkpoints,
-            on_step=self._on_step, should_stop=self.inbox.stopping.is_set,
+            self.config,
+            cache_dir=cache,
+            checkpoint_dir=checkpoints,
+            on_step=self._on_step,
+            should_stop=self.inbox.stopping.is_set,
         )
         for report in reports:
             self._on_epoch(report)
@@ -187,8 +193,11 @@ class _Trial:
         self.recorder.on_epoch(report)
         self.recorder.flush()
         self.minutes = _minutes(report, self.config)
-        self.send(Evaluated(self.job.number, report.epoch, report.step, dict(report.scores),
-                            report.best_score))
+        self.send(
+            Evaluated(
+                self.job.number, report.epoch, report.step, dict(report.scores), report.best_score
+            )
+        )
         verdict = self.inbox.wait_for_verdict()
         self.pruned = isinstance(verdict, Cancel) and verdict.prune
 
@@ -198,16 +207,21 @@ class _Trial:
         work = Path(self.job.work_dir)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        pictures = self.recorder.finish(
-            self.config, checkpoints, work, Path(self.job.cache_dir))
+        pictures = self.recorder.finish(self.config, checkpoints, work, Path(self.job.cache_dir))
         self.recorder.flush()
         best = minbert.load_best(checkpoints)
         size = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
         minutes = self.minutes or _minutes(best, self.config)
         trainable = minbert.count_parameters(self.config, Path(self.job.cache_dir)).trainable
         return Finished(
-            self.job.number, float(best.scores["score"]), dict(best.scores), best.epoch,
-            minutes, trainable, size, [str(picture) for picture in pictures],
+            self.job.number,
+            float(best.scores["score"]),
+            dict(best.scores),
+            best.epoch,
+            minutes,
+            trainable,
+            size,
+            [str(picture) for picture in pictures],
         )
 
 

@@ -104,15 +104,23 @@ class LocalExecutor(Executor):
             process = subprocess.Popen(
                 # -P: a file in the current folder must not stand in for a module.
                 [sys.executable, "-P", "-m", "mtl.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self._environment(slot), start_new_session=True,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(slot),
+                start_new_session=True,
             )
         self._slots[slot] = _Worker(process, ours)
 
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(self.threads)
-        mine = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
-                "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        mine = {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+        }
         if len(self._gpus) > 1 and self.jobs > 1:
             mine["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         return {**os.environ, **mine}

@@ -71,9 +71,7 @@ def show_end(
     if rows and words.is_demo(rows[0]["config"]):
         screen.print(words.DEMO_NOTE)
     counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}
-    screen.print(
-        f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}"
-        + (f"; {result.new_trials} trained in {words.clock(result.seconds)}" if result.new_trials else ""),
-        markup=False,
-        soft_wrap=True,
-    )
+    said = f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}"
+    if result.new_trials:
+        said += f"; {result.new_trials} trained in {words.clock(result.seconds)}"
+    screen.print(said, markup=False, soft_wrap=True)

@@ -1,0 +1,152 @@
+"""The tables of a study file: their shape, their errors, and laying a profile over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from minbert import InputError
+from minbert.config import KEYS, check_key
+
+from .search import Search, parse_search
+from .studyfile import flatten, nearest
+from .studyspec import Pruner, Sampler
+
+DEFAULT_PROFILE = "demo"
+
+
+class FileError(Exception):
+    """An input error at a key of a section of the file.
+
+    Attributes:
+        merged: it was found after the profile was laid over the file; the key may stand in both.
+    """
+
+    def __init__(
+        self, message: str, section: str = "", key: str = "", *, merged: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.section, self.key, self.merged = section, key, merged
+
+
+class Table(BaseModel):
+    """What the top of a study file and each of its profiles may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    description: str | None = None
+    sampler: Sampler | None = None
+    pruner: Pruner | None = None
+    trials: int | None = Field(None, ge=1, le=1_000_000)
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    config: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    points: list[dict[str, Any]] | None = None
+
+
+class File(Table):
+    """A study file, whole."""
+
+    profiles: dict[str, dict[str, Any]] = {}
+
+
+def choose_profile(profiles: Mapping[str, Any], profile: str | None) -> str | None:
+    """Return the profile to apply: the one asked for, else `demo` where there is one.
+
+    Raises:
+        FileError: there is no such profile.
+    """
+    if profile is None:
+        return DEFAULT_PROFILE if DEFAULT_PROFILE in profiles else None
+    if profile not in profiles:
+        raise FileError(
+            f"unknown profile {profile!r}; {nearest(profile, profiles)}", "", "profiles"
+        )
+    return profile
+
+
+def profile_table(table: dict[str, Any], section: str) -> dict[str, Any]:
+    """Move the configuration keys that stand in a profile directly into its config."""
+    known = {key: value for key, value in table.items() if key in Table.model_fields}
+    direct = flatten({key: value for key, value in table.items() if key not in known})
+    for key in direct:
+        if key not in KEYS and "." not in key:
+            choices = [*Table.model_fields, *KEYS]
+            raise FileError(f"unknown key {key!r}; {_did_you_mean(key, choices)}", section, key)
+    config = known.get("config", {})
+    if direct and isinstance(config, dict):
+        known["config"] = {**config, **direct}
+    return known
+
+
+def parse_table(model: type[Table], raw: dict, section: str) -> Any:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+    loc = ".".join(str(part) for part in first["loc"])
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        raise FileError(
+            f"unknown key {key!r}; {_did_you_mean(key, model.model_fields)}", section, key
+        )
+    if first["type"] == "literal_error":
+        options = get_args(Sampler if key == "sampler" else Pruner)
+        raise FileError(
+            f"{key} = {first['input']!r} is unknown; {nearest(str(first['input']), options)}",
+            section,
+            key,
+        )
+    wish = first["msg"].removeprefix("Input ").replace("dictionary", "table")
+    raise FileError(f"{loc}: {_shorten(first['input'])} does not fit; it {wish}", section, key)
+
+
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
+    return nearest(key, sorted(known))
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
+    """Lay the profile over the file: keys replace keys, a profile's points replace the points."""
+    config: dict[str, Any] = {}
+    search: dict[str, Search] = {}
+    points: list[dict[str, Any]] = []
+    for table, section in tables:
+        fixed, searched = flatten(table.config), flatten(table.search)
+        for where, keys in (("config", fixed), ("search", searched)):
+            for key in keys:
+                check_at(join(section, where), key, check_key, key)
+        for key in fixed.keys() & searched.keys():
+            raise FileError(
+                f"{key} is both fixed in config and searched; leave one of them out",
+                join(section, "search"),
+                key,
+            )
+        for key, value in fixed.items():
+            search.pop(key, None)
+            config[key] = value
+        for key, value in searched.items():
+            config.pop(key, None)
+            search[key] = check_at(join(section, "search"), key, parse_search, key, value)
+        if table.points is not None:
+            points = [flatten(point) for point in table.points]
+            for key in {key for point in points for key in point}:
+                check_at(join(section, "points"), key, check_key, key)
+    return config, search, points
+
+
+def join(section: str, part: str) -> str:
+    return f"{section}.{part}" if section else part
+
+
+def check_at(section: str, key: str, function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except InputError as error:
+        raise FileError(str(error), section, key) from None

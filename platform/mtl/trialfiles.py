@@ -1,0 +1,50 @@
+"""Files of a trial outside its MLflow run: checkpoints while it trains, pictures afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import Trial
+
+    from .stores import Home
+
+
+class TrialFiles:
+    """The files of a study's trials in a home."""
+
+    def __init__(self, home: Home, study: optuna.Study) -> None:
+        self._home, self._study = home, study
+        self._store = FileSystemArtifactStore(str(home.optuna_artifacts))
+
+    def checkpoints(self, number: int) -> Path:
+        """The folder of a trial's checkpoints."""
+        return self._home.checkpoint_dir(self._study.study_name, number)
+
+    def work(self, number: int) -> Path:
+        """The folder in which a trial's artifacts are made."""
+        return self.checkpoints(number).with_name(f"{number}.work")
+
+    def remove(self, number: int) -> None:
+        """Remove what a trial that has ended leaves here: what counts lies in MLflow."""
+        folder = self.checkpoints(number)
+        for path in (folder, self.work(number)):
+            shutil.rmtree(path, ignore_errors=True)
+        folder.with_name(f"{number}.lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # when it was the last trial's
+
+    def hang_up(self, trial: Trial, picture: Path) -> None:
+        """Attach a picture to the Optuna trial, once, however often the trial has ended."""
+        for meta in get_all_artifact_meta(trial, storage=self._study._storage):
+            if meta.filename == picture.name:
+                with picture.open("rb") as source:
+                    self._store.write(meta.artifact_id, source)
+                return
+        upload_artifact(artifact_store=self._store, file_path=str(picture), study_or_trial=trial)

@@ -1,0 +1,125 @@
+"""The contract of executors, run over every one of them."""
+
+import os
+import signal
+
+import psutil
+import pytest
+import small
+
+from minbert import Config
+from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
+from mtl.executors import EXECUTORS, open_executor
+from mtl.stores import Home
+from mtl.tracking import StudyTracker
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request):
+    executor = open_executor(request.param, jobs=1, logs=Home.resolve().logs)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    home = Home.resolve()
+    tracker = StudyTracker(home.mlflow_uri, home.mlflow_artifacts)
+    keys = {
+        "backbone": str(small.backbone(tmp_path / "bert")),
+        "data.path": str(small.data(tmp_path / "data")),
+        "train.epochs": 2,
+        "train.steps_per_epoch": 4,
+        "train.batch_size": 4,
+    }
+
+    def make(number: int, **more) -> TrialJob:
+        config = Config.from_keys(keys | more).to_keys()
+        run_id = tracker.create_trial_run(
+            parent_run_id=None, study="s", number=number, params=config, tags={}
+        )
+        return TrialJob(
+            study="s", number=number, run_id=run_id, config=config,
+            checkpoint_dir=str(home.checkpoint_dir("s", number)), cache_dir=str(home.cache),
+            tracking_uri=home.mlflow_uri, work_dir=str(home.checkpoints / f"s/{number}.work"),
+        )  # fmt: skip
+
+    return make
+
+
+def _until(executor, kind):
+    """Collect events up to the first of a kind."""
+    seen = []
+    for _ in range(600):
+        for event in executor.events(0.5):
+            seen.append(event)
+            if isinstance(event, kind):
+                return seen
+    raise AssertionError(f"no {kind} came: {seen}")
+
+
+ENDS = (Finished, Failed, Stopped, Died)
+
+
+def test_lives_of_trials(executor, make_job):
+    """Advanced to its end; stopped and resumed; pruned; failed; its worker killed; then idle."""
+    executor.submit(make_job(0))
+    assert executor.free == 0
+    first = _until(executor, Evaluated)
+    assert all(isinstance(event, Progress) for event in first[:-1])
+    assert executor.events(0.5) == []  # it waits for a word
+    executor.advance(0)
+    assert _until(executor, Evaluated)[-1].epoch == 2
+    executor.advance(0)
+    finished = _until(executor, ENDS)[-1]
+    assert isinstance(finished, Finished), finished
+    assert {picture.rpartition("/")[2] for picture in finished.pictures} == {
+        "sst.png", "para.png", "sts.png"
+    }  # fmt: skip
+    assert executor.free == 1
+
+    job = make_job(1)
+    executor.submit(job)
+    _until(executor, Evaluated)
+    executor.cancel(1)
+    assert _until(executor, ENDS)[-1] == Stopped(1)
+    executor.submit(job)
+    assert _until(executor, Evaluated)[-1].epoch == 2
+    executor.advance(1)
+    # Stopped and resumed, it ends where the same training without a break did.
+    assert _until(executor, ENDS)[-1].score == finished.score
+
+    executor.submit(make_job(2))
+    evaluated = _until(executor, Evaluated)[-1]
+    executor.cancel(2, prune=True)
+    pruned = _until(executor, ENDS)[-1]
+    assert (pruned.best_epoch, pruned.score) == (1, evaluated.scores["score"])
+
+    executor.submit(make_job(3, **{"data.path": "/nowhere"}))
+    failed = _until(executor, ENDS)[-1]
+    assert isinstance(failed, Failed) and failed.bad_input and "/nowhere" in failed.reason
+
+    executor.cancel(99)  # no such trial: nothing happens
+    executor.submit(make_job(4))
+    _until(executor, Evaluated)
+    _kill_worker()
+    assert isinstance(_until(executor, ENDS)[-1], Died)
+    executor.submit(make_job(5))
+    _until(executor, Evaluated)
+
+
+def _kill_worker() -> None:
+    (worker,) = _workers()
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+def _workers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "mtl.worker" in p.cmdline()]
+
+
+def test_closing_ends_the_workers(make_job):
+    executor = open_executor("local", jobs=2, logs=Home.resolve().logs)
+    assert len(_workers()) == 2
+    executor.submit(make_job(0))
+    executor.close()
+    assert _workers() == []
