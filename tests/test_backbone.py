@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
 import small
+
 from minbert import InputError, check_backbone, pull_backbone
 from minbert.backbone import backbone_shape, find_backbone, pulled_folder
 from minbert.encoder import SHAPES

@@ -134,10 +134,12 @@ def start(folder: Path, *args: str) -> subprocess.Popen:
 
 
 def wait_for(process: subprocess.Popen, word: str) -> None:
+    seen = []
     for line in process.stdout:
+        seen.append(line)
         if word in line:
             return
-    raise AssertionError(f"ended without {word!r}: {process.stderr.read()}")
+    raise AssertionError(f"ended without {word!r}: {''.join(seen)} {process.stderr.read()}")
 
 
 def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import small
 from transformers import AutoTokenizer
 
-import small
 from minbert import InputError, check_data, data_digest
 from minbert.backbone import find_backbone
 from minbert.data import load_corpus

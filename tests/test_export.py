@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import BertModel
 
-import small
 from minbert import Config, InputError, load_best, load_model, predict_files, save_model, train
 from minbert.data import load_corpus
 from minbert.evaluate import predict_dataset

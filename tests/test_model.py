@@ -1,9 +1,9 @@
 """The multi-task model: parameter counts of the paper, LoRA, and what trains."""
 
 import pytest
+import small
 import torch
 
-import small
 from minbert import Config, count_parameters
 from minbert.lora import LowRank
 from minbert.packing import pack

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import small
 import torch
 
-import small
 from minbert import (
     Config,
     DivergedError,

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from . import demo_events, demo_reviews
 from .backbone import WEIGHTS, to_hf, write_config
-from .demo_words import CONNECTIVES, VERDICTS, concepts
+from .demo_words import VERDICTS, concepts
 from .encoder import PLAIN, Encoder, EncoderShape
 from .noise import Noise, derive_seed
 from .packing import PackedBatch, pack
@@ -37,8 +37,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLS, SEP, MASK = 2, 3, 4
 VOCABULARY = 1500  # at most; the grammar's words, the letters and some pieces of words are fewer
 MASKED = 0.15  # of the tokens
-# Of connectives and verdicts: to predict them is to understand what came before. Nothing else of
-# such a text is hidden.
+# Of verdicts: to predict them is to understand what came before. Nothing else of such a text is
+# hidden.
 TELLING = 0.8
 SHAPE = {
     "hidden_size": 128, "layers": 2, "heads": 4, "intermediate_size": 512,
@@ -56,12 +56,9 @@ def pretraining_texts(count: int, seed: int) -> list[Text]:
 
 def _draw_text(rng: Random) -> Text:
     kind = rng.random()
-    if kind < 0.25:
-        pair = demo_events.reworded_pair(rng)
-        return pair.first, pair.second
-    if kind < 0.7:
-        draw = demo_events.paraphrase_pair if rng.random() < 0.5 else demo_events.similar_pair
-        pair = demo_events.connected(draw(rng))
+    if kind < 0.65:
+        draw = demo_events.paraphrase_pair if rng.random() < 0.6 else demo_events.similar_pair
+        pair = draw(rng)
         return pair.first, pair.second
     if kind < 0.95:
         return _judged(rng, rng.randrange(demo_reviews.GRADES)), None
@@ -75,7 +72,7 @@ def _judged(rng: Random, wanted: int) -> str:
 
 
 def _telling_words() -> list[str]:
-    return [w for _, w in CONNECTIVES] + [word for group in VERDICTS for word in group]
+    return [word for group in VERDICTS for word in group]
 
 
 def train_vocabulary(texts: list[Text]) -> Tokenizer:
@@ -144,14 +141,13 @@ class Teacher:
             self._concept[tokenizer.token_to_id(word)] = numbers[concept]
 
     def lesson(self, batch: PackedBatch, rng: np.random.Generator) -> Lesson:
-        """Hide tokens of a batch, in place, and compare its pairs."""
+        """Hide tokens of a batch, in place, and compare what can still be seen of its pairs."""
         ids = batch.token_ids.numpy()
         sequence = np.cumsum(batch.positions.numpy() == 0) - 1
         masked = self._choose(ids, sequence, rng)
         truth = ids[masked].copy()
-        words, alone = self._compare(batch, sequence)
         ids[masked] = MASK
-        words, alone = (x[~np.isin(words, masked)] for x in (words, alone))
+        words, alone = self._compare(batch, sequence)
         return Lesson(batch, *map(torch.from_numpy, (masked, truth, words, alone)))
 
     def _choose(self, ids: np.ndarray, sequence: np.ndarray, rng: np.random.Generator):
@@ -274,18 +270,23 @@ def pretrain(
     return encoder
 
 
-def write_folder(folder: Path, encoder: Encoder, tokenizer: Tokenizer, texts: list[Text]) -> None:
-    """Write config.json, model.safetensors, vocab.txt, tokenizer.json and the texts."""
+def write_folder(folder: Path, encoder: Encoder, tokenizer: Tokenizer) -> None:
+    """Write config.json, model.safetensors and the tokenizer's files."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(encoder.shape, folder)
     save_file(to_hf(encoder.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}) + "\n"
     )
+
+
+def write_texts(file: Path, texts: list[Text]) -> None:
+    """Write texts one a line, a pair's two with a tab between them."""
     lines = ("\t".join(part for part in pair if part) + "\n" for pair in texts)
-    (folder / "pretraining.txt").write_text("".join(lines), encoding="utf-8")
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -293,6 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m minbert.demo_pretrain", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--texts", type=int, default=60_000, help="texts to generate")
+    parser.add_argument("--save-texts", action="store_true", help="write them as pretraining.txt")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=64, help="texts a step")
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -308,7 +310,9 @@ def main(arguments: list[str] | None = None) -> None:
         data, Teacher(tokenizer), shape, steps=options.steps,
         size=options.batch_size, lr=options.lr, seed=options.seed,
     )  # fmt: skip
-    write_folder(options.output, encoder, tokenizer, texts)
+    write_folder(options.output, encoder, tokenizer)
+    if options.save_texts:
+        write_texts(options.output / "pretraining.txt", texts)
     print(f"wrote {options.output}")
 
 

@@ -69,9 +69,6 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("x", "s", "ch")) else "s")
 
 
-# What introduces a sentence after another, by how much of its meaning is in that, 0 to 5.
-CONNECTIVES = ((5.0, "indeed"), (3.5, "however"), (1.5, "meanwhile"), (0.0, "elsewhere"))
-
 _EMPTY = {"in", "the", "at", "on", "after", "last"}
 
 

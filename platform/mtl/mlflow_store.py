@@ -115,8 +115,11 @@ def _create(tracking_uri: str, file: Path) -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine, make_url
 
+    opened: list[sqlite3.Connection] = []
+
     def hurry(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
+        opened.append(connection)
 
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
@@ -125,6 +128,8 @@ def _create(tracking_uri: str, file: Path) -> None:
         _client(make_url(tracking_uri).set(database=str(part)).render_as_string())
     finally:
         event.remove(Engine, "connect", hurry)
+        for connection in opened:  # MLflow's pool would keep the file open under its first name
+            connection.close()
     with part.open("rb+") as written:
         os.fsync(written.fileno())
     os.replace(part, file)
@@ -158,12 +163,15 @@ def _check_readable(file: Path) -> None:
 
 
 def _is_wal(file: Path) -> bool:
-    # Bytes 18 and 19 of the header are 2 for write-ahead logging (SQLite's file format, 1.3.3).
-    try:
-        with file.open("rb") as stream:
-            return stream.read(20)[18:20] == b"\x02\x02"
-    except FileNotFoundError:
+    # Asked of SQLite, not read from the file's header: closing any other descriptor of the file
+    # drops the locks that this process' connections hold on it (SQLite, "How to corrupt", 2.2).
+    if not file.exists():
         return False
+    connection = sqlite3.connect(file, timeout=60)
+    try:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    finally:
+        connection.close()
 
 
 def _mlflow_error() -> type[Exception]:
