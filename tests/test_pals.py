@@ -3,10 +3,10 @@
 import math
 
 import pytest
+import small
 import torch
 import torch.nn.functional as F
 
-import small
 from minbert import Config, InputError, count_parameters
 from minbert.encoder import Encoder, EncoderShape
 from minbert.packing import pack

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+import small
 import torch
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-import small
 from minbert import Config, InputError
 from minbert.config import SmartConfig
 from minbert.multitask import task_loss

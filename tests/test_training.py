@@ -1,5 +1,7 @@
 """The training loop: learning, exact resumption, checkpoints, divergence."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import small
@@ -54,10 +56,8 @@ def run(config, folder, checkpoint_dir=None, stop_at=None):
         on_step=steps.append,
         should_stop=stop,
     )
-    try:
+    with contextlib.suppress(TrainingStopped):
         reports.extend(training)
-    except TrainingStopped:
-        pass
     return reports, steps
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from .backbone import file_digest, find_backbone, read_shape, tokenizer_file
 from .packing import PackedBatch, pack
-from .reading import Example, Reading, Skipped, find_data, read_file
+from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 from .tasks import TASKS, DataFile, Task
 from .tokenizing import load_tokenizer, tokenize
 
@@ -115,7 +115,7 @@ class Corpus:
         return [row for dataset in datasets for row in dataset.skipped]
 
 
-def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
+def load_corpus(path: str, backbone: str, cache_dir: Path | None) -> Corpus:
     """Open the train and dev sets of every task for a backbone's tokenizer.
 
     Raises:
@@ -132,10 +132,10 @@ def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
 class DatasetSource:
     """Opens datasets of a data folder under a backbone's tokenizer, from the cache or anew."""
 
-    def __init__(self, path: str, backbone: str, cache_dir: Path) -> None:
+    def __init__(self, path: str, backbone: str, cache_dir: Path | None) -> None:
         self.folder = find_data(path, cache_dir)
         self.backbone = find_backbone(backbone, cache_dir)
-        self.cache = Path(cache_dir) / "tokens"
+        self.cache = Path(cache_dir or DEFAULT_CACHE) / "tokens"
         self.shape = read_shape(self.backbone)
 
     def open(self, task: Task, files: tuple[DataFile, ...]) -> Dataset:

@@ -95,7 +95,9 @@ def train(
         keeper.save_best()
 
 
-def evaluate_best(config: Config, checkpoint_dir: Path, cache_dir: Path) -> EpochReport:
+def evaluate_best(
+    config: Config, checkpoint_dir: Path, cache_dir: Path | None = None
+) -> EpochReport:
     """Return the best epoch's report on the whole dev sets.
 
     Where ``train.eval_limit`` left examples out, the best epoch is evaluated again on all of them,
@@ -104,13 +106,14 @@ def evaluate_best(config: Config, checkpoint_dir: Path, cache_dir: Path) -> Epoc
     Raises:
         InputError: there was no evaluation yet.
     """
-    snapshot = read_best(checkpoint_dir)
     report = load_best(checkpoint_dir)
+    if not config.train.eval_limit:
+        return report
     device = pick_device(config.train.device)
-    corpus = load_corpus(config.data.path, config.backbone, cache_dir)
-    dev = DevSets(corpus.dev, device)
+    dev = DevSets(load_corpus(config.data.path, config.backbone, cache_dir).dev, device)
     if dev.examples == report.eval_examples:
         return report
+    snapshot = read_best(checkpoint_dir)
     begin = time.perf_counter()
     model = prepare_model(config, cache_dir, device)
     load_weights(model.trained(), snapshot.tensors)
