@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
 # Without an NVIDIA driver PyTorch's CPU build will do: 0.2 GB in place of 3 GB.
-ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
+ifeq ($(shell uname -s)$(shell sh -c 'command -v nvidia-smi'),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 TORCH := $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) torch

@@ -23,7 +23,7 @@ from minbert import InputError
 from .ask import ask, ask_again, make_pruner, make_sampler
 from .executors import Executor, default_jobs, open_executor
 from .interrupts import Interrupts, StopNow
-from .lease import Lease
+from .lease import Lease, LeaseLostError
 from .preflight import preflight
 from .recorded import choose_name, created, fits, left_running, summarize
 from .stores import Home, open_engine, open_storage
@@ -197,6 +197,8 @@ class _Dispatcher:
         except StopNow:
             pool.close()
             self._leave()
+        except LeaseLostError:
+            raise  # trials and runs belong to another dispatcher now: not a word is written
         except InputError:
             # What was given cannot be trained with: nothing has been lost, nothing is recorded
             # but the wish, and the same command goes on when it is put right.

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopNow(BaseException):
+class StopNow(KeyboardInterrupt):
     """The second signal. No Exception, so nothing on the way swallows it."""
 
 
@@ -22,6 +22,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
+        self._raised = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -40,6 +41,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked = True
+        elif not self._raised:  # a third one must not break into the leaving
+            self._raised = True
             raise StopNow
-        self.asked = True

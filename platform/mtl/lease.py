@@ -39,7 +39,7 @@ _TABLE = sa.Table(
 )
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(InputError):
     """Another dispatcher holds the study now: this one must not write any more."""
 
 
@@ -138,7 +138,10 @@ class Lease:
             with self._engine.begin() as connection:
                 done = connection.execute(_TABLE.update().where(*self._mine()).values(renewed=now))
             if done.rowcount != 1:
-                raise LeaseLostError(f"another dispatcher has taken over study {self._study!r}")
+                raise LeaseLostError(
+                    f"another dispatcher has taken over study {self._study!r}, which this one "
+                    f"had left unattended for {self._term:.0f} s; this one stops"
+                )
             self._renewed = now
 
     def _keep(self) -> None:
@@ -146,7 +149,8 @@ class Lease:
             try:
                 self._renew()
             except LeaseLostError:
-                return  # hold() tells the dispatcher before its next write
+                self._renewed = 0.0  # so that hold() tells the dispatcher before its next write
+                return
             except sa.exc.SQLAlchemyError:
                 continue  # the database is away or busy; the next round tries again
 

@@ -113,7 +113,8 @@ class Trials:
             self._tracker.end(self._parent, "killed", "interrupted")
 
     def _set_aside(self, number: int) -> None:
-        self._tracker.end(self.running.pop(number).run_id, "killed", "interrupted")
+        self._tracker.end(self.running[number].run_id, "killed", "interrupted")
+        del self.running[number]
         self.view.trial_ended(number, "killed", None, "interrupted")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -255,7 +256,8 @@ class Trials:
 
     @_on.register
     def _(self, event: Died) -> Answer:
-        return self._lost(event.number, f"its worker {event.how}")
+        log = f" (see {self.home.logs})" if (event.exitcode or 0) > 0 else ""
+        return self._lost(event.number, f"its worker {event.how}{log}")
 
     def _lost(self, number: int, reason: str) -> Answer:
         """A trial lost its worker: it is resumed once, but by who comes after an interrupt."""

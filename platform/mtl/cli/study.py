@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minbert.errors import InputError
+
 from .common import (
     OrderedGroup,
     again,
@@ -139,20 +141,19 @@ def run(
     and a larger --trials continues it.
     """
     from mtl.dispatch import run_study
-    from mtl.executors import default_jobs
+    from mtl.lease import LeaseLostError
     from mtl.stores import Home
     from mtl.view import choose_view
 
     spec = _load(name, profile, trials, sets)
-    with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        result = run_study(
-            spec,
-            Home.resolve(),
-            jobs=jobs or default_jobs(),
-            executor=executor,
-            view=view,
-            study_name=study_name,
-        )
+    home = Home.resolve()
+    try:
+        with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+            result = run_study(
+                spec, home, jobs=jobs, executor=executor, view=view, study_name=study_name
+            )
+    except LeaseLostError as error:
+        raise InputError(str(error)) from None
     if as_json:
         print_json(vars(result))
     _say_next(result, quiet=as_json)
