@@ -11,8 +11,10 @@ from minbert.schedule import Draws, Schedule
 SIZES = {"sst": 8544, "para": 282_841, "sts": 6040}
 
 
-def schedule(policy, per="batch", anneal=0.8, epochs=100, steps=300, seed=11711, sizes=SIZES):
-    config = ScheduleConfig(policy=policy, per=per, anneal=anneal)
+def schedule(
+    policy, per="batch", anneal=0.8, epochs=100, steps=300, seed=11711, sizes=SIZES, **keys
+):
+    config = ScheduleConfig(policy=policy, per=per, anneal=anneal, **keys)
     return Schedule(
         config, sizes, epochs=epochs, steps_per_epoch=steps, batch_size=16, seed=seed
     )
@@ -30,6 +32,22 @@ def test_annealing_is_adjustable_and_takes_one_epoch():
     flat = schedule("annealed", anneal=1.0).probabilities(100)
     np.testing.assert_allclose(list(flat.values()), 1 / 3)
     assert schedule("annealed", epochs=1).probabilities(1)["para"] > 0.95
+
+
+@pytest.mark.parametrize(("policy", "alpha"), [("proportional", 1), ("square-root", 0.5)])
+def test_constant_exponents(policy, alpha):
+    weights = np.array(list(SIZES.values())) ** alpha
+    for epoch in (1, 57):
+        chances = schedule(policy).probabilities(epoch)
+        np.testing.assert_allclose(list(chances.values()), weights / weights.sum())
+
+
+@pytest.mark.parametrize("policy", ["annealed", "random", "round-robin", "square-root"])
+def test_one_task_alone_can_be_trained(policy):
+    alone = schedule(policy, tasks=["sts"], epochs=2, steps=0, sizes={"sst": 90, "sts": 33})
+    assert alone.epoch(1) == ["sts"] * 3 and alone.total_steps() == 6
+    pair = schedule(policy, tasks=["sst", "sts"])
+    assert set(pair.epoch(50)) == {"sst", "sts"}
 
 
 def test_tasks_are_drawn_with_their_chances():

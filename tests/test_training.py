@@ -12,11 +12,13 @@ from minbert import (
     DivergedError,
     InputError,
     TrainingStopped,
+    evaluate_best,
     load_best,
     total_steps,
     train,
 )
 from minbert.checkpoint import BEST, LAST, PREVIOUS, read_last
+from minbert.data import load_corpus
 from minbert.trainer import _Keeper
 
 
@@ -66,6 +68,7 @@ RECIPES = [
     {"lora.rank": 2, "schedule.policy": "round-robin", "train.grad_clip": 0.5},
     LORA | {"schedule.policy": "random", "schedule.per": "epoch", "train.warmup_steps": 9},
     {"train.weight_decay": 0.1, "train.eval_every": 2, "schedule.policy": "random"},
+    {"pals.kind": "mixed", "smart.lambda": 0.5, "smart.alpha": 0.1, "smart.proximal": 0.1},
 ]
 
 
@@ -140,23 +143,6 @@ def test_a_checkpoint_of_another_training_is_refused(folder, tmp_path):
         run(config(folder, **{"train.lr": 2e-2}), folder, tmp_path)
 
 
-def test_training_learns(folder, tmp_path):
-    """Labels that the words give away are learnt, in every mode."""
-    data = small.data(tmp_path / "data", train=120)
-    for name in ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-cfimdb-train.csv"):
-        positive = "1" if "cfimdb" in name else "4"
-        lines = (data / name).read_text().splitlines()
-        rows = [line.split("\t") for line in lines[1:]]
-        for row in rows:
-            row[3] = positive if "good" in row[2] else "0"
-        (data / name).write_text("\n".join([lines[0], *("\t".join(r) for r in rows)]) + "\n")
-    keys = {"data.path": str(data), "train.steps_per_epoch": 90, "schedule.policy": "round-robin"}
-    for recipe in ({}, LORA | {"lora.rank": 4}):
-        reports, _ = run(config(folder, **keys, **recipe), folder)
-        assert reports[-1].losses["sst"] < 0.5 * reports[0].losses["sst"]
-        assert reports[-1].scores["sst_accuracy"] >= 0.9
-
-
 def test_the_best_epoch_is_kept(folder, tmp_path):
     reports, _ = run(config(folder, **{"train.epochs": 5}), folder, tmp_path)
     best = max(reports, key=lambda r: r.scores["score"])
@@ -184,6 +170,32 @@ def test_planned_steps_are_the_steps_taken(folder):
         wanted = config(folder, **recipe)
         reports, steps = run(wanted, folder)
         assert total_steps(wanted, folder / "cache") == len(steps) == reports[-1].total_steps
+
+
+def test_a_stratified_part_serves_while_exploring_and_the_whole_for_the_best(folder, tmp_path):
+    whole, _ = run(config(folder), folder, tmp_path / "whole")
+    limited = config(folder, **{"train.eval_limit": 8})
+    reports, _ = run(limited, folder, tmp_path / "part")
+    assert [r.eval_examples for r in reports] == [24] * 3 and whole[0].eval_examples == 60
+    part = reports[-1].predictions["sst"]
+    everything = whole[-1].predictions["sst"]
+    place = [everything.ids.index(i) for i in part.ids]
+    np.testing.assert_allclose(part.outputs, everything.outputs[place], atol=1e-5)
+    best = evaluate_best(limited, tmp_path / "part", folder / "cache")
+    wanted = whole[best.epoch - 1]
+    assert best.eval_examples == 60 and best.scores == pytest.approx(wanted.scores)
+    assert load_best(tmp_path / "part").scores == best.scores
+    again = evaluate_best(limited, tmp_path / "part", folder / "cache")
+    assert again.scores == best.scores
+
+
+def test_the_stratified_part_is_fixed_and_has_every_label(folder):
+    dataset = load_corpus(str(folder / "data"), str(folder / "backbone"), folder / "cache").dev
+    for name in ("sst", "para"):
+        part, again = (dataset[name].stratified(10) for _ in range(2))
+        assert part.ids == again.ids and len(part) == 10
+        shares = [np.bincount(d.labels.astype(int), minlength=5) for d in (part, dataset[name])]
+        assert np.abs(shares[0] - shares[1] / 2).max() <= 1
 
 
 def test_bfloat16_stays_close_to_float32(folder):

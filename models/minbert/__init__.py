@@ -27,6 +27,7 @@ _PUBLIC = {
     "Task": "tasks",
     "train": "trainer",
     "total_steps": "trainer",
+    "evaluate_best": "trainer",
     "load_best": "checkpoint",
     "save_model": "export",
     "load_model": "export",

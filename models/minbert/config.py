@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import InputError
 
@@ -23,6 +31,20 @@ def _spelling(value: object) -> object:
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _tuple(value: object) -> object:
+    """Read a TOML list as a tuple: what is frozen must hold nothing that changes."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+ALL_TASKS = ("sst", "para", "sts")
+TaskNames = Annotated[
+    tuple[Literal["sst", "para", "sts"], ...],
+    BeforeValidator(_tuple),
+    AfterValidator(lambda tasks: tuple(t for t in ALL_TASKS if t in tasks)),
+    Field(min_length=1),
+]
 
 
 class DataConfig(_Group):
@@ -52,6 +74,9 @@ class TrainConfig(_Group):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations on the dev sets")
+    eval_limit: int = Field(
+        0, ge=0, description="dev examples of each task while training; 0 means all, as the best is"
+    )
     mode: Annotated[
         Literal["full-model", "last-linear-layer"], BeforeValidator(_spelling)
     ] = Field("full-model", description="what trains beside the adapters")
@@ -64,22 +89,71 @@ class LoraConfig(_Group):
     alpha: float = Field(1.0, gt=0, description="factor of B A x, direct, not divided by the rank")
 
 
+def _kind(value: object) -> object:
+    """Read ``pals-shared`` as ``shared``."""
+    value = _spelling(value)
+    return value.removeprefix("pals-") if isinstance(value, str) else value
+
+
+class PalsConfig(_Group):
+    """Parallel adaptation layers (Stickland & Murray 2019), see :mod:`minbert.pals`."""
+
+    kind: Annotated[
+        Literal["none", "low-rank", "pals", "shared", "shared-attention", "mixed"],
+        BeforeValidator(_kind),
+    ] = Field("none", description="form of the task-specific layers")
+    placement: Literal["original", "alternative"] = Field(
+        "original", description="into the second norm's residual, or the attention heads' output"
+    )
+    tasks: TaskNames = Field(ALL_TASKS, description="tasks that have such layers")
+
+
+class SmartConfig(_Group):
+    """SMART (Jiang et al. 2020), see :mod:`minbert.smart`."""
+
+    weight: float = Field(
+        0.0, ge=0, alias="lambda", description="weight of the regulariser; 0 means none"
+    )
+    alpha: float = Field(1e-5, gt=0, description="radius of the ball of perturbations")
+    mode: Literal["adversarial", "noise"] = Field(
+        "adversarial", description="ascend the divergence, or take random noise as the paper ran it"
+    )
+    norm: Literal["linf", "l2"] = Field(
+        "linf", description="norm of the ball: of each element, or of a whole sequence"
+    )
+    steps: int = Field(1, ge=1, le=100, description="ascent steps (adversarial)")
+    step_size: float = Field(1e-3, gt=0, description="length of an ascent step (adversarial)")
+    proximal: float = Field(
+        0.0, ge=0, description="weight of the Bregman proximal point term; 0 means none"
+    )
+    momentum: float = Field(
+        0.99, ge=0, lt=1, description="of the averaged teacher in the proximal term"
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether anything of it is used."""
+        return self.weight > 0 or self.proximal > 0
+
+
 class ScheduleConfig(_Group):
     """Which task the next batch comes from."""
 
     policy: Annotated[
-        Literal["random", "round-robin", "annealed"], BeforeValidator(_spelling)
+        Literal["annealed", "random", "round-robin", "proportional", "square-root"],
+        BeforeValidator(_spelling),
     ] = Field("annealed", description="how the next task is chosen")
     per: Literal["batch", "epoch"] = Field("batch", description="choose for each batch or epoch")
     anneal: float = Field(
         0.8, ge=0, le=1, description="c in alpha = 1 - c (e-1)/(E-1), the annealing (equation 1)"
     )
+    tasks: TaskNames = Field(ALL_TASKS, description="tasks that are trained; all are evaluated")
 
     @model_validator(mode="after")
-    def _annealing_is_per_batch(self) -> ScheduleConfig:
-        if self.policy == "annealed" and self.per == "epoch":
+    def _sampling_is_per_batch(self) -> ScheduleConfig:
+        if self.per == "epoch" and self.policy not in ("random", "round-robin"):
             raise ValueError(
-                "schedule.per: annealed sampling draws a task for each batch; use batch, "
+                f"schedule.per: {self.policy} sampling draws a task for each batch; use batch, "
                 "or schedule.policy random or round-robin"
             )
         return self
@@ -101,7 +175,17 @@ class Config(_Group):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     lora: LoraConfig = LoraConfig()
+    pals: PalsConfig = PalsConfig()
+    smart: SmartConfig = SmartConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def _smart_needs_float32(self) -> Config:
+        if self.smart.on and self.train.precision == "bfloat16":
+            raise ValueError(
+                "train.precision: SMART's perturbation drowns in bfloat16; use float32 or auto"
+            )
+        return self
 
     @classmethod
     def from_keys(cls, flat: Mapping[str, object]) -> Config:
@@ -127,12 +211,16 @@ class Config(_Group):
     def to_keys(self) -> dict[str, Any]:
         """Return every key with its value, flat: ``{"backbone": ..., "train.lr": ...}``."""
         flat: dict[str, Any] = {}
-        for name, value in self.model_dump().items():
+        for name, value in self.model_dump(by_alias=True).items():
             if isinstance(value, dict):
-                flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+                flat.update({f"{name}.{key}": _plain(inner) for key, inner in value.items()})
             else:
                 flat[name] = value
         return flat
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 _FOLDER_KEYS = frozenset({"backbone", "data.path"})
@@ -156,12 +244,15 @@ def describe_keys() -> list[KeyInfo]:
             continue
         for inner, part in type(field.default).model_fields.items():
             words = _type_words(part.annotation)
-            rows.append(KeyInfo(f"{name}.{inner}", words, part.default, part.description or ""))
+            key = f"{name}.{part.alias or inner}"
+            rows.append(KeyInfo(key, words, part.default, part.description or ""))
     return rows
 
 
 def _type_words(annotation: Any) -> str:
     choices = getattr(annotation, "__args__", None)
+    if choices and choices[-1] is Ellipsis:
+        return f"list of {_type_words(choices[0])}"
     return " | ".join(map(str, choices)) if choices else annotation.__name__
 
 
@@ -185,11 +276,13 @@ def check_key(key: str) -> None:
 def _one_line(error: ValidationError) -> str:
     """Say a validation error in one line: the key, what was given, what would be right."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     given = first.get("input")
     if first["type"] == "string_pattern_mismatch":
         return f"{key}: {given!r} is not a device; use auto, cpu, cuda or cuda:N"
+    if first["type"] in ("tuple_type", "too_short"):
+        return f"{key}: {given!r} does not fit; it should be a list with at least one task"
     wish = first["msg"].removeprefix("Input ")
     return f"{key}: {given!r} does not fit; it {wish}"

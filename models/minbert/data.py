@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from .backbone import file_digest, find_backbone, read_shape, tokenizer_file
 from .packing import PackedBatch, pack
-from .reading import Example, Reading, Skipped, find_data, read_file
+from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 from .tasks import TASKS, DataFile, Task
 from .tokenizing import load_tokenizer, tokenize
 
@@ -71,23 +71,33 @@ class Dataset:
         """Rows of the files that could not be used."""
         return [Skipped(*row) for row in self._rows["skipped"]]
 
-    def every(self, stride: int) -> Dataset:
-        """Return every ``stride``-th example as a dataset of its own, in memory."""
-        chosen = range(0, len(self), stride)
+    def select(self, indices: np.ndarray) -> Dataset:
+        """Return some examples as a dataset of their own, in memory, in the order given."""
         part = copy(self)
-        part.__dict__.pop("_rows", None)
-        pieces = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
+        pieces = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         part.tokens = np.concatenate(pieces)
         part.offsets = np.cumsum([0, *map(len, pieces)])
-        part.seconds, part.labels = self.seconds[::stride], self.labels[::stride]
+        part.seconds, part.labels = self.seconds[indices], self.labels[indices]
         rows = self._rows
-        part._rows = rows | {key: rows[key][::stride] for key in ("ids", "texts")}
+        chosen = {key: [rows[key][i] for i in indices] for key in ("ids", "texts")}
+        part._rows = rows | chosen
         return part
+
+    def stratified(self, limit: int) -> Dataset:
+        """Return at most ``limit`` examples whose labels are spread as all labels are.
+
+        Always the same ones: evenly spaced among the examples in order of label.
+        """
+        if not 0 < limit < len(self):
+            return self
+        by_label = np.argsort(self.labels, kind="stable")
+        places = np.linspace(0, len(self) - 1, limit).round().astype(int)
+        return self.select(np.sort(by_label[places]))
 
     def batch(self, indices: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
         """Return examples as one packed batch, and their labels in packed order, float32."""
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        packed = pack(sequences, self.seconds[indices])
+        packed = pack(sequences, self.seconds[indices], [self.task.name] * len(indices))
         return packed, self.labels[indices][packed.order]
 
 
@@ -105,7 +115,7 @@ class Corpus:
         return [row for dataset in datasets for row in dataset.skipped]
 
 
-def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
+def load_corpus(path: str, backbone: str, cache_dir: Path | None) -> Corpus:
     """Open the train and dev sets of every task for a backbone's tokenizer.
 
     Raises:
@@ -122,10 +132,10 @@ def load_corpus(path: str, backbone: str, cache_dir: Path) -> Corpus:
 class DatasetSource:
     """Opens datasets of a data folder under a backbone's tokenizer, from the cache or anew."""
 
-    def __init__(self, path: str, backbone: str, cache_dir: Path) -> None:
+    def __init__(self, path: str, backbone: str, cache_dir: Path | None) -> None:
         self.folder = find_data(path, cache_dir)
         self.backbone = find_backbone(backbone, cache_dir)
-        self.cache = Path(cache_dir) / "tokens"
+        self.cache = Path(cache_dir or DEFAULT_CACHE) / "tokens"
         self.shape = read_shape(self.backbone)
 
     def open(self, task: Task, files: tuple[DataFile, ...]) -> Dataset:

@@ -12,6 +12,7 @@ Adapters enter through one door, :class:`Adapter`: each linear map of a layer go
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .noise import Noise
-from .packing import PackedBatch
+from .packing import PackedBatch, Run
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,18 @@ SHAPES = {
 }
 
 
-class Adapter(nn.Module):
-    """How a layer's linear maps are applied; this one adds nothing.
+class Adapter:
+    """What a layer is adapted by; this one changes nothing.
 
     An adapter keeps its parameters apart from the encoder's, so that one frozen encoder can serve
     several adapters.
+
+    Attributes:
+        placement: where :meth:`parallel` joins. ``original``: the residual of the second norm;
+            ``alternative``: the attention heads' output, before its projection.
     """
+
+    placement = "original"
 
     def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
         """Apply ``linear``, which is at ``site`` (qkv, intermediate, output) of ``layer``."""
@@ -59,6 +66,12 @@ class Adapter(nn.Module):
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         """Apply the head of ``task``."""
         return linear(x)
+
+    def parallel(
+        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None
+    ) -> Tensor | None:
+        """Return TS(h), [T, H], for the input h of ``layer``; None where there is nothing."""
+        return None
 
 
 PLAIN = Adapter()
@@ -101,12 +114,17 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, batch: PackedBatch, adapter: Adapter, noise: Noise | None
     ) -> Tensor:
+        ts = adapter.parallel(self.index, h, batch, noise)  # [T, H] or None
         qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch, self.heads, self.attention_rate, noise)  # [T, H]
+        context = attention(qkv, batch.runs, self.heads, self.attention_rate, noise)  # [T, H]
+        if ts is not None and adapter.placement == "alternative":
+            context = context + ts
         a = self._drop(self.attention_output(context), noise)
         a = self.attention_norm(h + a)
         f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
         f = self._drop(adapter.linear(self.index, "output", self.output, f), noise)
+        if ts is not None and adapter.placement == "original":
+            f = f + ts
         return self.output_norm(a + f)  # [T, H]
 
     def _drop(self, x: Tensor, noise: Noise | None) -> Tensor:
@@ -114,12 +132,13 @@ class Layer(nn.Module):
 
 
 def attention(
-    qkv: Tensor, batch: PackedBatch, heads: int, rate: float, noise: Noise | None
+    qkv: Tensor, runs: Sequence[Run], heads: int, rate: float, noise: Noise | None
 ) -> Tensor:
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
 
     Args:
         qkv: [T, 3H], the queries, keys and values of the stream.
+        runs: the stream as blocks of equal-length sequences.
         rate: dropout of the attention weights, applied where there is ``noise``.
 
     Returns:
@@ -127,7 +146,7 @@ def attention(
     """
     dim = qkv.shape[1] // (3 * heads)
     blocks = []
-    for start, count, length in batch.runs:
+    for start, count, length in runs:
         block = qkv[start : start + count * length].view(count, length, 3, heads, dim)
         q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, N, length, D]
         if noise and rate > 0:

@@ -36,12 +36,18 @@ def predict_dataset(
 
 
 class DevSets:
-    """The dev sets of all tasks, predicted together."""
+    """The dev sets of all tasks, predicted together.
 
-    def __init__(self, datasets: Mapping[str, Dataset], device: torch.device) -> None:
-        self._datasets = datasets
+    Args:
+        limit: examples of each, a fixed stratified subset; 0 means all.
+    """
+
+    def __init__(
+        self, datasets: Mapping[str, Dataset], device: torch.device, limit: int = 0
+    ) -> None:
+        self.datasets = {name: d.stratified(limit) for name, d in datasets.items()}
+        self.examples = sum(map(len, self.datasets.values()))
         self._device = device
-        self.examples = sum(map(len, datasets.values()))
 
     @torch.inference_mode()
     def predict(self, model: MultiTaskModel, dtype: torch.dtype) -> dict[str, TaskPredictions]:
@@ -51,7 +57,7 @@ class DevSets:
             name: task_predictions(
                 dataset, predict_dataset(model, dataset, self._device, dtype, adapter)
             )
-            for name, dataset in self._datasets.items()
+            for name, dataset in self.datasets.items()
         }
 
 

@@ -6,6 +6,7 @@ A model's folder holds what was trained and nothing else:
 ``config.toml``            the configuration that made it
 ``model.json``             the best epoch, its scores, and which backbone it stands on (sha256)
 ``heads.safetensors``      the heads, with their LoRA matrices where there are some
+``pals.safetensors``       the parallel adaptation layers, where there are some
 ``adapter_model.safetensors``, ``adapter_config.json``
                            LoRA on the encoder, as ``PeftModel.from_pretrained`` reads it
 ``model.safetensors``, ``config.json``, the tokenizer
@@ -75,6 +76,8 @@ def save_model(
     }
     (out_dir / "model.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     save_file(_heads(model), out_dir / "heads.safetensors")
+    if model.pals is not None:
+        save_file(_detached(model.pals.state_dict()), out_dir / "pals.safetensors")
     if model.lora is not None:
         write_peft(model, config.backbone, out_dir)
     if config.train.mode == "full-model":
@@ -93,6 +96,10 @@ def _heads(model: MultiTaskModel) -> dict[str, Tensor]:
     if model.lora is not None:
         for task, low_rank in model.lora.heads.items():
             tensors[f"{task}.lora_A"], tensors[f"{task}.lora_B"] = low_rank.a[0], low_rank.b[0]
+    return _detached(tensors)
+
+
+def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
@@ -176,6 +183,8 @@ def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, Mul
         tensors |= _read(folder / "adapter_model.safetensors")
     try:
         _fill(model, tensors)
+        if model.pals is not None:
+            model.pals.load_state_dict(_read(folder / "pals.safetensors"))
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{folder}: a tensor is missing or misshapen ({error})") from None
     return config, model

@@ -49,7 +49,7 @@ class LowRank(nn.Module):
         return self.alpha * (self.b @ self.a).flatten(0, 1)
 
 
-class Lora(Adapter):
+class Lora(nn.Module, Adapter):
     """LoRA on a whole model: one :class:`LowRank` a site of each layer, and one a head."""
 
     def __init__(
@@ -105,7 +105,6 @@ class _Merged(Adapter):
     """LoRA folded into copies of the weights; the weights themselves stay as they are."""
 
     def __init__(self, weights: dict[int, Tensor]) -> None:
-        super().__init__()
         self._weights = weights
 
     def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .config import Config
 from .evaluate import predict_dataset
 from .training import Training
 
-_EVAL_BATCHES = 6  # measured of each dev set, spread over its lengths
+_EVAL_SAMPLE = 96  # examples of each dev set that are timed
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def measure(config: Config, cache_dir: Path, steps: int = 6) -> Measurement:
 def _eval_rate(training: Training) -> tuple[float, int]:
     """Return examples a second over a sample of each dev set, and how many there are in all."""
     done, spent, total = 0, 0.0, 0
-    for dataset in training.corpus.dev.values():
-        sample = dataset.every(max(1, len(dataset) // (_EVAL_BATCHES * 16)))
+    for dataset in training.dev.datasets.values():
+        sample = dataset.stratified(_EVAL_SAMPLE)
         begin = time.perf_counter()
         predict_dataset(training.model, sample, training.device, training.dtype)
         spent += time.perf_counter() - begin

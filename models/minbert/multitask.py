@@ -14,6 +14,7 @@ from .encoder import PLAIN, Adapter, Encoder, EncoderShape
 from .lora import Lora
 from .noise import Noise, generator
 from .packing import PackedBatch
+from .pals import Both, Pals
 from .tasks import HEADS, Task
 
 
@@ -23,7 +24,7 @@ class MultiTaskModel(nn.Module):
     Args:
         shape: the encoder's sizes.
         mode: ``full-model`` or ``last-linear-layer``, the paper's words for what trains.
-        rank, alpha: LoRA; rank 0 means none.
+        lora, pals: the adapters, if there are any; they always train.
         dropout: rate before each head.
     """
 
@@ -31,8 +32,8 @@ class MultiTaskModel(nn.Module):
         self,
         shape: EncoderShape,
         mode: str,
-        rank: int = 0,
-        alpha: float = 1.0,
+        lora: Lora | None = None,
+        pals: Pals | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -41,7 +42,8 @@ class MultiTaskModel(nn.Module):
         self.heads = nn.ModuleDict(
             {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEADS.items()}
         )
-        self.lora = Lora(shape, HEADS, rank, alpha) if rank else None
+        self.lora = lora
+        self.pals = pals
         self._choose_what_trains(mode)
 
     def _choose_what_trains(self, mode: str) -> None:
@@ -63,17 +65,23 @@ class MultiTaskModel(nn.Module):
             bound = 1 / math.sqrt(head.in_features)  # torch's own default for a linear map
             nn.init.uniform_(head.weight, -bound, bound, generator=stream)
             nn.init.uniform_(head.bias, -bound, bound, generator=stream)
-        if self.lora is not None:
-            self.lora.initialise(seed)
+        for adapter in (self.lora, self.pals):
+            if adapter is not None:
+                adapter.initialise(seed)
 
     @property
     def adapter(self) -> Adapter:
         """What the linear maps go through while training."""
-        return PLAIN if self.lora is None else self.lora
+        return self._with_pals(PLAIN if self.lora is None else self.lora)
 
     def merged_adapter(self) -> Adapter:
         """What the linear maps go through in evaluation: the same function, one product a map."""
-        return PLAIN if self.lora is None else self.lora.merged(self.encoder, self.heads)
+        if self.lora is None:
+            return self._with_pals(PLAIN)
+        return self._with_pals(self.lora.merged(self.encoder, self.heads))
+
+    def _with_pals(self, linears: Adapter) -> Adapter:
+        return linears if self.pals is None else Both(linears, self.pals)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name, in a fixed order."""
@@ -87,17 +95,24 @@ class MultiTaskModel(nn.Module):
         noise: Noise | None = None,
     ) -> Tensor:
         """Return the head's raw outputs for each sequence, [S, task.outputs], in packed order."""
-        adapter = adapter if adapter is not None else self.adapter
-        hidden = self.encoder(batch, adapter, noise)
-        return self.classify(self.encoder.pool(hidden, batch), task, adapter, noise)
+        return self.outputs(self.encoder.embeddings(batch, noise), batch, task, adapter, noise)
 
-    def classify(
-        self, pooled: Tensor, task: Task, adapter: Adapter, noise: Noise | None = None
+    def outputs(
+        self,
+        embedded: Tensor,
+        batch: PackedBatch,
+        task: Task,
+        adapter: Adapter | None = None,
+        noise: Noise | None = None,
     ) -> Tensor:
-        """Apply the head of ``task`` to pooled vectors [S, H]."""
+        """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
+        adapter = adapter if adapter is not None else self.adapter
+        hidden = self.encoder.encode(embedded, batch, adapter, noise)
+        pooled = self.encoder.pool(hidden, batch)
         if noise:
             pooled = noise.dropout(pooled, self.dropout)
-        return adapter.head(task.name, self.heads[task.name], pooled).float()
+        out = adapter.head(task.name, self.heads[task.name], pooled)
+        return out.to(torch.promote_types(out.dtype, torch.float32))
 
 
 def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -133,8 +148,13 @@ class ParameterCounts:
 
 def build_model(config: Config, shape: EncoderShape) -> MultiTaskModel:
     """Make the model of a configuration, its parameters not yet set."""
+    lora, pals = config.lora, config.pals
     return MultiTaskModel(
-        shape, config.train.mode, config.lora.rank, config.lora.alpha, config.train.dropout
+        shape,
+        config.train.mode,
+        Lora(shape, HEADS, lora.rank, lora.alpha) if lora.rank else None,
+        Pals(shape, pals.kind, pals.placement, pals.tasks) if pals.kind != "none" else None,
+        config.train.dropout,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,15 @@ class Run(NamedTuple):
     length: int  # tokens of each
 
 
+class Span(NamedTuple):
+    """The part of a stream that belongs to one task; its runs count from its own first token."""
+
+    task: str
+    start: int  # first token
+    stop: int  # behind the last token
+    runs: tuple[Run, ...]
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """Some sequences as one flat stream of tokens.
@@ -32,6 +42,7 @@ class PackedBatch:
         firsts: int64 [sequences], where each sequence's [CLS] lies.
         runs: the stream as blocks of equal-length sequences, in order.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
+        spans: the stream as parts of one task each, in order; empty if no task was named.
     """
 
     token_ids: Tensor
@@ -40,11 +51,19 @@ class PackedBatch:
     firsts: Tensor
     runs: tuple[Run, ...]
     order: np.ndarray
+    spans: tuple[Span, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Number of tokens in the stream."""
         return self.token_ids.numel()
+
+    @property
+    def owners(self) -> Tensor:
+        """Which sequence each token belongs to, int64 [tokens]."""
+        begins = torch.zeros_like(self.token_ids)
+        begins[self.firsts] = 1
+        return begins.cumsum(0) - 1
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on ``device``."""
@@ -54,23 +73,27 @@ class PackedBatch:
             t.to(device, non_blocking=True)
             for t in (self.token_ids, self.segments, self.positions, self.firsts)
         )
-        return PackedBatch(*moved, self.runs, self.order)
+        return PackedBatch(*moved, self.runs, self.order, self.spans)
 
 
-def pack(sequences: Sequence[np.ndarray], seconds: Sequence[int]) -> PackedBatch:
-    """Pack sequences into one stream.
+def pack(
+    sequences: Sequence[np.ndarray], seconds: Sequence[int], tasks: Sequence[str] = ()
+) -> PackedBatch:
+    """Pack sequences into one stream, by task and then by length.
 
     Args:
         sequences: token ids of each sequence, each with at least one token.
         seconds: for each sequence, where its second segment begins (its length if it has none).
+        tasks: the task of each sequence, for task-specific layers.
     """
     lengths = np.array([len(s) for s in sequences])
-    order = np.argsort(lengths, kind="stable")
+    order = np.lexsort((lengths, np.array(tasks))) if len(tasks) else _stable(lengths)
     lengths = lengths[order]
     starts = np.cumsum(lengths) - lengths
     stream = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
     segments = positions >= np.repeat(np.asarray(seconds)[order], lengths)
+    spans = _spans([tasks[i] for i in order], starts, lengths) if len(tasks) else ()
     return PackedBatch(
         token_ids=torch.from_numpy(stream),
         segments=torch.from_numpy(segments.astype(np.int64)),
@@ -78,14 +101,30 @@ def pack(sequences: Sequence[np.ndarray], seconds: Sequence[int]) -> PackedBatch
         firsts=torch.from_numpy(starts),
         runs=_runs(starts, lengths),
         order=order,
+        spans=spans,
     )
 
 
+def _stable(lengths: np.ndarray) -> np.ndarray:
+    return np.argsort(lengths, kind="stable")
+
+
+def _spans(tasks: list[str], starts: np.ndarray, lengths: np.ndarray) -> tuple[Span, ...]:
+    spans = []
+    for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
+        chosen = list(places)
+        start, mine = int(starts[chosen[0]]), lengths[chosen]
+        runs = _runs(starts[chosen] - start, mine)
+        spans.append(Span(task, start, start + int(mine.sum()), runs))
+    return tuple(spans)
+
+
 def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[Run, ...]:
-    unique, first, counts = np.unique(lengths, return_index=True, return_counts=True)
+    begins = np.flatnonzero(np.diff(lengths, prepend=-1))
+    counts = np.diff(begins, append=len(lengths))
     return tuple(
-        Run(int(starts[at]), int(count), int(length))
-        for length, at, count in zip(unique, first, counts, strict=True)
+        Run(int(starts[at]), int(count), int(lengths[at]))
+        for at, count in zip(begins, counts, strict=True)
     )
 
 
@@ -94,7 +133,7 @@ def length_ordered(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarra
 
     Every index comes exactly once; a sequence longer than the budget comes alone.
     """
-    order = np.argsort(lengths, kind="stable")
+    order = _stable(lengths)
     begin, tokens = 0, 0
     for place, index in enumerate(order):
         if place > begin and tokens + lengths[index] > token_budget:

@@ -18,6 +18,7 @@ from .errors import InputError
 from .tasks import TASKS, DataFile, Task
 
 LIMIT = 0.01  # of a file's rows may be unusable
+DEFAULT_CACHE = ".mtl/cache"  # where whoever calls names none
 csv.field_size_limit(1 << 24)
 
 
@@ -220,7 +221,7 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
     if path == "demo":
         from .demo import ensure_corpus
 
-        return ensure_corpus(cache_dir or Path(".mtl/cache"))
+        return ensure_corpus(Path(cache_dir or DEFAULT_CACHE))
     if not Path(path).is_dir():
         raise InputError(
             f"data.path: {path!r} is not a folder; give one with the data files, or demo"

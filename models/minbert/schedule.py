@@ -56,7 +56,7 @@ class Schedule:
 
     Args:
         config: policy, per batch or per epoch, and the annealing.
-        sizes: number of training examples of each task.
+        sizes: number of training examples of each task; those of ``config.tasks`` count.
         epochs, steps_per_epoch, batch_size: of the training; ``steps_per_epoch`` 0 means as many
             batches as cover the data: of the epoch's task, or of all tasks.
         seed: seed of the training.
@@ -73,7 +73,7 @@ class Schedule:
         seed: int,
     ) -> None:
         self._config = config
-        self._names = tuple(sizes)
+        self._names = tuple(name for name in sizes if name in config.tasks)
         self._sizes = np.array([sizes[name] for name in self._names], dtype=np.float64)
         self._epochs = epochs
         self._steps = steps_per_epoch
@@ -81,15 +81,19 @@ class Schedule:
         self._seed = seed
 
     def probabilities(self, epoch: int) -> dict[str, float]:
-        """Return the chance of each task in an epoch, counted from 1.
+        """Return the chance of each task in an epoch, counted from 1: p_i ~ N_i^alpha.
 
-        Annealed: p_i ~ N_i^alpha with alpha = 1 - c (e - 1)/(E - 1) (equation 1).
+        Annealed: alpha = 1 - c (e - 1)/(E - 1) (equation 1). Proportional, square-root and random
+        sampling hold alpha at 1, 1/2 and 0.
         """
-        weights = np.ones_like(self._sizes)
+        weights = self._sizes ** self._exponent(epoch)
+        return dict(zip(self._names, (weights / weights.sum()).tolist(), strict=True))
+
+    def _exponent(self, epoch: int) -> float:
         if self._config.policy == "annealed":
             progress = (epoch - 1) / (self._epochs - 1) if self._epochs > 1 else 0.0
-            weights = self._sizes ** (1 - self._config.anneal * progress)
-        return dict(zip(self._names, (weights / weights.sum()).tolist(), strict=True))
+            return 1 - self._config.anneal * progress
+        return {"proportional": 1.0, "square-root": 0.5}.get(self._config.policy, 0.0)
 
     def epoch(self, epoch: int) -> list[str]:
         """Return the task of each step of an epoch, counted from 1.

@@ -10,15 +10,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .backbone import backbone_digest
-from .checkpoint import BEST, LAST, PREVIOUS, Snapshot, best_snapshot, read_last, write_snapshot
+from .checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Snapshot,
+    best_snapshot,
+    best_weights,
+    load_best,
+    read_best,
+    read_last,
+    write_snapshot,
+)
 from .config import Config
 from .data import data_digest, load_corpus
 from .errors import InputError, TrainingStopped
+from .evaluate import DevSets
+from .metrics import all_scores
 from .reports import EpochReport, StepReport
-from .training import Training, make_schedule
+from .runtime import pick_device
+from .training import Training, config_dtype, load_weights, make_schedule, prepare_model
 
 _SECONDS_BETWEEN = 30.0  # checkpoints within an epoch
 _COST = 20.0  # a checkpoint may take a twentieth of the time
@@ -78,6 +93,43 @@ def train(
         keeper.save()  # whoever comes back finds it finished
     finally:
         keeper.save_best()
+
+
+def evaluate_best(
+    config: Config, checkpoint_dir: Path, cache_dir: Path | None = None
+) -> EpochReport:
+    """Return the best epoch's report on the whole dev sets.
+
+    Where ``train.eval_limit`` left examples out, the best epoch is evaluated again on all of them,
+    once, and its report is replaced by what comes out: scores, predictions and ``best_score``.
+
+    Raises:
+        InputError: there was no evaluation yet.
+    """
+    report = load_best(checkpoint_dir)
+    if not config.train.eval_limit:
+        return report
+    device = pick_device(config.train.device)
+    dev = DevSets(load_corpus(config.data.path, config.backbone, cache_dir).dev, device)
+    if dev.examples == report.eval_examples:
+        return report
+    snapshot = read_best(checkpoint_dir)
+    begin = time.perf_counter()
+    model = prepare_model(config, cache_dir, device)
+    load_weights(model.trained(), snapshot.tensors)
+    predictions = dev.predict(model, config_dtype(config, device))
+    scores = all_scores(predictions)
+    report = replace(
+        report,
+        scores=scores,
+        best_score=scores["score"],
+        predictions=predictions,
+        eval_examples=dev.examples,
+        eval_seconds=time.perf_counter() - begin,
+    )
+    full = best_snapshot(report, best_weights(snapshot))
+    write_snapshot(full, Path(checkpoint_dir) / BEST)
+    return report
 
 
 def total_steps(config: Config, cache_dir: Path) -> int:

@@ -18,10 +18,12 @@ from .evaluate import DevSets
 from .metrics import all_scores
 from .multitask import MultiTaskModel, build_model, task_loss
 from .noise import Noise
+from .packing import PackedBatch
 from .reports import EpochReport, StepReport
 from .runtime import autocast, pick_device, pick_dtype
 from .schedule import Draws, Schedule
-from .tasks import BY_NAME
+from .smart import Smart
+from .tasks import BY_NAME, Task
 
 
 def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) -> MultiTaskModel:
@@ -33,8 +35,9 @@ def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) 
     with torch.device("meta"):
         model = build_model(config, read_shape(folder))
     model.heads.to_empty(device="cpu")
-    if model.lora is not None:
-        model.lora.to_empty(device="cpu")
+    for adapter in (model.lora, model.pals):
+        if adapter is not None:
+            adapter.to_empty(device="cpu")
     trains = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
     state = load_encoder_state(folder)
     own = {name: t.clone() if name in trains else t for name, t in state.items()}
@@ -53,6 +56,11 @@ def make_schedule(config: Config, corpus: Corpus) -> Schedule:
         batch_size=config.train.batch_size,
         seed=config.train.seed,
     )
+
+
+def config_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """Return the type that a configuration's matrix products run in; SMART needs float32."""
+    return pick_dtype("float32" if config.smart.on else config.train.precision, device)
 
 
 @dataclass
@@ -90,12 +98,13 @@ class Training:
     def __init__(self, config: Config, cache_dir: Path) -> None:
         self.config = config
         self.device = pick_device(config.train.device)
-        self.dtype = pick_dtype(config.train.precision, self.device)
+        self.dtype = config_dtype(config, self.device)
         self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
         seed = config.train.seed
         self.noise = Noise(seed, self.device)
+        self.smart = Smart(config.smart, self.model, seed, self.device) if config.smart.on else None
         self.schedule = make_schedule(config, self.corpus)
         self.draws = {
             name: Draws(len(dataset), config.train.batch_size, seed, name)
@@ -111,7 +120,7 @@ class Training:
         self.epoch, self.in_epoch, self.step = 1, 0, 0
         self.best_score, self.best_epoch = float("-inf"), 0
         self.meter = Meter()
-        self._dev = DevSets(self.corpus.dev, self.device)
+        self.dev = DevSets(self.corpus.dev, self.device, config.train.eval_limit)
 
     @property
     def lr(self) -> float:
@@ -131,8 +140,8 @@ class Training:
         self.step += 1
         self.in_epoch += 1
         with autocast(self.device, self.dtype):
-            outputs = self.model(batch.to(self.device), task, noise=self.noise)
-        loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device))
+            outputs, extra = self._forward(batch.to(self.device), task)
+        loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
         value = loss.item()
         if value != value or value in (float("inf"), float("-inf")):
             raise DivergedError(self.step, task_name, value)
@@ -142,6 +151,12 @@ class Training:
         self.meter.add(report)
         return report
 
+    def _forward(self, batch: PackedBatch, task: Task) -> tuple[Tensor, Tensor | float]:
+        """Return a batch's outputs, and what regularisation adds to their loss."""
+        if self.smart is not None:
+            return self.smart.losses(batch, task, self.noise)
+        return self.model(batch, task, noise=self.noise), 0.0
+
     def _update(self, loss: Tensor) -> None:
         loss.backward()
         if self.config.train.grad_clip:
@@ -150,11 +165,13 @@ class Training:
             group["lr"] = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.smart is not None:
+            self.smart.after_step(self.trained)
 
     def evaluate(self) -> EpochReport:
         """Score the dev sets. Doing it twice gives the same report, but for its seconds."""
         begin = time.perf_counter()
-        predictions = self._dev.predict(self.model, self.dtype)
+        predictions = self.dev.predict(self.model, self.dtype)
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
         if is_best:
@@ -173,7 +190,7 @@ class Training:
             tokens_per_second=self.meter.tokens / max(self.meter.seconds, 1e-9),
             train_seconds=self.meter.total_seconds,
             eval_seconds=time.perf_counter() - begin,
-            eval_examples=self._dev.examples,
+            eval_examples=self.dev.examples,
         )
 
     def evaluates(self) -> bool:
@@ -197,7 +214,7 @@ class Training:
             for part, value in self.optimizer.state[p].items():
                 tensors[f"optimizer/{part}/{name}"] = value
         tensors["noise"] = self.noise.state()
-        return tensors
+        return tensors | (self.smart.tensors() if self.smart is not None else {})
 
     def numbers(self) -> dict:
         """Return the rest of the state, as JSON holds it exactly."""
@@ -220,6 +237,8 @@ class Training:
             state = self.optimizer.state[self.trained[name]]
             state[part] = value if part == "step" else value.to(self.device)
         self.noise.load_state(tensors["noise"])
+        if self.smart is not None:
+            self.smart.load(tensors)
         self.epoch, self.in_epoch = numbers["epoch"], numbers["in_epoch"]
         self.step, self.best_epoch = numbers["step"], numbers["best_epoch"]
         self.best_score = float("-inf") if self.best_epoch == 0 else numbers["best_score"]

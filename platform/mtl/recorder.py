@@ -84,11 +84,11 @@ class RunRecorder:
         Returns:
             The pictures (PNG) among the artifacts.
         """
-        from minbert import count_parameters, load_best, save_model
+        from minbert import count_parameters, evaluate_best, save_model
 
         from .report.artifacts import write_config, write_report
 
-        best = load_best(checkpoint_dir)
+        best = evaluate_best(config, checkpoint_dir, cache_dir)
         pictures = write_report(best, work_dir)
         write_config(config.to_keys(), work_dir / "config.toml")
         save_model(config, checkpoint_dir, work_dir / "model", cache_dir)
@@ -96,7 +96,10 @@ class RunRecorder:
         counts = count_parameters(config, cache_dir)
         points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
         points |= {f"best/{name}": value for name, value in best.scores.items() if name != "score"}
-        self._log(best.step, points | {"best/epoch": best.epoch})
+        step = best.step
+        if config.train.eval_limit:  # until now, best/score was that of a part of the dev sets
+            points["best/score"], step = best.best_score, best.total_steps + 1
+        self._log(step, points | {"best/epoch": best.epoch})
         return pictures
 
     def flush(self) -> None:

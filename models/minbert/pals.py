@@ -1,0 +1,135 @@
+"""Parallel adaptation layers: task-specific functions TS(h) beside each layer.
+
+Low-rank layers and projected attention layers (PALs) of Stickland & Murray (2019), in the forms
+that the paper compares (its section 4.3, equations 6 and 7):
+
+``low-rank``          TS(h) = V^D gelu(V^E h), d_s = 100
+``pals``              TS(h) = gelu(V^D MH(V^E h)), d_s = 204, six heads, no output projection
+``shared``            PALs whose V^E and V^D are one pair for all layers (not for all tasks)
+``shared-attention``  and whose attention is one for all layers too
+``mixed``             ``shared`` in the first half of the layers, ``low-rank`` in the last half
+
+TS always takes the layer's input h; where it joins is :attr:`Adapter.placement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoder import Adapter, EncoderShape, attention
+from .noise import Noise, generator
+from .packing import PackedBatch, Span
+
+LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
+_DEVIATION = 0.02  # of new weights, as BERT's own
+
+
+class Projection(nn.Module):
+    """V^E and V^D: from the hidden size to the small one and back, with biases."""
+
+    def __init__(self, hidden: int, small: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(hidden, small)
+        self.decoder = nn.Linear(small, hidden)
+
+
+class TaskLayers(nn.Module):
+    """The task-specific functions of one task, for every layer.
+
+    Args:
+        kind: see the module's text.
+    """
+
+    def __init__(self, shape: EncoderShape, kind: str) -> None:
+        super().__init__()
+        self.attention_rate = shape.attention_dropout
+        self._plan = [_plan(kind, layer, shape.layers) for layer in range(shape.layers)]
+        self.projections = nn.ModuleDict()
+        self.attentions = nn.ModuleDict()
+        for projection, heads in self._plan:
+            if projection not in self.projections:
+                small = LOW_RANK if heads is None else PAL
+                self.projections[projection] = Projection(shape.hidden_size, small)
+            if heads is not None and heads not in self.attentions:
+                self.attentions[heads] = nn.Linear(PAL, 3 * PAL)  # query, key and value
+
+    def initialise(self, stream: torch.Generator) -> None:
+        """Draw the weights; V^D starts at zero, so that training starts at the backbone."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=_DEVIATION, generator=stream)
+                nn.init.zeros_(module.bias)
+        for projection in self.projections.values():
+            nn.init.zeros_(projection.decoder.weight)
+
+    def forward(self, layer: int, h: Tensor, span: Span, noise: Noise | None) -> Tensor:
+        """Return TS(h) of one layer for one task's part of the stream, [T, H] -> [T, H]."""
+        name, heads = self._plan[layer]
+        projection = self.projections[name]
+        small = projection.encoder(h)  # [T, d_s]
+        if heads is None:
+            return projection.decoder(F.gelu(small))
+        qkv = self.attentions[heads](small)
+        context = attention(qkv, span.runs, PAL_HEADS, self.attention_rate, noise)
+        return F.gelu(projection.decoder(context))
+
+
+def _plan(kind: str, layer: int, layers: int) -> tuple[str, str | None]:
+    """Name a layer's projection and its attention (None: low-rank); equal names are shared."""
+    own = f"layer{layer}"
+    if kind == "mixed":
+        kind = "shared" if layer < layers // 2 else "low-rank"
+    return {
+        "low-rank": (own, None),
+        "pals": (own, own),
+        "shared": ("shared", own),
+        "shared-attention": ("shared", "shared"),
+    }[kind]
+
+
+class Pals(nn.Module, Adapter):
+    """Parallel adaptation layers for some tasks.
+
+    Args:
+        placement: ``original`` or ``alternative``, see :class:`minbert.encoder.Adapter`.
+        tasks: the tasks that have them; for the others TS(h) is zero.
+    """
+
+    def __init__(
+        self, shape: EncoderShape, kind: str, placement: str, tasks: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.placement = placement
+        self.tasks = nn.ModuleDict({task: TaskLayers(shape, kind) for task in tasks})
+
+    def initialise(self, seed: int) -> None:
+        """Draw each task's weights from a stream of its own."""
+        for task, layers in self.tasks.items():
+            layers.initialise(generator(seed, "pals", task))
+
+    def parallel(
+        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None
+    ) -> Tensor | None:
+        """Return TS(h), each part of the stream by its own task's layers."""
+        if not any(span.task in self.tasks for span in batch.spans):
+            return None
+        parts = [self._part(layer, h[span.start : span.stop], span, noise) for span in batch.spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _part(self, layer: int, h: Tensor, span: Span, noise: Noise | None) -> Tensor:
+        if span.task not in self.tasks:
+            return torch.zeros_like(h)
+        return self.tasks[span.task](layer, h, span, noise).to(h.dtype)
+
+
+class Both(Adapter):
+    """LoRA on the linear maps, and adaptation layers in parallel."""
+
+    def __init__(self, linears: Adapter, pals: Pals) -> None:
+        self.placement = pals.placement
+        self.linear, self.head = linears.linear, linears.head
+        self.parallel = pals.parallel

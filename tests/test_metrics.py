@@ -1,0 +1,101 @@
+"""Scores against scikit-learn and scipy, and intervals that mean something."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+from sklearn.metrics import (
+    accuracy_score,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+    root_mean_squared_error,
+)
+
+from minbert.metrics import (
+    accuracy,
+    all_scores,
+    confusion_matrix,
+    estimate,
+    pearson,
+    regression_estimates,
+    score,
+)
+from minbert.reports import TaskPredictions
+
+
+def predictions(task, labels, values) -> TaskPredictions:
+    labels, values = np.asarray(labels, np.float32), np.asarray(values, np.float32)
+    ids = [str(i) for i in range(len(labels))]
+    return TaskPredictions(task, ids, [("a",)] * len(ids), labels, values[:, None], values)
+
+
+@pytest.fixture
+def sts():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 5, 400)
+    return predictions("sts", labels, labels + rng.normal(0, 1, 400))
+
+
+@pytest.fixture
+def sst():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 5, 500)
+    return predictions("sst", labels, np.where(rng.random(500) < 0.6, labels, 2))
+
+
+def test_the_score_is_the_paper_s():
+    assert round(score(0.496, 0.886, 0.851), 3) == 0.769
+
+
+def test_metrics_equal_their_libraries(sst, sts):
+    assert accuracy(sst) == pytest.approx(accuracy_score(sst.labels, sst.classes))
+    assert pearson(sts) == pytest.approx(pearsonr(sts.labels, sts.values).statistic)
+    wanted = {
+        "mse": mean_squared_error,
+        "rmse": root_mean_squared_error,
+        "mae": mean_absolute_error,
+        "r2": r2_score,
+    }
+    for name, given in regression_estimates(sts).items():
+        assert given.value == pytest.approx(wanted[name](sts.labels, sts.values), rel=1e-5)
+        assert given.low < given.value < given.high
+
+
+def test_a_paraphrase_is_a_probability_above_a_half():
+    given = predictions("para", [0, 1, 1, 0], [0.5, 0.51, 0.2, 0.9])
+    assert given.classes.tolist() == [0, 1, 0, 1]
+    assert confusion_matrix(given).tolist() == [[1, 1], [1, 1]]
+
+
+def test_confusion_has_labels_in_rows_and_every_class():
+    given = confusion_matrix(predictions("sst", [4, 4, 0], [3, 4, 0]))
+    assert given.shape == (5, 5) and given[4].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_constant_prediction_has_no_correlation(recwarn):
+    constant = predictions("sts", [1, 2, 3], [2, 2, 2])
+    assert pearson(constant) == 0.0 == estimate(constant).value
+    assert not recwarn.list
+
+
+def test_intervals_cover_as_often_as_they_say():
+    """Of 200 samples with a true accuracy of 0.6, about 95 % have it in their interval."""
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(200):
+        right = rng.random(300) < 0.6
+        given = estimate(predictions("sst", np.full(300, 3), np.where(right, 3, 1)))
+        hits += given.low <= 0.6 <= given.high
+    assert 178 <= hits <= 199
+
+
+def test_the_deviation_is_the_standard_error(sst):
+    p = accuracy(sst)
+    assert estimate(sst).deviation == pytest.approx(np.sqrt(p * (1 - p) / 500), rel=0.1)
+
+
+def test_all_scores_carry_their_names(sst, sts):
+    para = predictions("para", [0, 1], [0.1, 0.9])
+    scores = all_scores({"sst": sst, "para": para, "sts": sts})
+    assert list(scores) == ["sst_accuracy", "para_accuracy", "sts_pearson", "score"]
+    assert scores["para_accuracy"] == 1.0

@@ -1,0 +1,56 @@
+"""Every shipped study runs to its end: on the demo, and some on the paper's data."""
+
+import csv
+import json
+
+import pytest
+from conftest import REPOSITORY, sets
+
+STUDIES = sorted(file.stem for file in (REPOSITORY / "studies").glob("*.toml"))
+SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory):
+    """One home for all studies of this file: making its databases takes seconds."""
+    return tmp_path_factory.mktemp("studies")
+
+
+def test_every_table_and_proposal_of_the_paper_has_one():
+    assert set(STUDIES) == {
+        "lora_sweep", "pals", "smart_sweep", "combined", "baselines", "task_scheduling",
+        "scheduler_exponent", "joint_search",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_runs_to_its_end_on_the_demo(mtl, shared_home, name):
+    outcome = mtl(
+        "study", "run", name, "--trials", 3, "--jobs", 1, "--json",
+        *sets(*SHORT, "train.eval_limit=20"), MTL_HOME=str(shared_home),
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["complete"] + outcome.json["pruned"] == 3
+
+
+@pytest.mark.parametrize("name", ["baselines", "pals", "smart_sweep"])
+def test_a_study_runs_on_the_paper_s_data(mtl, shared_home, real_data, real_backbone, name):
+    real = (f"data.path={real_data}", f"backbone={real_backbone}", "train.eval_limit=12")
+    outcome = mtl(
+        "study", "run", name, "--as", f"{name}-real", "--trials", 1, "--jobs", 1, "--json",
+        *sets(*SHORT, *real), MTL_HOME=str(shared_home),
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert 0 < outcome.json["best"]["score"] < 1
+
+
+def test_the_best_is_scored_on_the_whole_dev_sets(mtl, tmp_path):
+    """Whatever part of them served while exploring."""
+    outcome = mtl("train", "--json", *sets(*SHORT, "train.eval_limit=20"))
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    (file,) = (tmp_path / "home").glob(f"**/{found['run_id']}/artifacts/predictions/dev-sst.csv")
+    rows = list(csv.DictReader(file.open(encoding="utf-8")))
+    assert len(rows) > 200
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert found["scores"]["sst_accuracy"] == pytest.approx(right / len(rows))
