@@ -7,12 +7,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-# Without an NVIDIA driver PyTorch's CPU build will do: 0.2 GB in place of 3 GB.
-ifeq ($(shell uname -s)$(shell sh -c 'command -v nvidia-smi'),Linux)
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-endif
-TORCH := $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) torch
-
 .PHONY: help setup sweep test ui lint clean
 
 help:  ## what can be made
@@ -23,7 +17,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "make: $$($(PYTHON) -V) is too old; Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) $(TORCH)
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
