@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEMO_NOTE = "Demo scores mean nothing outside the demo."
-SHOWN = 10  # trials of a leaderboard that are printed
+SHOWN = 20  # trials of a leaderboard that are printed
 
 
 def is_demo(config: Mapping[str, Any]) -> bool:
