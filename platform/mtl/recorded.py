@@ -43,11 +43,11 @@ def recorded_studies(home: Home) -> list[RecordedStudy]:
     Raises:
         InputError: the database cannot be opened.
     """
+    storage = read_storage(home)
+    if storage is None:  # nothing was recorded, and there is nothing to load Optuna for
+        return []
     import optuna
 
-    storage = read_storage(home)
-    if storage is None:
-        return []
     names = sorted(study.study_name for study in storage.get_all_studies())
     return [summarize(optuna.load_study(study_name=name, storage=storage)) for name in names]
 

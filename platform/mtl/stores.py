@@ -155,12 +155,12 @@ def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
     Raises:
         InputError: the database cannot be opened.
     """
-    from optuna.storages import RDBStorage, get_storage
-
-    _quiet_optuna()
     file = _sqlite_file(home.storage_url)
     if file is not None and not file.is_file():
         return None
+    from optuna.storages import RDBStorage, get_storage
+
+    _quiet_optuna()
     try:
         storage = RDBStorage(
             home.storage_url,
