@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
+from minbert import Config
+
 WORDS = ["good", "bad", "film", "plot", "very", "not", "the", "a", "was", "dull", "great", "cat",
          "dog", "sat", "ran", "how", "why", "is", "it", "who"]  # fmt: skip
 
@@ -50,3 +52,24 @@ def data(folder: Path, train: int = 40, dev: int = 20, seed: int = 0) -> Path:
         write(f"{name}-dev.csv", [*columns, label_column], dev, label)
         write(f"{name}-test-student.csv", columns, dev // 2, list)
     return folder
+
+
+def folder(base: Path) -> Path:
+    """Write a backbone and a data folder side by side, for :func:`config`; return ``base``."""
+    backbone(base / "backbone")
+    data(base / "data")
+    return base
+
+
+def config(base: Path, **keys: object) -> Config:
+    """Return the configuration of a short training on what :func:`folder` wrote."""
+    return Config.from_keys(
+        {
+            "backbone": str(base / "backbone"),
+            "data.path": str(base / "data"),
+            "train.precision": "float32",
+            "train.batch_size": 4,
+            "train.lr": 1e-2,
+        }
+        | keys
+    )

@@ -45,25 +45,13 @@ def test_heads_alone_train_in_last_linear_layer_without_lora():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("model")
-    small.backbone(base / "backbone")
-    small.data(base / "data")
-    return base
+    return small.folder(tmp_path_factory.mktemp("model"))
 
 
 def config(folder, **keys) -> Config:
     names = {"rank": "lora.rank", "alpha": "lora.alpha", "mode": "train.mode"}
     given = {names.get(name, "train." + name): value for name, value in keys.items()}
-    return Config.from_keys(
-        {
-            "backbone": str(folder / "backbone"),
-            "data.path": str(folder / "data"),
-            "train.precision": "float32",
-            "train.batch_size": 4,
-            "train.lr": 1e-2,
-        }
-        | given
-    )
+    return small.config(folder, **given)
 
 
 def model_of(folder, **keys):

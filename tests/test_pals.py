@@ -6,6 +6,7 @@ import pytest
 import small
 import torch
 import torch.nn.functional as F
+from small import config
 
 from minbert import Config, InputError, count_parameters
 from minbert.encoder import Encoder, EncoderShape
@@ -138,17 +139,7 @@ def test_sharing_is_across_layers_and_not_across_tasks():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("pals")
-    small.backbone(base / "backbone")
-    small.data(base / "data")
-    return base
-
-
-def config(folder, **keys):
-    return Config.from_keys(
-        {"backbone": str(folder / "backbone"), "data.path": str(folder / "data"),
-         "train.precision": "float32", "train.batch_size": 4, "train.lr": 1e-2} | keys
-    )  # fmt: skip
+    return small.folder(tmp_path_factory.mktemp("pals"))
 
 
 def test_training_starts_at_the_backbone_and_each_task_moves_its_own(folder):

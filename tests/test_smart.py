@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from small import config
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from minbert import Config, InputError
@@ -20,17 +21,7 @@ SST, PARA, STS = TASKS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("smart")
-    small.backbone(base / "backbone")
-    small.data(base / "data")
-    return base
-
-
-def config(folder, **keys):
-    return Config.from_keys(
-        {"backbone": str(folder / "backbone"), "data.path": str(folder / "data"),
-         "train.precision": "float32", "train.batch_size": 4, "train.lr": 1e-2} | keys
-    )  # fmt: skip
+    return small.folder(tmp_path_factory.mktemp("smart"))
 
 
 @pytest.fixture

@@ -24,25 +24,11 @@ from minbert.trainer import _Keeper
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("training")
-    small.backbone(base / "backbone")
-    small.data(base / "data")
-    return base
+    return small.folder(tmp_path_factory.mktemp("training"))
 
 
 def config(folder, **keys) -> Config:
-    return Config.from_keys(
-        {
-            "backbone": str(folder / "backbone"),
-            "data.path": str(folder / "data"),
-            "train.epochs": 3,
-            "train.steps_per_epoch": 7,
-            "train.batch_size": 4,
-            "train.lr": 1e-2,
-            "train.precision": "float32",
-        }
-        | keys
-    )
+    return small.config(folder, **({"train.epochs": 3, "train.steps_per_epoch": 7} | keys))
 
 
 def run(config, folder, checkpoint_dir=None, stop_at=None):
