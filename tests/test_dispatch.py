@@ -24,8 +24,8 @@ class Watcher(View):
     def message(self, text):
         self.said.append(text)
 
-    def trial_started(self, number, params, resumed):
-        self.started.append((number, dict(params), resumed))
+    def trial_started(self, number, setting, resumed):
+        self.started.append((number, setting, resumed))
 
     def trial_ended(self, number, state, score, reason):
         self.ends[number] = (state, score, reason)
@@ -187,9 +187,6 @@ def test_points_come_first_and_cap_the_study(study):
     assert (result.total, result.complete) == (2, 2)
     assert any("2 of 9 trials" in text for text in view.said)
     # A rank of 0 is outside the search: the trial has it, Optuna does not.
-    assert [params for _, params, _ in view.started] == [
-        {"lora.rank": 4, "lora.alpha": 8.0},
-        {"lora.rank": 0, "lora.alpha": 1.0},
-    ]
+    assert [setting for _, setting, _ in view.started] == ["r=4 α=8", "r=0 α=1"]
     assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0

@@ -11,15 +11,8 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from minbert.metrics import (
-    accuracy,
-    all_scores,
-    confusion_matrix,
-    estimate,
-    pearson,
-    regression_estimates,
-    score,
-)
+from minbert.intervals import estimate, regression_estimates
+from minbert.metrics import accuracy, all_scores, confusion_matrix, pearson, score
 from minbert.reports import TaskPredictions
 
 

@@ -12,8 +12,9 @@ from tracking_samples import epoch_report, new_store, step_report
 
 from minbert import Config, InputError
 from mtl.mlflow_store import connect, masked
+from mtl.naming import run_name, setting
 from mtl.report import leaderboard
-from mtl.tracking import DatasetInput, RunRecorder, StudyTracker, run_name
+from mtl.tracking import DatasetInput, RunRecorder, StudyTracker
 
 PARAMS = {
     "backbone": "demo",
@@ -42,7 +43,7 @@ def trial_run(tracker, number=7, parent=None, **more):
         number=number,
         params=PARAMS,
         tags={"mtl.profile": "demo", "mtl.git_commit": "abc123", "mtl.nothing": None},
-        searched=["lora.rank", "lora.alpha"],
+        setting="r=4 α=8",
         **more,
     )
 
@@ -182,7 +183,7 @@ def test_a_resumed_training_leaves_the_points_of_an_undisturbed_one(
 
 def test_recording_is_complete_after_every_call(tracker, uri):
     run_id = trial_run(tracker)
-    RunRecorder(uri, run_id).on_step(step_report(10))  # and never flushed
+    RunRecorder(uri, run_id).on_step(step_report(10))
     assert ("train/batch_loss", 10) in history(uri, run_id)
 
 
@@ -242,7 +243,7 @@ def test_passwords_are_masked():
     ],
 )
 def test_run_names(number, searched, name):
-    assert run_name(number, searched) == name
+    assert run_name(number, setting(searched)) == name
 
 
 def test_a_study_is_recorded_anew_each_time(tracker, uri, tmp_path):
@@ -279,7 +280,7 @@ def test_a_real_training_ends_with_its_artifacts(tracker, uri, tmp_path):
     )
     for report in reports:
         recorder.on_epoch(report)
-    pictures = recorder.finish(config, checkpoints, tmp_path / "work", tmp_path / "cache")
+    pictures = recorder.finish(config, checkpoints, tmp_path / "work", tmp_path / "cache").pictures
     assert [picture.name for picture in pictures] == ["sst.png", "para.png", "sts.png"]
     root = Path(MlflowClient(uri).download_artifacts(run_id, ""))
     found = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}

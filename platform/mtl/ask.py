@@ -7,10 +7,9 @@ a dispatcher that was killed in the middle of asking asks again and gets the sam
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -18,7 +17,8 @@ from optuna.samplers import BaseSampler
 
 from minbert import Config, InputError
 
-from .studyspec import StudySpec
+from .replicates import REPLICATE, next_replicate
+from .studyspec import StudySpec, point_key
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -85,35 +85,53 @@ class PointsFirst(BaseSampler):
 
 def ask(study: optuna.Study, spec: StudySpec) -> tuple[Trial, Config]:
     """Create the next trial and give it its values."""
-    number = len(study.get_trials(deepcopy=False))
-    point = _next_point(study, spec, number)
-    study.sampler = _sampler(spec, number, point)
-    return _give_values(study.ask(), spec, point)
+    given = _given(study, spec, len(study.get_trials(deepcopy=False)))
+    study.sampler = given.sampler
+    return _give_values(study.ask(), spec, given)
 
 
 def ask_again(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
     """Take up a trial that was left RUNNING: with the values it has, or the ones it would have."""
     frozen = study.get_trials(deepcopy=False)[number]
-    point = _next_point(study, spec, number)
-    study.sampler = _sampler(spec, number, point)
-    trial = optuna.trial.Trial(study, frozen._trial_id)
     if "config" in frozen.user_attrs:
+        trial = optuna.trial.Trial(study, frozen._trial_id)
         return trial, Config.from_keys(frozen.user_attrs["config"])
-    return _give_values(trial, spec, point)
+    given = _given(study, spec, number)
+    study.sampler = given.sampler
+    return _give_values(optuna.trial.Trial(study, frozen._trial_id), spec, given)
 
 
-def _give_values(
-    trial: Trial, spec: StudySpec, point: Mapping[str, Any] | None
-) -> tuple[Trial, Config]:
-    """Write a trial's values down: parameters, point and the whole configuration."""
-    values = dict(point or {})
+class _Given(NamedTuple):
+    """What is known of a trial before the sampler is asked: values, and attributes to keep."""
+
+    values: dict[str, Any]
+    attributes: dict[str, Any]
+    sampler: BaseSampler
+
+
+def _given(study: optuna.Study, spec: StudySpec, number: int) -> _Given:
+    replicate = next_replicate(study, spec, number)
+    if replicate is not None:
+        values, label = replicate.config, replicate.label
+        attributes: dict[str, Any] = {REPLICATE: replicate.original}
+    else:
+        point = _next_point(study, spec, number)
+        values, label = point or {}, spec.labels.get(point_key(point or {}))
+        attributes = {} if point is None else {"point": point_key(point)}
+    if label is not None:
+        attributes["label"] = label
+    return _Given(values, attributes, _sampler(spec, number, values))
+
+
+def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, Config]:
+    """Write a trial's values down: parameters, where they are from, the whole configuration."""
+    values = dict(given.values)
     for key, search in spec.search.items():
         if key not in values or search.contains(values[key]):
             values[key] = search.suggest(trial, key)
     config = spec.config_of(values)
-    if point is not None:
-        trial.set_user_attr("point", json.dumps(point, sort_keys=True))
-    trial.set_user_attr("config", config.to_keys())
+    for name, value in {**given.attributes, "config": config.to_keys()}.items():
+        trial.set_user_attr(name, value)
     return trial, config
 
 
@@ -128,24 +146,20 @@ def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, 
         if trial.number < number
     )
     for point in spec.listing:
-        text = json.dumps(point, sort_keys=True)
+        text = point_key(point)
         if taken[text] == 0:
             return point
         taken[text] -= 1
     return None
 
 
-def _sampler(spec: StudySpec, number: int, point: Mapping[str, Any] | None) -> BaseSampler:
+def _sampler(spec: StudySpec, number: int, values: Mapping[str, Any]) -> BaseSampler:
     space = {key: search.distribution() for key, search in spec.search.items()}
-    given = (
-        {
-            key: search.encode(point[key])
-            for key, search in spec.search.items()
-            if key in point and search.contains(point[key])
-        }
-        if point
-        else {}
-    )
+    given = {
+        key: search.encode(values[key])
+        for key, search in spec.search.items()
+        if key in values and search.contains(values[key])
+    }
     return PointsFirst(make_sampler(spec.sampler, _seed(spec.seed, number)), space, given)
 
 

@@ -25,7 +25,8 @@ from .executors import Executor, default_jobs, open_executor
 from .interrupts import Interrupts, StopNow
 from .lease import Lease, LeaseLostError
 from .preflight import preflight
-from .recorded import choose_name, created, fits, left_running, summarize
+from .recorded import choose_name, fits, left_running, summarize
+from .replicates import missing
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
 from .trials import Trials
@@ -118,7 +119,7 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
     if name not in [study.study_name for study in storage.get_all_studies()]:
         return spec.total
     study = optuna.load_study(study_name=name, storage=storage)
-    return len(left_running(study)) + max(0, spec.total - created(study))
+    return len(left_running(study)) + missing(study, spec)
 
 
 def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
@@ -153,7 +154,7 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
     states = summary.states
     result = StudyResult(
         name=summary.name,
-        total=trials.spec.total,
+        total=max(trials.spec.total, summary.trials),
         complete=states["complete"],
         pruned=states["pruned"],
         failed=states["failed"],
@@ -213,7 +214,7 @@ class _Dispatcher:
             if self._left:
                 self._lease.hold()
                 pool.submit(trials.take_up(ask_again, self._left.popleft(), pool.jobs))
-            elif created(trials.study) < trials.spec.total:
+            elif missing(trials.study, trials.spec):
                 self._lease.hold()
                 pool.submit(trials.take_up(ask, None, pool.jobs))
             else:

@@ -80,19 +80,23 @@ class Finished:
     """The training is over, and its run holds the artifacts of the best epoch.
 
     Attributes:
-        score: of the best epoch; scores: all of its scores. best_epoch: counted from 1.
+        score: of the best epoch; scores: all of its scores; estimates: their intervals, and
+            those of the errors. best_epoch: counted from 1.
         minutes: of training and evaluation.
         trainable: parameters. checkpoint_bytes: of the last checkpoint folder.
+        model_bytes: of the weights that are kept.
         pictures: PNG files, on the worker's machine.
     """
 
     number: int
     score: float
     scores: dict[str, float]
+    estimates: dict[str, dict[str, float]]
     best_epoch: int
     minutes: float
     trainable: int
     checkpoint_bytes: int
+    model_bytes: int
     pictures: list[str] = field(default_factory=list)
 
 

@@ -29,7 +29,8 @@ class Plan(TypedDict):
     """What a study would do. JSON values.
 
     Attributes:
-        trials: in all; points: of these tried first; searched: of these proposed by the sampler.
+        trials: in all; replicates: of these with each setting; points: settings that are tried
+            first; searched: settings that the sampler proposes.
         parameters: of each point, and of the smallest and largest configuration of the search.
         steps_per_trial: fewest and most; steps: of all trials, an estimate if epochs are searched.
         evaluations: of all trials on the dev sets, which hold dev_examples.
@@ -43,6 +44,7 @@ class Plan(TypedDict):
     sampler: str
     pruner: str
     trials: int
+    replicates: int
     points: int
     searched: int
     jobs: int
@@ -76,10 +78,11 @@ def plan_study(
     """
     preflight(spec, home)
     jobs = min(jobs or default_jobs(), spec.total)
-    points = [spec.config_of({**_first(spec), **point}) for point in spec.listing[: spec.total]]
+    listed = spec.listing[: spec.settings_total]
+    points = [spec.config_of({**_first(spec), **point}) for point in listed]
     sized = _sizes(spec, home)
     ends = [spec.config_of(sized[name]["values"]) for name in ("smallest", "largest")]
-    searched = spec.total - len(points)
+    searched = spec.settings_total - len(points)
     steps = [_steps(config, home) for config in (*points, *(ends if searched else ()))]
     per_searched = mean(steps[len(points) :]) if searched else 0.0
     evaluations = [_evaluations(config) for config in points] + [
@@ -91,14 +94,15 @@ def plan_study(
         "sampler": spec.sampler,
         "pruner": spec.pruner,
         "trials": spec.total,
+        "replicates": spec.replicates,
         "points": len(points),
         "searched": searched,
         "jobs": jobs,
         "threads": threads_for(jobs),
         "parameters": list(sized.values()),
         "steps_per_trial": [min(steps), max(steps)],
-        "steps": round(sum(steps[: len(points)]) + searched * per_searched),
-        "evaluations": round(sum(evaluations)),
+        "steps": spec.replicates * round(sum(steps[: len(points)]) + searched * per_searched),
+        "evaluations": spec.replicates * round(sum(evaluations)),
         "dev_examples": None,
         "seconds_per_step": None,
         "eval_seconds": None,

@@ -139,11 +139,6 @@ def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
     return known is None or not differing_keys(known, spec.settings)
 
 
-def created(study: optuna.Study) -> int:
-    """How many trials exist, in whatever state; what a person has queued does not count."""
-    return sum(t.state.name != "WAITING" for t in study.get_trials(deepcopy=False))
-
-
 def left_running(study: optuna.Study) -> list[int]:
     """Numbers of the trials that no dispatcher has ended."""
     return [t.number for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]

@@ -5,15 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .mlflow_store import connect
 
 if TYPE_CHECKING:
-    from minbert import Config, EpochReport, StepReport
+    from minbert import Config, EpochReport, Estimate, StepReport
 
 _EVERY = 10  # steps between points
 _METRICS_PER_CALL = 1000  # MLflow's limit
+
+
+class Recorded(NamedTuple):
+    """What a finished training has on its run.
+
+    Attributes:
+        best: the best epoch, on the whole dev sets.
+        estimates: of its metrics, with intervals.
+        model_bytes: size of the weights that were kept.
+        trainable: parameters.
+        pictures: PNG files among the artifacts.
+    """
+
+    best: EpochReport
+    estimates: dict[str, Estimate]
+    model_bytes: int
+    trainable: int
+    pictures: list[Path]
 
 
 class RunRecorder:
@@ -73,7 +91,7 @@ class RunRecorder:
 
     def finish(
         self, config: Config, checkpoint_dir: Path, work_dir: Path, cache_dir: Path | None = None
-    ) -> list[Path]:
+    ) -> Recorded:
         """Put the best epoch's artifacts and scores on the run.
 
         Args:
@@ -82,28 +100,30 @@ class RunRecorder:
             cache_dir: where pulled backbones lie.
 
         Returns:
-            The pictures (PNG) among the artifacts.
+            What of it the dispatcher wants to know.
         """
-        from minbert import count_parameters, evaluate_best, save_model
+        from minbert import count_parameters, estimates, evaluate_best, save_model
 
-        from .report.artifacts import write_config, write_report
+        from .report.artifacts import write_config, write_estimates, write_report
 
         best = evaluate_best(config, checkpoint_dir, cache_dir)
+        sure = estimates(best.predictions)
         pictures = write_report(best, work_dir)
+        write_estimates(sure, work_dir / "estimates.csv")
         write_config(config.to_keys(), work_dir / "config.toml")
         save_model(config, checkpoint_dir, work_dir / "model", cache_dir)
+        size = sum(file.stat().st_size for file in (work_dir / "model").rglob("*.safetensors"))
         self._client.log_artifacts(self._run_id, str(work_dir))
         counts = count_parameters(config, cache_dir)
         points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
-        points |= {f"best/{name}": value for name, value in best.scores.items() if name != "score"}
+        points |= {f"best/{name}": given.value for name, given in sure.items() if name != "score"}
+        points |= {"best/score_low": sure["score"].low, "best/score_high": sure["score"].high}
+        points |= {"best/epoch": best.epoch, "model/bytes": size}
         step = best.step
         if config.train.eval_limit:  # until now, best/score was that of a part of the dev sets
             points["best/score"], step = best.best_score, best.total_steps + 1
-        self._log(step, points | {"best/epoch": best.epoch})
-        return pictures
-
-    def flush(self) -> None:
-        """Write what is not written yet. Points are written as they come: nothing is left."""
+        self._log(step, points)
+        return Recorded(best, sure, size, counts.trainable, pictures)
 
     def _log(self, step: int, points: Mapping[str, float]) -> None:
         """Write the points of one step that the run does not have."""

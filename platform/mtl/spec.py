@@ -16,9 +16,10 @@ from minbert import InputError
 from minbert.config import check_key
 
 from .studyfile import find_line, find_study_file, read_toml, shipped_folder
-from .studyspec import StudySpec, differing_keys, digest
+from .studyspec import StudySpec, differing_keys, digest, point_key
 from .studytables import (
     DEFAULT_PROFILE,
+    LABEL,
     File,
     FileError,
     Table,
@@ -104,6 +105,7 @@ def load_study(
     profile: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     trials: int | None = None,
+    replicates: int | None = None,
 ) -> StudySpec:
     """Read a study by name or from a file, apply a profile and ``--set`` values, check it all.
 
@@ -113,6 +115,7 @@ def load_study(
         overrides: configuration keys that hold for every trial; one that is searched leaves the
             search and the points.
         trials: the study's total instead of the file's.
+        replicates: seeds with which every trial is trained, instead of the file's.
 
     Raises:
         InputError: one line with file and key (and line where it can be found).
@@ -121,7 +124,8 @@ def load_study(
     name = check_name(path.stem)
     raw, text = read_toml(path)
     try:
-        return _build(path, name, raw, profile, dict(overrides or {}), trials)
+        given = {"trials": trials, "replicates": replicates}
+        return _build(path, name, raw, profile, dict(overrides or {}), given)
     except FileError as error:
         line = _line_of(error, text, profile)
         raise InputError(f"{path}{f':{line}' if line else ''}: {error}") from None
@@ -162,7 +166,7 @@ def _line_of(error: FileError, text: str, profile: str | None) -> int | None:
 
 
 def _build(
-    path: Path, name: str, raw: dict, profile: str | None, overrides: dict, trials: int | None
+    path: Path, name: str, raw: dict, profile: str | None, overrides: dict, given: dict
 ) -> StudySpec:
     file = parse_table(File, raw, "")
     tables = [(file, "")]
@@ -175,17 +179,19 @@ def _build(
     config, search, points = merge(tables)
     for key in overrides:
         search.pop(key, None)
-    points = _unique({k: v for k, v in point.items() if k not in overrides} for point in points)
+    points, labels = _unique(
+        {k: v for k, v in point.items() if k not in overrides} for point in points
+    )
     merged = {
         key: value
         for table, _ in tables
         for key, value in table.model_dump(include=_SCALARS).items()
         if value is not None
     }
-    if trials is not None:
-        merged["trials"] = trials
-    if merged.get("trials", 1) < 1:
-        raise InputError(f"trials = {trials} does not fit; it should be at least 1")
+    merged |= {key: value for key, value in given.items() if value is not None}
+    for key in given:
+        if merged.get(key, 1) < 1:
+            raise InputError(f"{key} = {merged[key]} does not fit; it should be at least 1")
     spec = StudySpec(
         name=name,
         source=str(path),
@@ -193,23 +199,29 @@ def _build(
         config={**config, **overrides},
         search=search,
         points=points,
+        labels=labels,
         **{**_DEFAULTS, **merged},
     )
     _check_spec(spec, overrides)
     return spec
 
 
-_SCALARS = {"description", "sampler", "pruner", "trials", "seed"}
+_SCALARS = {"description", "sampler", "pruner", "trials", "seed", "replicates"}
 _DEFAULTS = {"description": "", "sampler": "tpe", "pruner": "none", "trials": 10, "seed": 0}
 
 
-def _unique(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop points that are the same as one before: the same seed would train the same model."""
+def _unique(points: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the points and their labels, without points that are the same as one before: the
+    same seed would train the same model."""
     unique: list[dict[str, Any]] = []
-    for point in points:
+    labels: dict[str, str] = {}
+    for labelled in points:
+        point = {key: value for key, value in labelled.items() if key != LABEL}
         if point not in unique:
             unique.append(point)
-    return unique
+            if LABEL in labelled:
+                labels[point_key(point)] = labelled[LABEL].strip()
+    return unique, labels
 
 
 def _check_spec(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
@@ -219,6 +231,11 @@ def _check_spec(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
         )
     if spec.sampler == "grid":
         _check_grid(spec)
+    if spec.replicates > 1 and any("train.seed" in keys for keys in (spec.search, *spec.points)):
+        raise FileError(
+            "replicates set train.seed; leave it out of search and points",
+            "", "replicates", merged=True,
+        )  # fmt: skip
     _check_config(spec, {}, "config", overrides)
     for index, point in enumerate(spec.points, start=1):
         missing = [key for key in spec.search if key not in point]

@@ -31,6 +31,8 @@ class StudySpec(BaseModel):
         config: configuration keys that are the same in every trial.
         search: configuration keys that are searched.
         points: trials that come first, in this order; each sets any configuration keys.
+        labels: names of points, by `point_key`.
+        replicates: seeds with which every trial is trained.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -46,6 +48,8 @@ class StudySpec(BaseModel):
     config: dict[str, Any]
     search: dict[str, Any]
     points: list[dict[str, Any]]
+    labels: dict[str, str] = {}
+    replicates: int = 1
 
     @cached_property
     def listing(self) -> list[dict[str, Any]]:
@@ -58,20 +62,28 @@ class StudySpec(BaseModel):
 
     @property
     def total(self) -> int:
-        """How many trials the study ends with: `trials`, or fewer if there are no more to try."""
-        if self.sampler in ("points", "grid") or not self.search:
-            return min(self.trials, max(1, len(self.listing)))
-        return self.trials
+        """How many trials the study ends with, replicates included."""
+        return self.settings_total * self.replicates
+
+    @property
+    def settings_total(self) -> int:
+        """How many settings are tried: `trials`, or fewer if there are no more to try."""
+        return self.trials if self.open_ended else min(self.trials, max(1, len(self.listing)))
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether there is always another setting to try."""
+        return self.sampler not in ("points", "grid") and bool(self.search)
 
     @property
     def cap_note(self) -> str | None:
         """Say why there are fewer trials than asked for; None if there are not."""
-        if self.total == self.trials:
+        if self.settings_total == self.trials:
             return None
         what = "the grid and the points hold" if self.sampler == "grid" else "the points are"
         if not self.search and not self.points:
             what = "nothing is searched, so there is"
-        return f"{self.total} of {self.trials} trials: {what} {self.total}"
+        return f"{self.settings_total} of {self.trials} trials: {what} {self.settings_total}"
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """Make the configuration of a trial with these values."""
@@ -93,6 +105,11 @@ class StudySpec(BaseModel):
         fixed = self.settings["config"]
         changed = {key: value for key, value in fixed.items() if value != defaults[key]}
         return digest({"config": changed, "search": self.settings["search"]})
+
+
+def point_key(point: Mapping[str, Any]) -> str:
+    """Return a point as text: two points that set the same have the same."""
+    return json.dumps(point, sort_keys=True)
 
 
 def digest(value: Any) -> str:

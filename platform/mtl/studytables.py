@@ -15,6 +15,7 @@ from .studyfile import flatten, nearest
 from .studyspec import Pruner, Sampler
 
 DEFAULT_PROFILE = "demo"
+LABEL = "label"  # of a point: not a configuration key
 
 
 class FileError(Exception):
@@ -41,6 +42,7 @@ class Table(BaseModel):
     pruner: Pruner | None = None
     trials: int | None = Field(None, ge=1, le=1_000_000)
     seed: int | None = Field(None, ge=0, lt=2**32)
+    replicates: int | None = Field(None, ge=1, le=1000)
     config: dict[str, Any] = {}
     search: dict[str, Any] = {}
     points: list[dict[str, Any]] | None = None
@@ -136,9 +138,17 @@ def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
             search[key] = check_at(join(section, "search"), key, parse_search, key, value)
         if table.points is not None:
             points = [flatten(point) for point in table.points]
-            for key in {key for point in points for key in point}:
+            check_at(join(section, "points"), LABEL, _check_labels, points)
+            for key in {key for point in points for key in point if key != LABEL}:
                 check_at(join(section, "points"), key, check_key, key)
     return config, search, points
+
+
+def _check_labels(points: list[dict[str, Any]]) -> None:
+    for point in points:
+        label = point.get(LABEL, "-")
+        if not isinstance(label, str) or not label.strip() or not label.isprintable():
+            raise InputError(f"label = {label!r} does not fit; it should be a line of text")
 
 
 def join(section: str, part: str) -> str:

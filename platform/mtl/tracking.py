@@ -10,7 +10,7 @@ import getpass
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from minbert.errors import InputError
 
 from .mlflow_store import connect, sqlite_file
+from .naming import run_name
 from .recorder import RunRecorder
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["DatasetInput", "RunRecorder", "StudyTracker", "run_name"]
+__all__ = ["DatasetInput", "RunRecorder", "StudyTracker"]
 
 # How a trial ended -> the run's status in MLflow, which knows no pruning.
 _STATUS = {
@@ -32,13 +33,6 @@ _STATUS = {
     "pruned": "FINISHED",
     "failed": "FAILED",
     "killed": "KILLED",
-}
-_SHORT = {
-    "lora.rank": "r",
-    "lora.alpha": "α",
-    "train.lr": "lr",
-    "smart.lambda": "λ",
-    "schedule.anneal": "c",
 }
 _PARAMS_PER_CALL = 100  # MLflow's limit
 _DIGEST_LENGTH = 36  # MLflow's limit
@@ -104,7 +98,7 @@ class StudyTracker:
         number: int | None,
         params: Mapping[str, object],
         tags: Mapping[str, object],
-        searched: Iterable[str] = (),
+        setting: str = "",
         datasets: Sequence[DatasetInput] = (),
     ) -> str:
         """Create the run of one training and return its id.
@@ -114,7 +108,7 @@ class StudyTracker:
             study: the experiment's name.
             number: the trial's number; None outside a study.
             params: every configuration key with its value.
-            searched: the keys that the study varies: they are in the run's name.
+            setting: what distinguishes it from its neighbours; it is in the run's name.
             datasets: the data it reads.
 
         The run of this parent and number is created once: a dispatcher that was killed before it
@@ -125,7 +119,7 @@ class StudyTracker:
             kind["mtl.trial"] = str(number)
         if parent_run_id is not None:
             kind["mlflow.parentRunId"] = parent_run_id
-        name = run_name(number, {key: params[key] for key in searched})
+        name = run_name(number, setting)
         run_id = self.find_run(study, kind) if parent_run_id is not None else None
         if run_id is None:
             run_id = self._create_run(study, name, kind | {**tags})
@@ -221,25 +215,6 @@ class StudyTracker:
     def _log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
         if datasets:
             self._client.log_inputs(run_id, datasets=[_mlflow_input(part) for part in datasets])
-
-
-def run_name(number: int | None, searched: Mapping[str, object]) -> str:
-    """Name a run by what distinguishes it: ``trial 7 · r=4 α=8``."""
-    name = "training" if number is None else f"trial {number}"
-    values = " ".join(f"{short_key(key)}={short_value(value)}" for key, value in searched.items())
-    return f"{name} · {values}" if values else name
-
-
-def short_key(key: str) -> str:
-    """Return the short name of a configuration key: ``r`` for ``lora.rank``."""
-    return _SHORT.get(key, key.rpartition(".")[2])
-
-
-def short_value(value: object) -> str:
-    """Return a value with the three digits that tell trials apart."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _mlflow_input(part: DatasetInput):

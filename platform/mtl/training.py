@@ -133,8 +133,7 @@ def _train(
             recorder.on_epoch(report)
             watcher.evaluated(report)
         with tempfile.TemporaryDirectory(prefix="mtl-train-") as work:
-            recorder.finish(config, folder, Path(work), home.cache)
-    return minbert.load_best(folder)
+            return recorder.finish(config, folder, Path(work), home.cache).best
 
 
 def _minutes(began: float) -> float:

@@ -13,7 +13,9 @@ from optuna.trial import TrialState
 from minbert import KEYS, InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .naming import setting
 from .preflight import Inputs, git_commit
+from .replicates import REPLICATE
 from .stores import Home
 from .studyspec import StudySpec
 from .tracking import StudyTracker
@@ -137,18 +139,20 @@ class Trials:
         trial, config = ask(self.study, self.spec, *given)
         frozen = self._frozen(trial.number)
         progressed = bool(frozen.intermediate_values)
-        self.running[trial.number] = _Running(
-            trial, config, self._open_run(frozen, trial, config), progressed
-        )
-        params = {key: config.to_keys()[key] for key in self._telling}
-        self.view.trial_started(trial.number, params, number is not None)
+        named = self._setting(trial, config)
+        run_id = self._open_run(frozen, trial, config, named)
+        self.running[trial.number] = _Running(trial, config, run_id, progressed)
+        self.view.trial_started(trial.number, named, number is not None)
         return self._job(trial.number, resumed=number is not None)
 
-    @property
-    def _telling(self) -> list[str]:
-        """The keys that tell trials apart: what is searched or set by a point."""
+    def _setting(self, trial: Trial, config: Config) -> str:
+        """What tells this trial apart: what is searched or set by a point, and a further seed."""
+        known = trial.user_attrs
         named = {*self.spec.search, *(key for point in self.spec.points for key in point)}
-        return [key for key in KEYS if key in named]
+        if REPLICATE in known:
+            named.add("train.seed")
+        values = config.to_keys()
+        return setting({key: values[key] for key in KEYS if key in named}, known.get("label"))
 
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
@@ -164,7 +168,7 @@ class Trials:
             resumed=resumed,
         )
 
-    def _open_run(self, frozen: FrozenTrial, trial: Trial, config: Config) -> str:
+    def _open_run(self, frozen: FrozenTrial, trial: Trial, config: Config, named: str) -> str:
         """Reopen the trial's run; create it, and note it at the trial, if there is none."""
         run_id = frozen.user_attrs.get("mlflow_run_id")
         if run_id is not None:
@@ -176,7 +180,7 @@ class Trials:
             study=self.study.study_name,
             number=trial.number,
             params=config.to_keys(),
-            searched=self._telling,
+            setting=named,
             datasets=inputs.datasets,
             tags={"mtl.profile": self.spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
         )
@@ -226,10 +230,12 @@ class Trials:
         running = self.running[event.number]
         facts = {
             "scores": event.scores,
+            "estimates": event.estimates,
             "best_epoch": event.best_epoch,
             "minutes": event.minutes,
             "trainable_parameters": event.trainable,
             "checkpoint_bytes": event.checkpoint_bytes,
+            "model_bytes": event.model_bytes,
         }
         for key, value in facts.items():
             running.trial.set_user_attr(key, value)

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,7 +192,6 @@ class _Trial:
         # Recorded before the trainer is asked to go on: only then it checkpoints this evaluation,
         # so after a kill the report comes again rather than never.
         self.recorder.on_epoch(report)
-        self.recorder.flush()
         self.minutes = _minutes(report, self.config)
         self.send(
             Evaluated(
@@ -202,26 +202,22 @@ class _Trial:
         self.pruned = isinstance(verdict, Cancel) and verdict.prune
 
     def _finish(self, checkpoints: Path) -> Finished:
-        import minbert
-
         work = Path(self.job.work_dir)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        pictures = self.recorder.finish(self.config, checkpoints, work, Path(self.job.cache_dir))
-        self.recorder.flush()
-        best = minbert.load_best(checkpoints)
-        size = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
-        minutes = self.minutes or _minutes(best, self.config)
-        trainable = minbert.count_parameters(self.config, Path(self.job.cache_dir)).trainable
+        recorded = self.recorder.finish(self.config, checkpoints, work, Path(self.job.cache_dir))
+        best = recorded.best
         return Finished(
             self.job.number,
             float(best.scores["score"]),
             dict(best.scores),
+            {name: asdict(given) for name, given in recorded.estimates.items()},
             best.epoch,
-            minutes,
-            trainable,
-            size,
-            [str(picture) for picture in pictures],
+            self.minutes or _minutes(best, self.config),
+            recorded.trainable,
+            sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file()),
+            recorded.model_bytes,
+            [str(picture) for picture in recorded.pictures],
         )
 
 

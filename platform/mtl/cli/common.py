@@ -91,12 +91,14 @@ def reserved_stdout(reserve: bool) -> Iterator[None]:
         os.close(kept)
 
 
-def again(trials: int | None = None) -> str:
-    """Return the command line that was typed, to be typed again; with another --trials if given."""
+def again(**options: int) -> str:
+    """Return the command line that was typed, to be typed again; with other values of options:
+    ``again(trials=24)``."""
     args = sys.argv[1:]
-    if trials is not None:
-        places = [i for i, arg in enumerate(args) if arg == "--trials"]
+    for name, value in options.items():
+        option = f"--{name}"
+        places = [i for i, arg in enumerate(args) if arg == option]
         dropped = {i + step for i in places for step in (0, 1)}
-        args = [a for i, a in enumerate(args) if i not in dropped and not a.startswith("--trials=")]
-        args += ["--trials", str(trials)]
+        args = [a for i, a in enumerate(args) if i not in dropped]
+        args = [a for a in args if not a.startswith(f"{option}=")] + [option, str(value)]
     return shlex.join(["mtl", *args])

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
 )
+_replicates_option = click.option(
+    "--replicates",
+    type=click.IntRange(min=1, max=1000),
+    help="Train every trial with this many seeds; tables show mean and deviation.",
+)
 _as_option = click.option(
     "--as", "study_name", metavar="STUDY", help="Record it under this name, not the file's."
 )
@@ -82,6 +87,7 @@ def show(
 @click.argument("name", metavar="NAME|FILE")
 @profile_option
 @trials_option
+@_replicates_option
 @_jobs_option
 @set_option
 @json_option
@@ -89,6 +95,7 @@ def plan(
     name: str,
     profile: str | None,
     trials: int | None,
+    replicates: int | None,
     jobs: int | None,
     sets: tuple[str, ...],
     as_json: bool,
@@ -99,7 +106,7 @@ def plan(
 
     from .tables import print_plan
 
-    spec = _load(name, profile, trials, sets)
+    spec = _load(name, profile, trials, sets, replicates)
     with reserved_stdout(as_json):
         planned = plan_study(spec, Home.resolve(), jobs=jobs)
     if as_json:
@@ -112,6 +119,7 @@ def plan(
 @click.argument("name", metavar="NAME|FILE")
 @profile_option
 @trials_option
+@_replicates_option
 @_jobs_option
 @click.option(
     "--executor",
@@ -127,6 +135,7 @@ def run(
     name: str,
     profile: str | None,
     trials: int | None,
+    replicates: int | None,
     jobs: int | None,
     executor: str,
     sets: tuple[str, ...],
@@ -145,7 +154,7 @@ def run(
     from mtl.stores import Home
     from mtl.view import choose_view
 
-    spec = _load(name, profile, trials, sets)
+    spec = _load(name, profile, trials, sets, replicates)
     home = Home.resolve()
     try:
         with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
@@ -156,19 +165,29 @@ def run(
         raise InputError(str(error)) from None
     if as_json:
         print_json(vars(result))
-    _say_next(result, quiet=as_json)
+    _say_next(result, spec, quiet=as_json)
     return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
 
 
 def _load(
-    name: str, profile: str | None, trials: int | None, sets: tuple[str, ...]
+    name: str,
+    profile: str | None,
+    trials: int | None,
+    sets: tuple[str, ...],
+    replicates: int | None = None,
 ) -> "StudySpec":
     from mtl.spec import load_study, parse_sets
 
-    return load_study(name, profile=profile, overrides=parse_sets(sets), trials=trials)
+    return load_study(
+        name,
+        profile=profile,
+        overrides=parse_sets(sets),
+        trials=trials,
+        replicates=replicates,
+    )
 
 
-def _say_next(result: "StudyResult", quiet: bool) -> None:
+def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
     """Say what to type next."""
     if result.interrupted:
         click.echo(f"Interrupted. To go on where it stopped: {again()}", err=True)
@@ -176,10 +195,18 @@ def _say_next(result: "StudyResult", quiet: bool) -> None:
         click.echo("\nWhat next:")
         for typed, meaning in (
             ("mtl ui", "every trial in MLflow and in the Optuna dashboard"),
+            (f"mtl study report {result.name}", "one page to read and to pass on"),
             (f"mtl study best {result.name}", "the best trial, and how to predict with it"),
-            (again(trials=result.total + 8), "eight more trials"),
+            _more(spec),
         ):
             click.echo(f"  {typed}\n      {meaning}")
+
+
+def _more(spec: "StudySpec") -> tuple[str, str]:
+    """Return the command that continues a study: more trials, or more seeds where all is tried."""
+    if spec.open_ended:
+        return again(trials=spec.settings_total + 8), "eight more trials"
+    return again(replicates=spec.replicates + 2), "the same with two more seeds each"
 
 
 @study.command()

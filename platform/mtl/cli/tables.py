@@ -68,6 +68,7 @@ def spec_payload(spec: StudySpec) -> dict[str, Any]:
         "pruner": spec.pruner,
         "trials": spec.trials,
         "seed": spec.seed,
+        "replicates": spec.replicates,
         "config": settings["config"],
         "search": settings["search"],
         "points": spec.points,
@@ -76,15 +77,19 @@ def spec_payload(spec: StudySpec) -> dict[str, Any]:
 
 def spec_toml(spec: StudySpec) -> str:
     """Return a study as a study file that means the same without profiles."""
+    from mtl.studyspec import point_key
+
     payload = spec_payload(spec)
     lines = [f"# {spec.name}" + (f", profile {spec.profile}" if spec.profile else "")]
-    for key in ("description", "sampler", "pruner", "trials", "seed"):
+    for key in ("description", "sampler", "pruner", "trials", "seed", "replicates"):
         lines.append(f"{key} = {_toml(payload[key])}")
     for section in ("config", "search"):
         if payload[section]:
             lines += ["", f"[{section}]", *_pairs(payload[section])]
     for point in spec.points:
-        lines += ["", "[[points]]", *_pairs(point)]
+        label = spec.labels.get(point_key(point))
+        named = [f"label = {_toml(label)}"] if label else []
+        lines += ["", "[[points]]", *named, *_pairs(point)]
     return "\n".join(lines)
 
 
@@ -151,6 +156,7 @@ def print_plan(plan: Plan) -> None:
         f"{plan['study']}{profile}: {words.count(plan['trials'], 'trial')}, "
         f"{words.count(plan['points'], 'point')} first, then {plan['searched']} by "
         f"{plan['sampler']}; pruner {plan['pruner']}"
+        + (f"; each with {plan['replicates']} seeds" if plan["replicates"] > 1 else "")
     )
     if plan["note"]:
         click.echo(plan["note"])

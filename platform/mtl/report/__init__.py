@@ -2,7 +2,13 @@
 
 from importlib import import_module
 
-_PUBLIC = {"leaderboard": "rows", "export_csv": "export"}
+_PUBLIC = {
+    "leaderboard": "rows",
+    "grouped": "rows",
+    "replicated": "rows",
+    "row_setting": "rows",
+    "export_csv": "export",
+}
 
 __all__ = sorted(_PUBLIC)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minbert.intervals import Estimate
 from minbert.metrics import confusion_matrix
 from minbert.tasks import BY_NAME
 
@@ -36,6 +38,12 @@ def write_report(report: EpochReport, folder: Path) -> list[Path]:
             pictures.append(_write_confusion(predictions, folder / "confusion_matrix"))
         _write_predictions(predictions, folder / "predictions")
     return pictures
+
+
+def write_estimates(estimates: Mapping[str, Estimate], path: Path) -> None:
+    """Write metrics with bootstrap mean, standard deviation and 95 % interval, one a line."""
+    rows = ([name, *map(_digits, astuple(given))] for name, given in estimates.items())
+    write_csv(path, ["metric", *(f.name for f in fields(Estimate))], rows)
 
 
 def write_config(keys: Mapping[str, object], path: Path) -> None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
+
+from ..naming import setting
+from ..replicates import REPLICATE
 
 if TYPE_CHECKING:
     import optuna
@@ -13,11 +19,16 @@ FIXED_COLUMNS = (
     "rank",
     "number",
     "state",
+    "label",
+    "replicate_of",
     "score",
+    "score_low",
+    "score_high",
     *SCORES,
     "best_epoch",
     "minutes",
     "trainable_parameters",
+    "model_bytes",
     "run_id",
     "reason",
 )
@@ -36,7 +47,8 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     """Return one row a trial: complete ones by score, then pruned, running and failed ones.
 
     Each row holds ``FIXED_COLUMNS`` (None where a trial has none), ``params`` (what was searched,
-    and what else differs between the trials) and ``config`` (every configuration key). ``rank``
+    and what else differs between the trials), ``config`` (every configuration key) and
+    ``estimates`` (metrics with their 95 % intervals, see `minbert.Estimate`). ``rank``
     counts complete trials from 1; trials of equal score stand in the order of their numbers.
     """
     rows = sorted((_row(trial) for trial in study.get_trials(deepcopy=False)), key=_place)
@@ -50,22 +62,73 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     return rows
 
 
+def row_setting(row: Mapping[str, Any], seed: bool = True) -> str:
+    """Write what a row's trial was given: its label, or its parameters; with ``seed`` its seed too
+    where that is what differs."""
+    params = row["params"]
+    if not seed:
+        params = {key: value for key, value in params.items() if key != "train.seed"}
+    return setting(params, row["label"])
+
+
+def replicated(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether some trial was repeated with another seed."""
+    return any(row["replicate_of"] is not None for row in rows)
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a setting, best mean first: the complete trials of all its seeds together.
+
+    Each holds ``setting``, ``numbers`` (of the trials, the original first), and for ``score``, the
+    tasks' scores and ``minutes`` a pair (mean, standard deviation; None of a single trial).
+    """
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["state"] == "complete":
+            original = row["replicate_of"]
+            groups.setdefault(row["number"] if original is None else original, []).append(row)
+    made = [_group(sorted(members, key=itemgetter("number"))) for members in groups.values()]
+    return sorted(made, key=lambda group: (-group["score"][0], group["numbers"][0]))
+
+
+def _group(members: list[Mapping[str, Any]]) -> dict[str, Any]:
+    first = members[0]
+    return {
+        "setting": row_setting(first, seed=False),
+        "numbers": [row["number"] for row in members],
+        "trainable_parameters": first["trainable_parameters"],
+        **{key: _spread([row[key] for row in members]) for key in ("score", *SCORES, "minutes")},
+    }
+
+
+def _spread(values: list[float]) -> tuple[float, float | None]:
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     known = trial.user_attrs
     scores = known.get("scores") or {}
+    estimates = known.get("estimates") or {}
+    interval = estimates.get("score", {})
     return {
         "rank": None,
         "number": trial.number,
         "state": _STATES[trial.state.name],
+        "label": known.get("label"),
+        "replicate_of": known.get(REPLICATE),
         "score": _score(trial),
+        "score_low": interval.get("low"),
+        "score_high": interval.get("high"),
         **{name: scores.get(name) for name in SCORES},
         "best_epoch": known.get("best_epoch"),
         "minutes": known.get("minutes"),
         "trainable_parameters": known.get("trainable_parameters"),
+        "model_bytes": known.get("model_bytes"),
         "run_id": known.get("mlflow_run_id"),
         "reason": known.get("reason"),
         "params": dict(trial.params),
         "config": dict(known.get("config") or {}),
+        "estimates": estimates,
     }
 
 

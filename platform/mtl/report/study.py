@@ -183,7 +183,7 @@ def _best(row: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
-    from ..tracking import short_key
+    from ..naming import short_key
 
     keys = _keys(rows)
     header = ["rank", "trial", *(short_key(key) for key in keys)]

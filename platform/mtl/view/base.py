@@ -37,8 +37,8 @@ class View:
     ) -> None:
         """A study begins: ``done`` of its ``total`` trials have ended before."""
 
-    def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
-        """A trial goes to a worker; ``params`` are its searched keys."""
+    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
+        """A trial goes to a worker; ``setting`` is what distinguishes it."""
 
     def trial_progress(
         self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float

@@ -29,7 +29,7 @@ _BAR = 24  # columns
 class _Running:
     """What is known of a trial that runs."""
 
-    params: str
+    setting: str
     resumed: bool
     step: int = 0
     total_steps: int = 0
@@ -97,8 +97,8 @@ class LiveView(View):
         )
         self._live.start()
 
-    def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
-        self._running[number] = _Running(words.parameters(params), resumed)
+    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
+        self._running[number] = _Running(setting, resumed)
 
     def trial_progress(
         self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float
@@ -114,7 +114,7 @@ class LiveView(View):
     ) -> None:
         row = self._running[number]
         row.epoch, row.score, row.best = epoch, scores["score"], best_score
-        self._note_best(best_score, number, row.params)
+        self._note_best(best_score, number, row.setting)
 
     def trial_ended(
         self, number: int, state: str, score: float | None, reason: str | None
@@ -123,7 +123,7 @@ class LiveView(View):
         self._progress.done += state != "killed"
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)
         style = {"failed": "red", "pruned": "yellow", "killed": "yellow"}.get(state, "")
-        text = f"{words.ending(number, state, score, reason)}  {row.params}"
+        text = f"{words.ending(number, state, score, reason)}  {row.setting}"
         self.screen.print(Text(text, style=style))
 
     def message(self, text: str) -> None:
@@ -133,9 +133,9 @@ class LiveView(View):
         self.close()
         show_end(self.screen, result, rows)
 
-    def _note_best(self, score: float, number: int, params: str) -> None:
+    def _note_best(self, score: float, number: int, setting: str) -> None:
         if self._best is None or score > self._best[0]:
-            self._best = (score, f"{score:.3f} (trial {number}, {params})")
+            self._best = (score, f"{score:.3f} (trial {number}, {setting})")
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread
@@ -162,7 +162,7 @@ class LiveView(View):
         for name in ("step", "epoch", "score", "best", "tokens/s"):
             table.add_column(name, justify="right", no_wrap=True)
         for number, row in running.items():
-            table.add_row(str(number), row.params, *_cells(row))
+            table.add_row(str(number), row.setting, *_cells(row))
         return table
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.report import grouped, replicated
+
 from . import words
 from .base import View
 
@@ -43,10 +45,8 @@ class PlainView(QuietView):
         if words.is_demo(spec.config):
             self.say(words.DEMO_NOTE)
 
-    def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
-        self.say(
-            f"trial {number} {'resumed' if resumed else 'started'}: {words.parameters(params)}"
-        )
+    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
+        self.say(f"trial {number} {'resumed' if resumed else 'started'}: {setting}")
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
@@ -68,6 +68,9 @@ def show_end(
     """Print the leaderboard and how the study stands."""
     if rows:
         screen.print(words.leaderboard_table(rows))
+    if replicated(rows):
+        screen.print()
+        screen.print(words.replicates_table(grouped(rows)))
     if rows and words.is_demo(rows[0]["config"]):
         screen.print(words.DEMO_NOTE)
     counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.tracking import short_key, short_value
+from mtl.naming import setting
+from mtl.report import row_setting
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DEMO_NOTE = "Demo scores mean nothing outside the demo."
+TASK_SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
 SHOWN = 20  # trials of a leaderboard that are printed
 
 
@@ -21,7 +23,7 @@ def is_demo(config: Mapping[str, Any]) -> bool:
 
 def parameters(params: Mapping[str, Any]) -> str:
     """Write the searched keys of a trial in short: ``r=4 α=8``."""
-    return " ".join(f"{short_key(key)}={short_value(given)}" for key, given in params.items())
+    return setting(params)
 
 
 def score(given: float | None, digits: int = 3) -> str:
@@ -71,7 +73,7 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> 
     for name in ("rank", "trial"):
         table.add_column(name, justify="right")
     table.add_column("parameters")
-    for name in ("score", "SST acc", "PARA acc", "STS r", "trainable", "minutes"):
+    for name in ("score", "± 95 %", "SST acc", "PARA acc", "STS r", "trainable", "minutes"):
         table.add_column(name, justify="right")
     for row in rows[:shown]:
         table.add_row(*_cells(row), style="bold" if row["rank"] == 1 else None)
@@ -80,15 +82,42 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> 
     return table
 
 
+def replicates_table(groups: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
+    """Lay out the best settings, each with mean and standard deviation over its seeds."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, show_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("parameters")
+    for name in ("seeds", "score", "SST acc", "PARA acc", "STS r", "minutes"):
+        table.add_column(name, justify="right")
+    for rank, group in enumerate(groups[:shown], start=1):
+        cells = [spread(*group[key]) for key in ("score", *TASK_SCORES)]
+        cells.append(spread(*group["minutes"], digits=1))
+        table.add_row(str(rank), group["setting"], str(len(group["numbers"])), *cells,
+                      style="bold" if rank == 1 else None)  # fmt: skip
+    table.caption = "mean ± standard deviation over seeds"
+    if len(groups) > shown:
+        table.caption += f"; and {count(len(groups) - shown, 'more setting')}"
+    return table
+
+
+def spread(centre: float, deviation: float | None, digits: int = 3) -> str:
+    """Write a mean with its deviation: ``0.781 ± 0.004``."""
+    return score(centre, digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     trainable, minutes = row.get("trainable_parameters"), row.get("minutes")
     state = row["state"].lower()
     return [
         str(row["rank"] or "-"),
         str(row["number"]),
-        parameters(row["params"]) + ("" if state == "complete" else f" ({state})"),
+        row_setting(row) + ("" if state == "complete" else f" ({state})"),
         score(row.get("score")),
-        *(score(row.get(name)) for name in ("sst_accuracy", "para_accuracy", "sts_pearson")),
+        "-" if row["score_low"] is None else f"{(row['score_high'] - row['score_low']) / 2:.3f}",
+        *(score(row.get(name)) for name in TASK_SCORES),
         "-" if trainable is None else f"{trainable:,}",
         "-" if minutes is None else f"{minutes:.1f}",
     ]
