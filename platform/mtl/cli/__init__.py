@@ -8,6 +8,7 @@ import click
 from .backbone import backbone
 from .common import OrderedGroup
 from .data import data
+from .doctor import doctor
 from .exits import run
 from .params import params
 from .predict import predict
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (study, train, predict, params, ui, data, backbone):
+for _command in (study, train, predict, params, ui, data, backbone, doctor):
     cli.add_command(_command)
 
 

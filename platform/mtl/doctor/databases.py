@@ -1,0 +1,279 @@
+"""Both databases: sound, with a write-ahead log, in a schema that the installed versions know."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from minbert import InputError
+from mtl.stores import Home
+
+from .addresses import PATIENCE
+from .checks import Check, bad, note, ok, said
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from sqlalchemy import Engine
+
+_LONGEST = 20.0  # seconds that SQLite may read a file; a gigabyte takes a few
+_REVISION = re.compile(r"^(down_revision|revision)\b.*=\s*[\"'](\w+)[\"']", re.MULTILINE)
+
+
+class _SchemaError(Exception):
+    """A schema that the installed version does not work with.
+
+    Attributes:
+        mend: what to type.
+    """
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(found)
+        self.mend = mend
+
+
+def optuna_database(home: Home) -> Iterator[Check]:
+    """Look at Optuna's storage: the home's file, or what MTL_STORAGE names.
+
+    Raises:
+        InputError: MTL_STORAGE is no database URL.
+    """
+    yield _database("optuna database", "MTL_STORAGE", home.storage_url, _optuna_schema)
+
+
+def mlflow_database(home: Home) -> Iterator[Check]:
+    """Look at MLflow's store where it is a database: the home's file, or one elsewhere.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is no database URL.
+    """
+    name, url = "mlflow database", home.mlflow_uri
+    if "://" not in url or url.startswith("file:"):
+        yield bad(name, f"{url} is no server and no database", "unset MLFLOW_TRACKING_URI")
+        return
+    yield _database(name, "MLFLOW_TRACKING_URI", url, _mlflow_schema)
+
+
+def _database(name: str, variable: str, url: str, schema: Callable[[str], str]) -> Check:
+    file = sqlite_file(variable, url)
+    if file is None:
+        return _elsewhere(name, variable, url, schema)
+    if not file.exists():
+        return ok(name, f"{file} (not there yet; the first study makes it)")
+    return _sqlite(name, file, url, schema)
+
+
+def sqlite_file(variable: str, url: str) -> Path | None:
+    """Return the file of an SQLite URL; None for other databases.
+
+    Raises:
+        InputError: what the environment's variable holds is no database URL.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InputError(
+            f"{variable} is not a database URL; for example postgresql://user@host/studies"
+        ) from None
+    sqlite = parsed.get_backend_name() == "sqlite" and parsed.database
+    return Path(parsed.database).absolute() if sqlite else None
+
+
+# ---- SQLite -------------------------------------------------------------------------------------
+
+
+def _sqlite(name: str, file: Path, url: str, schema: Callable[[str], str]) -> Check:
+    aside = shlex.quote(f"{file}.damaged")
+    mend = f"restore a copy, or start anew: mv {shlex.quote(str(file))} {aside}"
+    try:
+        with closing(_open(file)) as connection:
+            faults, mode = _quick_check(connection), _one(connection, "PRAGMA journal_mode")
+        if faults not in ("ok", None):
+            return bad(name, f"{file} is damaged: {faults}", mend)
+        with undisturbed(url):
+            version = schema(url)
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            return note(name, f"{file} is locked by another process", "wait for it, and look again")
+        return bad(name, f"{file} is damaged: {error}", mend)
+    except _SchemaError as error:
+        return bad(name, f"{file}: {error}", error.mend)
+    sound = "sound" if faults else f"too large to be read whole in {_LONGEST:.0f} s"
+    found = f"{file}: {file.stat().st_size / 1e6:.1f} MB, {sound}, {version}"
+    if mode != "wal":
+        return note(name, f"{found}, no write-ahead log yet", "the next study or training sets it")
+    return ok(name, f"{found}, write-ahead log")
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """Open a file that exists so that looking leaves it, and what lies beside it, as they are.
+
+    Where a killed writer left a log behind, only a connection that cannot write leaves it there;
+    where there is none, such a connection would leave an empty one, and an ordinary one does not.
+    """
+    left = file.with_name(f"{file.name}-wal").exists()
+    mode = "ro" if left else "rw"
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", timeout=5, uri=True)
+    except sqlite3.OperationalError:  # it cannot be written: where it lies is said by the home
+        connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", timeout=5, uri=True)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+@contextmanager
+def undisturbed(url: str) -> Iterator[None]:
+    """Keep what others read in the meantime from tidying an SQLite file's log as they leave."""
+    file = sqlite_file("MTL_STORAGE", url)
+    if file is None or not file.exists() or not file.with_name(f"{file.name}-wal").exists():
+        yield
+        return
+    with closing(_open(file)) as connection:
+        _one(connection, "SELECT count(*) FROM sqlite_master")  # opens the log, too
+        yield
+
+
+def _quick_check(connection: sqlite3.Connection) -> str | None:
+    """Return ``ok`` or the first fault; None if the file is too large to be read in time."""
+    deadline = time.monotonic() + _LONGEST
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+    try:
+        return str(_one(connection, "PRAGMA quick_check(1)"))
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            return None
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _one(connection: sqlite3.Connection, statement: str) -> object:
+    return connection.execute(statement).fetchone()[0]
+
+
+# ---- other databases ----------------------------------------------------------------------------
+
+
+def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str]) -> Check:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    mend = f"start it, or put {variable} right; unset, the database is in the home"
+    try:
+        return ok(name, f"{url} answers, {schema(url)}")
+    except _SchemaError as error:
+        return bad(name, f"{url}: {error}", error.mend)
+    except ModuleNotFoundError as error:
+        driver = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+        package = driver.get(error.name or "", error.name)
+        return bad(name, f"{url}: the driver {error.name} is missing", f"pip install {package}")
+    except SQLAlchemyError as error:
+        return bad(name, f"{url} cannot be opened: {said(error)}", mend)
+
+
+@contextmanager
+def _engine(url: str) -> Iterator[Engine]:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, connect_args=_patience(url))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def optuna_storage(url: str) -> Iterator[RDBStorage | None]:
+    """Open Optuna's storage in a database that exists, for reading; None where it has no tables.
+
+    Unlike `mtl.stores.read_storage`, no connection outlives it, and none waits for long.
+    """
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
+    with _engine(url) as engine:
+        there = sqlalchemy.inspect(engine).has_table("alembic_version")
+    if not there:
+        yield None
+        return
+    options = {"connect_args": _patience(url)}
+    storage = RDBStorage(url, options, skip_compatibility_check=True, skip_table_creation=True)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _patience(url: str) -> dict[str, float]:
+    # The drivers of PostgreSQL and MySQL agree on the name; they want whole seconds.
+    return {"timeout": 5} if url.startswith("sqlite") else {"connect_timeout": int(PATIENCE)}
+
+
+# ---- schemas ------------------------------------------------------------------------------------
+
+
+def _optuna_schema(url: str) -> str:
+    """Say which version of Optuna's tables there is.
+
+    Raises:
+        _SchemaError: Optuna would refuse it.
+    """
+    with optuna_storage(url) as storage:
+        if storage is None:
+            return "no tables yet"
+        has, known = storage.get_current_version(), storage.get_all_versions()
+        head = storage.get_head_version()
+    if has not in known:
+        raise _SchemaError(f"made by a newer Optuna (schema {has})", "pip install -U optuna")
+    if has != head:
+        mend = f"optuna storage upgrade --storage {shlex.quote(url)}"
+        raise _SchemaError(f"made by an older Optuna (schema {has})", mend)
+    return f"schema {has}"
+
+
+def _mlflow_schema(url: str) -> str:
+    """Say which version of MLflow's tables there is.
+
+    Raises:
+        _SchemaError: MLflow would refuse it.
+    """
+    import sqlalchemy
+
+    with _engine(url) as engine:
+        if not sqlalchemy.inspect(engine).has_table("alembic_version"):
+            return "no tables yet"
+        with engine.connect() as connection:
+            has = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+            has = has.scalar()
+    known, heads = _mlflow_revisions()
+    if known and has not in known:
+        raise _SchemaError(f"made by a newer MLflow (schema {has})", "pip install -U mlflow")
+    if heads and has not in heads:
+        mend = f"mlflow db upgrade {shlex.quote(url)}"
+        raise _SchemaError(f"made by an older MLflow (schema {has})", mend)
+    return f"schema {has}"
+
+
+def _mlflow_revisions() -> tuple[set[str], set[str]]:
+    """Return every revision that the installed MLflow knows, and the newest.
+
+    Read from its migrations as text: importing MLflow takes seconds, and may be what is broken.
+    """
+    spec = find_spec("mlflow")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    known, before = set(), set()
+    for folder in folders:
+        for file in Path(folder, "store", "db_migrations", "versions").glob("*.py"):
+            for kind, revision in _REVISION.findall(file.read_text(encoding="utf-8")):
+                (known if kind == "revision" else before).add(revision)
+    return known, known - before
