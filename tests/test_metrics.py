@@ -11,7 +11,8 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from minbert.intervals import estimate, regression_estimates
+from minbert.errors import InputError
+from minbert.intervals import differences, estimate, estimates, regression_estimates
 from minbert.metrics import accuracy, all_scores, confusion_matrix, pearson, score
 from minbert.reports import TaskPredictions
 
@@ -92,3 +93,45 @@ def test_all_scores_carry_their_names(sst, sts):
     scores = all_scores({"sst": sst, "para": para, "sts": sts})
     assert list(scores) == ["sst_accuracy", "para_accuracy", "sts_pearson", "score"]
     assert scores["para_accuracy"] == 1.0
+
+
+def test_estimates_have_every_metric_and_a_score_as_sure_as_its_parts(sst, sts):
+    rng = np.random.default_rng(5)
+    truth = rng.integers(2, size=400)
+    para = predictions("para", truth, np.where(rng.random(400) < 0.8, truth, 1 - truth))
+    given = {"sst": sst, "para": para, "sts": sts}
+    found = estimates(given)
+    assert {n: e.value for n, e in found.items() if n in all_scores(given)} == all_scores(given)
+    assert set(found) - set(all_scores(given)) == {"sts_mse", "sts_rmse", "sts_mae", "sts_r2"}
+    parts = [found[n].deviation for n in ("sst_accuracy", "para_accuracy", "sts_pearson")]
+    expected = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + (parts[2] / 2) ** 2) / 3
+    assert found["score"].deviation == pytest.approx(expected, rel=0.1)
+
+
+def test_differences_are_paired(sst, sts):
+    """Two models that err on almost the same examples differ surely, though each is unsure."""
+    para = predictions("para", [0, 1] * 50, [0.1, 0.9] * 50)
+    better = sst.values.copy()
+    wrong = np.flatnonzero(sst.values != sst.labels)[:12]
+    better[wrong] = sst.labels[wrong]
+    ours = {"sst": predictions("sst", sst.labels, better), "para": para, "sts": sts}
+    theirs = {"sst": sst, "para": para, "sts": sts}
+    found = differences(ours, theirs)
+    gain = len(wrong) / len(sst.labels)
+    assert found["sst_accuracy"].value == pytest.approx(gain)
+    assert found["sst_accuracy"].low > 0
+    # McNemar: the deviation of the share of 12 examples that one model alone has right.
+    deviation = np.sqrt(gain * (1 - gain) / len(sst.labels))
+    assert found["sst_accuracy"].deviation == pytest.approx(deviation, rel=0.1)
+    assert estimate(sst).deviation > 2 * deviation
+    assert found["para_accuracy"].value == found["sts_pearson"].high == 0.0
+    assert found["score"].value == pytest.approx(gain / 3)
+    assert found["score"].low == pytest.approx(found["sst_accuracy"].low / 3)
+
+
+def test_differences_need_the_same_examples(sst, sts):
+    para = predictions("para", [0, 1], [0.1, 0.9])
+    given = {"sst": sst, "para": para, "sts": sts}
+    fewer = {**given, "para": predictions("para", [0, 1, 1], [0.1, 0.9, 0.9])}
+    with pytest.raises(InputError, match="dev examples differ"):
+        differences(given, fewer)
