@@ -31,6 +31,12 @@ def cell(value: object) -> object:
     return "" if value is None else value
 
 
+def uncell(text: str) -> str:
+    """Return a cell's text without the quote that `cell` put before it."""
+    quoted = text.startswith("'") and text[1:2] in _FORMULA_STARTS
+    return text[1:] if quoted else text
+
+
 def write_csv(
     out: Path | TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
