@@ -1,0 +1,360 @@
+"""The compose file and the Dockerfile, as far as they can be tried without a container engine.
+
+Each service's command runs as a process with the environment that its container would have; only
+folders, ports and the names of services are those of this machine.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from pydantic import BaseModel, ConfigDict, Field
+from study_runs import write_study
+
+from mtl.doctor.servers import tracking_server
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVERS = ("mlflow", "dashboard")
+
+
+class Part(BaseModel):
+    """A table of the compose file; a key that is not known here is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class HealthCheck(Part):
+    test: list[str] = Field(min_length=2)
+    interval: str = Field(pattern=r"^\d+[smh]$")
+    timeout: str = Field(pattern=r"^\d+[smh]$")
+    start_period: str = Field(pattern=r"^\d+[smh]$")
+    retries: int
+
+
+class Depends(Part):
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"]
+
+
+class Service(Part):
+    build: str
+    init: bool
+    cap_drop: list[str]
+    security_opt: list[str]
+    command: str
+    environment: dict[str, str] = {}
+    volumes: list[str] = []
+    ports: list[str] = []
+    healthcheck: HealthCheck | None = None
+    depends_on: dict[str, Depends] = {}
+    restart: str = Field(pattern=r"^(no|always|unless-stopped|on-failure(:\d+)?)$")
+    stop_grace_period: str = Field("10s", pattern=r"^\d+[smh]$")
+
+
+class Compose(Part):
+    name: str
+    services: dict[str, Service]
+    volumes: dict[str, None]
+    anchor: dict[str, Any] = Field(alias="x-mtl")
+
+
+def interpolated(text: str, given: dict[str, str]) -> str:
+    """Fill in ${NAME:-default} and ${NAME-default} as Compose does."""
+
+    def value(match: re.Match) -> str:
+        found = given.get(match["name"])
+        return match["default"] if found is None or (match["colon"] and not found) else found
+
+    return re.sub(r"\$\{(?P<name>\w+)(?P<colon>:)?-(?P<default>[^}]*)\}", value, text)
+
+
+def compose(**given: str) -> Compose:
+    """The compose file as it is understood with these variables in the environment."""
+    text = interpolated((ROOT / "docker-compose.yml").read_text(encoding="utf-8"), given)
+    return Compose.model_validate(yaml.safe_load(text))
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, comments and line breaks undone."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets for every container."""
+    words = [word for name, rest in instructions() if name == "ENV" for word in shlex.split(rest)]
+    return dict(word.split("=", 1) for word in words)
+
+
+def test_ports_are_published_on_loopback_alone():
+    services = compose().services
+    assert services.keys() == {*SERVERS, "study"}
+    for service in services.values():
+        for port in service.ports:
+            assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
+    chosen = compose(MLFLOW_PORT="5055").services["mlflow"]
+    assert chosen.ports == ["127.0.0.1:5055:5000"]
+
+
+def test_servers_are_watched_and_come_back():
+    services = compose().services
+    for name in SERVERS:
+        assert services[name].healthcheck is not None
+        assert services[name].restart == "unless-stopped"
+    study = services["study"]
+    assert study.restart.startswith("on-failure:"), "a study that always fails must come to an end"
+    assert study.depends_on["mlflow"].condition == "service_healthy"
+    assert study.environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+
+
+def test_what_is_recorded_lies_on_named_volumes():
+    whole = compose()
+    made = {text for name, rest in instructions() if name == "RUN" for text in shlex.split(rest)}
+    for service in whole.services.values():
+        for mount in service.volumes:
+            volume, folder = mount.split(":")
+            assert volume in whole.volumes
+            assert folder in made, f"{folder} must be the user's in the image"
+    # One SQLite file, one host: the dashboard sees what the study writes.
+    assert whole.services["study"].volumes == whole.services["dashboard"].volumes
+
+
+def test_nothing_runs_as_root_and_nothing_has_a_password():
+    users = [rest for name, rest in instructions() if name == "USER"]
+    assert users and not users[-1].startswith(("root", "0"))
+    for service in compose().services.values():
+        assert service.cap_drop == ["ALL"] and "no-new-privileges:true" in service.security_opt
+    for name in ("docker-compose.yml", "Dockerfile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"(?i)(password|secret|token)\w*\s*[:=]", text)
+
+
+def test_which_study_runs_is_chosen_in_the_environment():
+    assert compose().services["study"].command.split() == ["mtl", "study", "run", "lora_sweep"]
+    chosen = compose(MTL_STUDY="pals", MTL_OPTIONS="--trials 3").services["study"].command
+    assert chosen == "mtl study run pals --trials 3"
+
+
+def test_the_image_has_the_python_that_the_constraints_are_for():
+    (image,) = (rest for name, rest in instructions() if name == "FROM")
+    version = re.fullmatch(r"python:(\d+\.\d+)-slim-\w+", image)[1]
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"Python {version}" in text.splitlines()[0]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert SpecifierSet(re.search(r'requires-python = "(.*)"', project)[1]).contains(version)
+
+
+def sent(path: str) -> bool:
+    """Whether .dockerignore lets a path of the top folder through; the last rule that fits wins."""
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let = True
+    for rule in (rule for rule in rules if rule and not rule.startswith("#")):
+        if fnmatch(path, rule.removeprefix("!")):
+            let = rule.startswith("!")
+    return let
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies."""
+    lists = [shlex.split(rest)[:-1] for name, rest in instructions() if name == "COPY"]
+    return [path for paths in lists for path in paths]
+
+
+def test_all_that_is_copied_is_there_and_is_sent():
+    assert {"pyproject.toml", "constraints.txt", "platform", "models", "studies"} <= {*copied()}
+    for path in copied():
+        assert (ROOT / path).exists() and sent(path), path
+    for path in (".mtl", ".git", ".venv", "data", "tests"):
+        assert not sent(path)
+
+
+# ---- the services, as processes -----------------------------------------------------------------
+
+
+class Containers:
+    """The services' commands as processes, in one folder instead of the volumes."""
+
+    def __init__(self, folder: Path, **given: str) -> None:
+        self.folder, self.given = folder, given
+        self.ports = {"5000": free_port(), "8080": free_port()}
+        self.services = compose(**given).services
+        self.processes: dict[str, subprocess.Popen] = {}
+        for name in ("home", "mlflow"):
+            (folder / "data" / name).mkdir(parents=True)
+
+    def here(self, text: str) -> str:
+        """A text of the compose file with this machine's folders and ports."""
+        for inside, port in self.ports.items():
+            text = re.sub(rf"\b{inside}\b", str(port), text)
+        return text.replace("/data/", f"{self.folder}/data/")
+
+    def environment(self, name: str) -> dict[str, str]:
+        own = image_environment() | self.services[name].environment
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+        basic = {"PATH": path, "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        mapped = {key: self.here(value) for key, value in own.items()}
+        return basic | {k: v.replace("//mlflow:", "//127.0.0.1:") for k, v in mapped.items()}
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def start(self, name: str) -> subprocess.Popen:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                shlex.split(self.here(self.services[name].command)),
+                env=self.environment(name),
+                cwd=self.folder / "data" / "home",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self.processes[name]
+
+    def healthy(self, name: str) -> bool:
+        """Run the service's health check once."""
+        kind, *words = self.services[name].healthcheck.test
+        assert kind == "CMD"
+        done = subprocess.run(
+            [self.here(word) for word in words],
+            env=self.environment(name),
+            capture_output=True,
+            timeout=60,
+        )
+        return done.returncode == 0
+
+    def wait_healthy(self, name: str) -> None:
+        end = time.monotonic() + 200
+        while not self.healthy(name):
+            assert self.processes[name].poll() is None, self.log(name)
+            assert time.monotonic() < end, self.log(name)
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[Containers]:
+    file = write_study(tmp_path, epochs=1, steps=2)
+    found = Containers(tmp_path, MTL_STUDY=str(file), MTL_OPTIONS="--jobs 1 --trials 1")
+    yield found
+    found.stop()
+
+
+def ask(port: int, path: str, body: dict | None = None, method: str = "GET", **headers: str):
+    """Return status and text of a request."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **headers}
+    url = f"http://127.0.0.1:{port}{path}"
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+@pytest.mark.timeout(600)  # MLflow's first start makes its tables: half a minute on a slow disk
+def test_a_study_runs_against_both_servers(containers: Containers, tmp_path: Path):
+    assert not containers.healthy("mlflow") and not containers.healthy("dashboard")
+    for name in SERVERS:
+        containers.start(name)
+    for name in SERVERS:
+        containers.wait_healthy(name)
+    study = containers.start("study")
+    assert study.wait(timeout=200) == 0, containers.log("study")
+
+    mlflow, dashboard = containers.ports["5000"], containers.ports["8080"]
+    search = ("/api/2.0/mlflow/experiments/search", {"max_results": 9}, "POST")
+    status, text = ask(mlflow, *search, Host=f"mlflow:{mlflow}")
+    assert status == 200, "the study asks by the service's name"
+    (experiment,) = (e for e in json.loads(text)["experiments"] if e["name"] == "tiny")
+    assert experiment["artifact_location"].startswith("mlflow-artifacts:")
+    assert ask(mlflow, *search, Host="evil.example")[0] == 403
+    runs = {"experiment_ids": [experiment["experiment_id"]]}
+    text = ask(mlflow, "/api/2.0/mlflow/runs/search", runs, "POST")[1]
+    assert [run["info"]["status"] for run in json.loads(text)["runs"]] == ["FINISHED"] * 2
+    kept = [file for file in (tmp_path / "data/mlflow/artifacts").rglob("*") if file.is_file()]
+    assert any(file.suffix == ".safetensors" for file in kept), "artifacts went to the server"
+
+    studies = json.loads(ask(dashboard, "/api/studies")[1])["study_summaries"]
+    assert [study["study_name"] for study in studies] == ["tiny"]
+    assert ask(dashboard, f"/api/studies/{studies[0]['study_id']}", method="DELETE")[0] == 403
+    assert ask(dashboard, "/api/studies", Host="evil.example")[0] == 403
+
+    (check,) = tracking_server(f"http://127.0.0.1:{mlflow}")
+    assert check.state == "ok" and "MLflow 3." in check.found
+    if sys.platform == "linux":  # where all of 127/8 is this machine
+        (check,) = tracking_server(f"http://127.0.0.2:{mlflow}")
+        assert check.state == "bad" and "--allowed-hosts" in check.mend
+    for name in SERVERS:
+        containers.processes[name].terminate()
+        assert containers.processes[name].wait(timeout=60) in (0, -signal.SIGTERM)
+
+
+def test_a_dashboard_that_cannot_start_says_why(tmp_path: Path):
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "mtl.dashboard_server"],
+        env={**os.environ, "MTL_HOME": str(tmp_path / "file" / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mtl: home") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif("MTL_TEST_IMAGE" not in os.environ, reason="minutes; set MTL_TEST_IMAGE=1")
+@pytest.mark.timeout(3600)
+def test_the_dockerfiles_steps_in_an_empty_environment(tmp_path: Path):
+    """COPY and RUN in their order; PIP_EXTRA_INDEX_URL is the caller's, as a --build-arg is."""
+    source, venv = tmp_path / "src", tmp_path / "venv"
+    source.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    env = {**os.environ, "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    ran = 0
+    for name, rest in instructions():
+        if name == "COPY":
+            for path in shlex.split(rest)[:-1]:
+                if (ROOT / path).is_dir():
+                    shutil.copytree(ROOT / path, source / path, ignore=ignored)
+                else:
+                    shutil.copy(ROOT / path, source / path)
+        elif name == "RUN" and "useradd" not in rest:  # this machine keeps its users
+            subprocess.run(["sh", "-c", rest], cwd=source, env=env, check=True)
+            ran += 1
+    assert ran == 2
+    command = [venv / "bin" / "mtl", "study", "list"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "lora_sweep" in done.stdout
