@@ -13,7 +13,10 @@ import small
 
 MTL = str(Path(sysconfig.get_path("scripts")) / "mtl")
 # Timings, which no two runs share.
-TIMED = ("train/tokens_per_second", "train/seconds", "dev/seconds")
+TIMED = (
+    *("train/tokens_per_second", "train/seconds", "dev/seconds"),
+    *("system/process_cpu_percentage", "system/process_memory_megabytes"),
+)
 
 
 def write_study(folder: Path, **changes) -> Path:

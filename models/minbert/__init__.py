@@ -32,6 +32,7 @@ _PUBLIC = {
     "save_model": "export",
     "load_model": "export",
     "predict_files": "predict",
+    "SentenceModel": "sentences",
     "Estimate": "intervals",
     "differences": "intervals",
     "estimates": "intervals",

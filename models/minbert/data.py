@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from tokenizers import Tokenizer
 
 from .backbone import file_digest, find_backbone, read_shape, tokenizer_file
 from .packing import PackedBatch, pack
@@ -43,6 +45,19 @@ class Dataset:
             for name in ("tokens", "offsets", "seconds", "labels")
         )
         self.tokens, self.offsets, self.seconds, self.labels = arrays
+
+    @classmethod
+    def from_texts(
+        cls, task: Task, texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer
+    ) -> Dataset:
+        """Tokenise sentences or pairs into a dataset in memory, without labels."""
+        made = cls.__new__(cls)
+        ids, made.seconds = tokenize(tokenizer, list(texts))
+        made.task, made.tokens = task, np.concatenate(ids)
+        made.offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        made.labels = np.full(len(ids), np.nan, dtype=np.float32)
+        made._rows = {"ids": list(map(str, range(len(ids)))), "texts": list(texts), "skipped": []}
+        return made
 
     def __len__(self) -> int:
         return len(self.labels)

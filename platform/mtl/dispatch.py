@@ -141,6 +141,8 @@ def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
         "profile": spec.profile,
         "description": spec.description,
     }
+    if study.metric_names is None:  # else the dashboard calls it "Objective 0"
+        study.set_metric_names(["dev score"])
     if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life
         study.set_user_attr("key", uuid.uuid4().hex)
     for key, value in attributes.items():

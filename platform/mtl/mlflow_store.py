@@ -12,6 +12,9 @@ from minbert.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+UI_PORT = 5000
+"""Where `mtl ui` serves MLflow unless it is told otherwise."""
+
 # Read by MLflow when it is imported, so they are set before. What the user has set stays.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .mlflow_store import connect
+from .usage import ProcessUsage
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, Estimate, StepReport
@@ -47,6 +48,7 @@ class RunRecorder:
         train/batch_loss: loss of the batch of every tenth step, of whichever task it is.
         train/loss, train/loss_<task>: at each evaluation, the mean over all steps of the task since
             the last evaluation; train/loss is the mean of the tasks' means.
+        system/...: what the process uses, every ten steps.
         train/lr, train/tokens_per_second: every ten steps and at each evaluation.
         dev/<score>, dev/score, best/score: at each evaluation.
 
@@ -60,6 +62,7 @@ class RunRecorder:
         self._seen = self._recorded()
         self._tokens = 0
         self._seconds = 0.0
+        self._usage = ProcessUsage()
 
     def on_step(self, report: StepReport) -> None:
         """Take note of a training step."""
@@ -67,7 +70,7 @@ class RunRecorder:
         self._seconds += report.seconds
         if report.step % _EVERY:
             return
-        points = {"train/batch_loss": report.loss, "train/lr": report.lr}
+        points = {"train/batch_loss": report.loss, "train/lr": report.lr, **self._usage.read()}
         if self._seconds > 0:
             points["train/tokens_per_second"] = self._tokens / self._seconds
         self._tokens, self._seconds = 0, 0.0

@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIServer
 from minbert.errors import InputError
 
 from .dashboard import is_loopback, local_names, make_dashboard
-from .mlflow_store import QUIET, connect, is_ready, masked
+from .mlflow_store import QUIET, UI_PORT, connect, is_ready, masked
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -33,7 +33,7 @@ _RUNS_PAGE = "/#/experiments?workflowType=machine_learning"
 
 def serve(
     home: Home,
-    port: int = 5000,
+    port: int = UI_PORT,
     dashboard_port: int = 8080,
     allow_edit: bool = False,
     host: str = "127.0.0.1",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from .mlflow_store import connect, sqlite_file
+from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
 
@@ -173,6 +173,14 @@ class StudyTracker:
         table = json.dumps([{"path": "leaderboard.json", "type": "table"}])
         self._client.set_tag(run_id, "mlflow.loggedArtifacts", table)
         self._client.set_tag(run_id, "mlflow.note.content", describe_study(rows, optuna_study))
+
+    def address(self, run_id: str) -> str:
+        """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
+        root = self.tracking_uri.rstrip("/")
+        if not root.startswith(("http://", "https://")):
+            root = f"http://127.0.0.1:{UI_PORT}"
+        experiment = self._client.get_run(run_id).info.experiment_id
+        return f"{root}/#/experiments/{experiment}/runs/{run_id}"
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """Keep a text, a traceback say, as the artifact ``path`` of a run."""

@@ -14,6 +14,7 @@ from minbert import KEYS, InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
 from .naming import setting
+from .notes import study_note, trial_note, write_note
 from .preflight import Inputs, git_commit
 from .replicates import REPLICATE
 from .stores import Home
@@ -98,6 +99,7 @@ class Trials:
         if run_id != self._parent:
             self._parent = run_id
             self.study.set_user_attr("parent_run_id", run_id)
+            write_note(self.study, study_note(self.spec.description, self._tracker.address(run_id)))
 
     def close_study(self, only_if_open: bool = False) -> None:
         """Put leaderboard and figures on the study's run and end it."""
@@ -185,6 +187,7 @@ class Trials:
             tags={"mtl.profile": self.spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
         )
         trial.set_user_attr("mlflow_run_id", run_id)
+        write_note(self.study, trial_note(named, self._tracker.address(run_id)), trial._trial_id)
         return run_id
 
     # ---- what workers say -----------------------------------------------------------------------

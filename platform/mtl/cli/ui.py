@@ -2,11 +2,15 @@
 
 import click
 
+from mtl.mlflow_store import UI_PORT
+
 _port = click.IntRange(0, 65535)
 
 
 @click.command()
-@click.option("--port", type=_port, default=5000, show_default=True, help="Port of the MLflow UI.")
+@click.option(
+    "--port", type=_port, default=UI_PORT, show_default=True, help="Port of the MLflow UI."
+)
 @click.option(
     "--dashboard-port",
     type=_port,

@@ -1,0 +1,36 @@
+"""``mtl study promote``: a trial's model into MLflow's registry."""
+
+import click
+
+from .common import json_option, print_json, reserved_stdout
+
+
+@click.command()
+@click.argument("name")
+@click.option("--trial", "number", type=click.IntRange(min=0), help="This trial, not the best one.")
+@json_option
+def promote(name: str, number: int | None, as_json: bool) -> None:
+    """Register the best trial's model in MLflow as the champion.
+
+    It loads by mlflow.pyfunc.load_model("models:/NAME@champion"), and answers to plain sentences.
+    """
+    from mtl.champion import promote as register
+    from mtl.mlflow_store import masked
+    from mtl.stores import Home
+
+    from .recorded import open_study
+
+    home = Home.resolve()
+    with reserved_stdout(as_json):
+        promotion = register(home, open_study(name), number)
+    if as_json:
+        print_json(vars(promotion))
+        return
+    now = "is now" if promotion.new else "was already"
+    click.echo(
+        f"trial {promotion.trial} of {name} (score {promotion.score:.3f}) {now} the champion: "
+        f"version {promotion.version} of the registered model {promotion.name}"
+    )
+    click.echo("\nIn Python:")
+    click.echo(f'  mlflow.set_tracking_uri("{masked(home.mlflow_uri)}")')
+    click.echo(f'  mlflow.pyfunc.load_model("{promotion.uri}").predict(["A fine film."])')
