@@ -133,6 +133,13 @@ def test_a_home_that_is_a_file(mtl, tmp_path: Path):
     assert "MTL_HOME" in checks["home"]["mend"]
 
 
+def test_a_missing_driver_is_named_as_it_is_installed(monkeypatch):
+    monkeypatch.setenv("MTL_STORAGE", "mysql://me@127.0.0.1:9/studies")
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)  # as where it is not installed
+    (check,) = optuna_database(Home.resolve(create=False))
+    assert check.state == "bad" and check.mend == "pip install mysqlclient"
+
+
 def test_passwords_are_never_printed(mtl):
     storage = "postgresql://me:s3cr%3Aet@127.0.0.1:9/studies?sslpassword=hidden1"
     for args in (["doctor"], ["doctor", "--json"]):

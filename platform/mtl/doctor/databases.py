@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _LONGEST = 20.0  # seconds that SQLite may read a file; a gigabyte takes a few
+_DRIVERS = {  # what they are imported as, and what they are installed as
+    "psycopg": '"psycopg[binary]"',
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}
 _REVISION = re.compile(r"^(down_revision|revision)\b.*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 
 
@@ -173,8 +178,7 @@ def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str])
     except _SchemaError as error:
         return bad(name, f"{url}: {error}", error.mend)
     except ModuleNotFoundError as error:
-        driver = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-        package = driver.get(error.name or "", error.name)
+        package = _DRIVERS.get(error.name or "", error.name)
         return bad(name, f"{url}: the driver {error.name} is missing", f"pip install {package}")
     except SQLAlchemyError as error:
         return bad(name, f"{url} cannot be opened: {said(error)}", mend)
