@@ -183,9 +183,9 @@ def test_figures_take_high_scores_to_be_the_good_ones():
         for rank in (1, 2, 4, 8)
         for i in range(4)
     ]
-    from mtl.report.study import _figures
+    from mtl.report.study import study_figures
 
-    figures = dict(_figures(study(*trials))[0])
+    figures = dict(study_figures(study(*trials))[0])
     bars = figures["How much each parameter matters"].data[0]
     assert bars.y[bars.x.index(max(bars.x))] == "lora.rank"
     scale = figures["Parameters of each trial (one line a trial)"].data[-1].marker

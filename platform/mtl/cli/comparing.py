@@ -88,12 +88,13 @@ def _metric_table(trials: Sequence[Mapping[str, Any]], difference: Mapping[str, 
 
 
 def _trial_table(trials: Sequence[Mapping[str, Any]], differences: Sequence) -> Table:
-    table = _table("trial>", "setting", "score", "difference", "", "SST acc>", "PARA acc>", "STS r>")
+    tasks = ("SST acc>", "PARA acc>", "STS r>")
+    table = _table("trial>", "setting", "score", "difference", "", *tasks)
     for trial, found in zip(trials, [None, *differences], strict=True):
         gap = ("", "") if found is None else (_signed(found["score"]), _stands(found["score"]))
-        tasks = (words.score(trial[name]) for name in list(_METRICS)[1:])
+        by_task = (words.score(trial[name]) for name in list(_METRICS)[1:])
         score = _value(trial["estimates"].get("score"))
-        table.add_row(str(trial["number"]), _plain(trial["setting"]), score, *gap, *tasks)
+        table.add_row(str(trial["number"]), _plain(trial["setting"]), score, *gap, *by_task)
     return table
 
 

@@ -19,6 +19,8 @@ from .common import (
     trials_option,
 )
 from .exits import DONE, FAILED, INTERRUPTED
+from .promote import promote
+from .report import compare, report
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
@@ -262,3 +264,8 @@ def export(name: str, out: str | None, as_json: bool) -> int:
     elif out:
         click.echo(f"{len(rows)} trials in {out}")
     return DONE if rows else FAILED
+
+
+study.add_command(compare)
+study.add_command(report)
+study.add_command(promote)

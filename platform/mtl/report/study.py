@@ -6,7 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .colours import INK, SCORE_COLOUR
+from .charts import log_ticks
+from .colours import INK, SCORE_COLOUR, tint
 from .export import write_rows
 from .figures import history_png
 from .rows import SCORES
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  # rows of the leaderboard in the description
 _TAG_LENGTH = 7500  # MLflow cuts tags at 8,000 characters
+_LINES = 200  # trials in the figure of one line a trial
+_DARK = "#08306b"
 _FEW = 4  # complete trials below which an importance is noise
 _DEMO = "Demo corpus and encoder: these scores mean nothing outside the demo."
 
@@ -86,7 +89,7 @@ def study_page(study: optuna.Study) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    figures, omitted = _figures(study)
+    figures, omitted = study_figures(study)
     parts = [
         f"<h2>{escape(title)}</h2>"
         + figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
@@ -102,7 +105,7 @@ def study_page(study: optuna.Study) -> str:
     )
 
 
-def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
+def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
     """Return the figures that say something, and for the others why they are not there."""
     from optuna import visualization
     from optuna.importance import FanovaImportanceEvaluator
@@ -113,17 +116,17 @@ def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str
         return [], ["No trial is complete: there is nothing to draw yet."]
     # No `target`: with one, Optuna takes low values to be the better ones.
     named = {"target_name": "dev score"}
-    history = visualization.plot_optimization_history(study, **named)
-    figures, omitted = [("Score of each trial", history)], []
+    figures, omitted = [("Score of each trial", _history(study, named))], []
     varied = _varied(trials)
     if not varied:
-        return _dressed(figures), ["No parameter varies: there is nothing to compare."]
+        return _dressed(figures), ["No searched parameter varies: there is nothing to compare."]
     if len(varied) > 1:
-        parallel = visualization.plot_parallel_coordinate(study, params=varied, **named)
-        parallel.update_traces(line_width=2, opacity=0.8, selector={"mode": "lines"})
-        parallel.update_annotations(font_size=13)
-        figures.append(("Parameters of each trial (one line a trial)", parallel))
+        most = f"the best {_LINES} trials" if len(trials) > _LINES else "each trial"
+        lines = _parallel(_best_of(trials), varied, named)
+        figures.append((f"Parameters of {most} (one line a trial)", lines))
     by_parameter = visualization.plot_slice(study, params=varied, **named)
+    _recolour(by_parameter, size=9)
+    _tick(by_parameter)
     figures.append(("Score by parameter", by_parameter))
     if len(varied) > 1 and len(trials) >= _FEW:
         # Optuna's default (PED-ANOVA) looks at the best tenth of the trials: of sixteen that is
@@ -132,10 +135,65 @@ def _figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str
         importances = visualization.plot_param_importances(
             study, evaluator=forest, params=varied, **named
         )
+        importances.update_xaxes(title="share of the score's variance that it explains (fANOVA)")
+        importances.update_yaxes(title=None)
+        importances.update_layout(height=140 + 50 * len(varied))
         figures.append(("How much each parameter matters", importances))
     elif len(varied) > 1:
         omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
     return _dressed(figures), omitted
+
+
+def _history(study: optuna.Study, named: dict[str, str]) -> go.Figure:
+    from optuna import visualization
+
+    chart = visualization.plot_optimization_history(study, **named)
+    chart.update_traces(marker_size=9, selector={"mode": "markers"})
+    chart.update_traces(name="best so far", line_shape="hv", selector={"mode": "lines"})
+    chart.update_xaxes(title="trial number")
+    chart.update_yaxes(title="dev score, 0 to 1")
+    return chart
+
+
+def _best_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
+    """Return a study of the best trials alone: more lines than some could not be told apart."""
+    import optuna
+
+    best = sorted(trials, key=lambda trial: -trial.value)[:_LINES]
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(sorted(best, key=lambda trial: trial.number))
+    return study
+
+
+def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> go.Figure:
+    from optuna import visualization
+
+    chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
+    for line in chart.select_traces(selector={"mode": "lines"}):
+        line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))
+    _recolour(chart)
+    chart.update_annotations(font_size=13, bgcolor="rgba(255, 255, 255, 0.75)")
+    return chart
+
+
+def _recolour(chart: go.Figure, size: float | None = None) -> None:
+    """Begin the colours of dots where they can still be seen on white."""
+    scale = [[share, tint(_DARK, _shade(share))] for share in (0.0, 1.0)]
+    chart.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
+    if size is not None:
+        chart.update_traces(marker_size=size, marker_line_width=0, selector={"mode": "markers"})
+
+
+def _tick(chart: go.Figure) -> None:
+    """Write whole numbers, not lone digits, along logarithmic axes."""
+    for dots in chart.data:
+        axis = chart.layout[(dots.xaxis or "x").replace("x", "xaxis", 1)]
+        if axis.type == "log":
+            axis.update(log_ticks(min(dots.x), max(dots.x)))
+
+
+def _shade(share: float) -> float:
+    return 0.25 + 0.75 * share
 
 
 def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
