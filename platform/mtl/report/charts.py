@@ -34,7 +34,7 @@ def intervals_chart(rows: Sequence[Row]) -> go.Figure | None:
     shown = [row for row in rows if row["score_low"] is not None][:_FOREST]
     if len(shown) < 2:
         return None
-    names = [escape(f"{_short(row_setting(row), 46)}  ({row['number']})") for row in shown]
+    names = [escape(f"{_short(row_setting(row), 52)}  ({row['number']})") for row in shown]
     chart = go.Figure(
         go.Scatter(
             x=[row["score"] for row in shown],
@@ -128,7 +128,7 @@ def _thinned(points: Mapping[int, float]) -> list[tuple[int, float]]:
 
 
 def _named(row: Row) -> str:
-    return escape(f"trial {row['number']}, {_short(row_setting(row), 40)}".rstrip(", "))
+    return escape(f"trial {row['number']}, {_short(row_setting(row), 52)}".rstrip(", "))
 
 
 def _short(text: str, most: int) -> str:
@@ -201,7 +201,7 @@ def dressed(chart: go.Figure, height: int, left: int = 70) -> go.Figure:
     chart.update_layout(
         template="plotly_white",
         height=height,
-        margin={"t": 40, "l": left, "r": 20, "b": 60},
+        margin={"t": 64, "l": left, "r": 20, "b": 60},
         font={"size": 15, "color": INK, "family": "system-ui, sans-serif"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},

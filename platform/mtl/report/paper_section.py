@@ -42,18 +42,18 @@ def paper_section(report: StudyReport) -> str:
         "difference (ours − paper) has ours alone. Where the data or the budget differ, it "
         "says what the setting costs, not which code is better."
     )
-    parts = [paragraph(how)]
-    parts += [_one_table(each, report) for each in report.paper]
-    return "".join(parts) + _errors(report)
+    common = "<h3>What differs in the setting, in all tables</h3>" + listing(_common(report))
+    tables = "".join(_one_table(each) for each in report.paper)
+    return paragraph(how) + common + tables + _errors(report)
 
 
-def _one_table(given: PaperTable, report: StudyReport) -> str:
+def _one_table(given: PaperTable) -> str:
     title = f"<h3>Table {given.number}: {text(given.title)}</h3>"
     rows = [line for row in given.rows for line in _lines(row)]
     parts = [title, table(_HEAD, rows), paragraph(text(f"The paper's table: {given.note}"), "note")]
     if not given.matched:
         return "".join([*parts, paragraph("None of its rows was run here.")])
-    return "".join([*parts, "<h4>What differs in the setting</h4>", _setting(given, report)])
+    return "".join([*parts, "<h4>What differs in the setting</h4>", _setting(given)])
 
 
 def _lines(row: PaperRow) -> list[tuple[str, list[str]]]:
@@ -80,8 +80,10 @@ def _whose(ours: Ours) -> str:
 
 
 def _values(values: Sequence[Value], signed: bool) -> list[str]:
-    places = decimals(half_width(value.low, value.high) for value in values)
-    places = min(places, 3)  # the paper's
+    halves = (half_width(value.low, value.high) for value in values)
+    if not signed:
+        halves = (value.deviation or half for value, half in zip(values, halves, strict=True))
+    places = min(decimals(halves), 3)  # the paper's
     return [_value(value, places, signed) for value in values]
 
 
@@ -106,17 +108,19 @@ def _parameters(row: PaperRow) -> str:
     return "equal" if not gap else f"{gap:+,}".replace("-", "−")
 
 
-def _setting(given: PaperTable, report: StudyReport) -> str:
+def _setting(given: PaperTable) -> str:
     budget = given.differing_budget()
     lines = [_differing(key, *values) for key, values in budget.items()]
-    lines += [_steps(given), *_data(report), _seeds(given)]
-    lines.append(
-        "minutes: ours are training and evaluation on this machine; the paper's were measured on "
-        "one GPU which it does not name"
-        + (", without evaluation" if given.number == 1 else "")
-        + ". They cannot be compared."
+    return listing([*lines, _steps(given), _seeds(given)])
+
+
+def _common(report: StudyReport) -> list[str]:
+    """Return what holds for all tables: data, hardware."""
+    hardware = (
+        "minutes: ours are training and evaluation on the machine of this study. The paper's were "
+        "measured on one GPU which it does not name; they cannot be compared."
     )
-    return listing(lines)
+    return [_data(report), hardware]
 
 
 def _differing(key: str, theirs: Sequence[Any], ours: Sequence[Any]) -> str:
@@ -138,9 +142,9 @@ def _budget(config: Mapping[str, Any]) -> str:
     return f"{epochs} epochs of {steps:,} ({epochs * steps:,} steps)"
 
 
-def _data(report: StudyReport) -> list[str]:
+def _data(report: StudyReport) -> str:
     if not report.datasets:
-        return ["data: what ours read is not recorded; the paper's sizes are in its appendix A"]
+        return "data: what ours read is not recorded; the paper's sizes are in its appendix A"
     pairs = []
     for part, rows in report.datasets.items():
         theirs = ROWS_READ.get(part)
@@ -149,7 +153,8 @@ def _data(report: StudyReport) -> list[str]:
         else:
             pairs.append(f"{part} {rows:,} ({'the same' if rows == theirs else f'{theirs:,}'})")
     path = report.settings["config"].get("data.path")
-    return [f"data{f' {path}' if path else ''}, rows, with the paper's: {', '.join(pairs)}"]
+    where = f"data ({path})" if path else "data"
+    return f"{where}: rows, in brackets the paper's: {', '.join(pairs)}"
 
 
 def _seeds(given: PaperTable) -> str:

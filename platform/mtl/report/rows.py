@@ -8,6 +8,7 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from ..facts import facts
 from ..naming import setting
 from ..replicates import REPLICATE
 
@@ -106,7 +107,7 @@ def _spread(values: list[float]) -> tuple[float, float | None]:
 
 
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    known = trial.user_attrs
+    known = facts(trial)
     scores = known.get("scores") or {}
     estimates = known.get("estimates") or {}
     interval = estimates.get("score", {})

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from .gather import StudyReport
 
 _SHOWN = 30  # rows of the leaderboard
+# Two buttons, neither of which sends anything anywhere.
+_BUTTONS = [["toImage", "resetScale2d"]]
+_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": _BUTTONS}
 
 
 class Drawing:
@@ -53,7 +56,7 @@ class Drawing:
             include_plotlyjs=False,
             div_id=f"figure-{self.drawn}",
             default_width="100%",
-            config={"displaylogo": False, "responsive": True},
+            config=_CONFIG,
         )
         caption = f"<figcaption>{text(said)}</figcaption>" if said else ""
         return f'<figure aria-label="{text(title)}"><h3>{text(title)}</h3>{caption}{html}</figure>'
