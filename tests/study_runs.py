@@ -127,7 +127,9 @@ class Study:
             "optuna.db",
             f"""
             select a.value_json from trial_user_attributes a join trials using (trial_id)
-            where number = {number} and key = '{key}'""",
+            where number = {number} and key = '{key}' union
+            select a.value_json from trial_system_attributes a join trials using (trial_id)
+            where number = {number} and key = 'mtl:{key}'""",
         )
         return json.loads(rows[0][0]) if rows else None
 

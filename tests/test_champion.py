@@ -112,4 +112,5 @@ def test_the_dashboard_knows_the_score_and_where_each_run_is(study):
         run_id = frozen.user_attrs["mlflow_run_id"]
         assert f"(http://127.0.0.1:5000/#/experiments/1/runs/{run_id})" in note
         assert f"r={frozen.params['lora.rank']}" in note
-    assert "a tiny study" in get_note(recorded) and "/runs/" in get_note(recorded)
+    about = get_note(recorded)
+    assert "a tiny study" in about and "/runs?viewStateShareKey=mtl" in about

@@ -296,8 +296,8 @@ def test_a_real_training_ends_with_its_artifacts(tracker, uri, tmp_path):
     best = minbert.load_best(checkpoints)
     counts = minbert.count_parameters(config)
     assert points["parameters/trainable", best.step] == counts.trainable
-    assert points["best/epoch", best.step] == best.epoch
-    assert points["best/sst_accuracy", best.step] == best.scores["sst_accuracy"]
+    assert points["final/epoch", best.step] == best.epoch
+    assert points["final/sst_accuracy", best.step] == best.scores["sst_accuracy"]
 
 
 KINDS = ("html", "png", "csv")

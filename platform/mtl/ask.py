@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 
 from minbert import Config, InputError
 
+from .facts import facts, set_fact
 from .replicates import REPLICATE, next_replicate
 from .studyspec import StudySpec, point_key
 
@@ -93,9 +94,9 @@ def ask(study: optuna.Study, spec: StudySpec) -> tuple[Trial, Config]:
 def ask_again(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
     """Take up a trial that was left RUNNING: with the values it has, or the ones it would have."""
     frozen = study.get_trials(deepcopy=False)[number]
-    if "config" in frozen.user_attrs:
+    if "config" in facts(frozen):
         trial = optuna.trial.Trial(study, frozen._trial_id)
-        return trial, Config.from_keys(frozen.user_attrs["config"])
+        return trial, Config.from_keys(facts(frozen)["config"])
     given = _given(study, spec, number)
     study.sampler = given.sampler
     return _give_values(optuna.trial.Trial(study, frozen._trial_id), spec, given)
@@ -131,7 +132,7 @@ def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, C
             values[key] = search.suggest(trial, key)
     config = spec.config_of(values)
     for name, value in {**given.attributes, "config": config.to_keys()}.items():
-        trial.set_user_attr(name, value)
+        set_fact(trial.study, trial._trial_id, name, value)
     return trial, config
 
 
@@ -141,7 +142,7 @@ def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, 
     By what was taken rather than by number: points may be added to a study that has begun.
     """
     taken = Counter(
-        trial.user_attrs.get("point")
+        facts(trial).get("point")
         for trial in study.get_trials(deepcopy=False)
         if trial.number < number
     )

@@ -42,5 +42,5 @@ def trial_note(setting: str, address: str) -> str:
 
 
 def study_note(description: str, address: str) -> str:
-    """Say what a study is, and where its run in MLflow is."""
-    return f"{description}\n\n[Its run in MLflow, with figures and leaderboard]({address})"
+    """Say what a study is, and where the list of its runs in MLflow is."""
+    return f"{description}\n\n[Its runs in MLflow]({address})"

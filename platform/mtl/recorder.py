@@ -119,9 +119,9 @@ class RunRecorder:
         self._client.log_artifacts(self._run_id, str(work_dir))
         counts = count_parameters(config, cache_dir)
         points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
-        points |= {f"best/{name}": given.value for name, given in sure.items() if name != "score"}
-        points |= {"best/score_low": sure["score"].low, "best/score_high": sure["score"].high}
-        points |= {"best/epoch": best.epoch, "model/bytes": size}
+        points |= {f"final/{name}": given.value for name, given in sure.items()}
+        points |= {"final/score_low": sure["score"].low, "final/score_high": sure["score"].high}
+        points |= {"final/epoch": best.epoch, "final/model_bytes": size}
         step = best.step
         if config.train.eval_limit:  # until now, best/score was that of a part of the dev sets
             points["best/score"], step = best.best_score, best.total_steps + 1

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .facts import facts
+
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
@@ -49,7 +51,7 @@ def next_replicate(study: optuna.Study, spec: StudySpec, number: int) -> Replica
     taken = _seeds(before)
     for step in range(1, spec.replicates):
         for original in originals:
-            config = original.user_attrs["config"]
+            config = facts(original)["config"]
             seed = config[_SEED] + step
             if seed not in taken[original.number]:
                 label = original.user_attrs.get("label")
@@ -61,7 +63,7 @@ def _seeds(trials: list[FrozenTrial]) -> dict[int, set[int]]:
     """The seeds with which each trial, by number, was repeated."""
     seeds: dict[int, set[int]] = defaultdict(set)
     for trial in trials:
-        known = trial.user_attrs
+        known = facts(trial)
         if REPLICATE in known and "config" in known:
             seeds[known[REPLICATE]].add(known["config"][_SEED])
     return seeds

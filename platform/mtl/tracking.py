@@ -21,6 +21,7 @@ from minbert.errors import InputError
 from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
+from .runs_view import offer_view, view_address
 
 if TYPE_CHECKING:
     import optuna
@@ -176,11 +177,23 @@ class StudyTracker:
 
     def address(self, run_id: str) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
+        return f"{self._root}/#/experiments/{self._experiment_of(run_id)}/runs/{run_id}"
+
+    def offer_runs(self, run_id: str, keys: Sequence[str]) -> str:
+        """Give the study with this parent run a list of its runs, with the configuration keys
+        that tell them apart as columns; return its address."""
+        experiment = self._experiment_of(run_id)
+        offer_view(self._client, experiment, run_id, keys)
+        return view_address(self._root, experiment)
+
+    @property
+    def _root(self) -> str:
         root = self.tracking_uri.rstrip("/")
-        if not root.startswith(("http://", "https://")):
-            root = f"http://127.0.0.1:{UI_PORT}"
-        experiment = self._client.get_run(run_id).info.experiment_id
-        return f"{root}/#/experiments/{experiment}/runs/{run_id}"
+        served = root.startswith(("http://", "https://"))
+        return root if served else f"http://127.0.0.1:{UI_PORT}"
+
+    def _experiment_of(self, run_id: str) -> str:
+        return self._client.get_run(run_id).info.experiment_id
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """Keep a text, a traceback say, as the artifact ``path`` of a run."""

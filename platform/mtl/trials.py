@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from minbert import KEYS, InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .facts import set_fact
 from .naming import setting
 from .notes import study_note, trial_note, write_note
 from .preflight import Inputs, git_commit
@@ -99,7 +100,8 @@ class Trials:
         if run_id != self._parent:
             self._parent = run_id
             self.study.set_user_attr("parent_run_id", run_id)
-            write_note(self.study, study_note(self.spec.description, self._tracker.address(run_id)))
+        address = self._tracker.offer_runs(run_id, self._telling)
+        write_note(self.study, study_note(self.spec.description, address))
 
     def close_study(self, only_if_open: bool = False) -> None:
         """Put leaderboard and figures on the study's run and end it."""
@@ -141,20 +143,23 @@ class Trials:
         trial, config = ask(self.study, self.spec, *given)
         frozen = self._frozen(trial.number)
         progressed = bool(frozen.intermediate_values)
-        named = self._setting(trial, config)
+        named = self._setting(frozen, config)
         run_id = self._open_run(frozen, trial, config, named)
         self.running[trial.number] = _Running(trial, config, run_id, progressed)
         self.view.trial_started(trial.number, named, number is not None)
         return self._job(trial.number, resumed=number is not None)
 
-    def _setting(self, trial: Trial, config: Config) -> str:
+    def _setting(self, frozen: FrozenTrial, config: Config) -> str:
         """What tells this trial apart: what is searched or set by a point, and a further seed."""
-        known = trial.user_attrs
+        known, values = frozen.user_attrs, config.to_keys()
+        keys = [*self._telling, "train.seed"] if REPLICATE in known else self._telling
+        return setting({key: values[key] for key in keys}, known.get("label"))
+
+    @property
+    def _telling(self) -> list[str]:
+        """The keys that tell trials apart: what is searched or set by a point."""
         named = {*self.spec.search, *(key for point in self.spec.points for key in point)}
-        if REPLICATE in known:
-            named.add("train.seed")
-        values = config.to_keys()
-        return setting({key: values[key] for key in KEYS if key in named}, known.get("label"))
+        return [key for key in KEYS if key in named]
 
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
@@ -241,7 +246,7 @@ class Trials:
             "model_bytes": event.model_bytes,
         }
         for key, value in facts.items():
-            running.trial.set_user_attr(key, value)
+            set_fact(self.study, running.trial._trial_id, key, value)
         for picture in event.pictures:
             self._files.hang_up(running.trial, Path(picture))
         state = "pruned" if running.pruning else "complete"

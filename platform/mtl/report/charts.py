@@ -23,6 +23,8 @@ Row = Mapping[str, Any]
 OTHERS = "#9ca3af"  # trials that are neither the best nor what it is read against
 _FOREST = 30  # trials
 _POINTS = 300  # of a curve
+_CROWD = 300  # dots from which they are small and let others shine through
+_DECADES = 3
 _WIDE = 20.0  # largest by smallest value from which an axis is logarithmic
 _GRID = "#e5e7eb"
 
@@ -155,7 +157,9 @@ def cost_chart(rows: Sequence[Row], cost: str, title: str, unit: float = 1.0) ->
     chart.add_trace(_dots([p for p in points if p[2]["number"] not in on], OTHERS, "other trials"))
     chart.add_trace(_dots(front, SCORE_COLOUR, "Pareto front: nothing is cheaper and better"))
     # Numbers of the trials stand at the front, which has few.
-    chart.data[1].update(mode="lines+markers+text", textposition="top center", line_shape="hv")
+    chart.data[1].update(mode="lines+markers+text", textposition="top center", line_shape="hv",
+                         cliponaxis=False)  # fmt: skip
+    chart.data[0].marker.update(dots(len(points)))
     costs = [x for x, _, _ in points]
     chart.update_xaxes(title=title)
     if max(costs) / min(costs) > _WIDE:
@@ -180,10 +184,16 @@ def _dots(points: Sequence[tuple[float, float, Row]], colour: str, name: str) ->
     )
 
 
+def dots(count: int) -> dict[str, float]:
+    """Return size and opacity for so many dots."""
+    return {"size": 9, "opacity": 0.9} if count < _CROWD else {"size": 5, "opacity": 0.5}
+
+
 def log_ticks(low: float, high: float) -> dict[str, list]:
-    """Return ticks at 1, 2 and 5 of each decade for a logarithmic axis."""
+    """Return ticks for a logarithmic axis: at 1, 2 and 5 of each decade, of many at 1 alone."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
-    values = [figure * 10.0**decade for decade in decades for figure in (1, 2, 5)]
+    figures = (1, 2, 5) if len(decades) <= _DECADES else (1,)
+    values = [figure * 10.0**decade for decade in decades for figure in figures]
     return {"tickvals": values, "ticktext": [f"{value:.6g}" for value in values]}
 
 

@@ -145,7 +145,11 @@ def _curves(report: StudyReport, drawing: Drawing) -> list[str]:
     which = f"the best {CURVES} of {known:,} trials" if known > CURVES else "all trials"
     said = f"Dev score at each evaluation, of {which} that have any."
     by_task = "The best trial in the task's colour, dashed what it is compared with."
-    why = "No trial was evaluated more than once: there are no learning curves."
+    why = (
+        "There are no learning curves: no trial was evaluated more than once."
+        if report.curves or not known
+        else "There are no learning curves: they could not be read (see Skipped or missing)."
+    )
     return [
         drawing.figure("Learning curves", score_curves(report), said, why),
         drawing.figure("Learning curves by task", task_curves(report), by_task),

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .charts import log_ticks
+from .charts import dots, log_ticks
 from .colours import INK, SCORE_COLOUR, tint
 from .export import write_rows
 from .figures import history_png
@@ -126,7 +126,8 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
         lines = _parallel(_best_of(trials), varied, named)
         figures.append((f"Parameters of {most} (one line a trial)", lines))
     by_parameter = visualization.plot_slice(study, params=varied, **named)
-    _recolour(by_parameter, size=9)
+    _recolour(by_parameter)
+    by_parameter.update_traces(marker=dots(len(trials)), marker_line_width=0)
     _tick(by_parameter)
     figures.append(("Score by parameter", by_parameter))
     if len(varied) > 1 and len(trials) >= _FEW:
@@ -151,7 +152,7 @@ def _history(study: optuna.Study, named: dict[str, str]) -> go.Figure:
     from optuna import visualization
 
     chart = visualization.plot_optimization_history(study, **named)
-    chart.update_traces(marker_size=9, selector={"mode": "markers"})
+    chart.update_traces(marker=dots(len(chart.data[0].x)), selector={"mode": "markers"})
     chart.update_traces(name="best so far", line_shape="hv", selector={"mode": "lines"})
     chart.update_xaxes(title="trial number")
     chart.update_yaxes(title="dev score, 0 to 1")
@@ -190,20 +191,18 @@ def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> 
     return chart
 
 
-def _recolour(chart: go.Figure, size: float | None = None) -> None:
+def _recolour(chart: go.Figure) -> None:
     """Begin the colours of dots where they can still be seen on white."""
     scale = [[share, tint(_DARK, _shade(share))] for share in (0.0, 1.0)]
     chart.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
-    if size is not None:
-        chart.update_traces(marker_size=size, marker_line_width=0, selector={"mode": "markers"})
 
 
 def _tick(chart: go.Figure) -> None:
     """Write whole numbers, not lone digits, along logarithmic axes."""
-    for dots in chart.data:
-        axis = chart.layout[(dots.xaxis or "x").replace("x", "xaxis", 1)]
+    for trace in chart.data:
+        axis = chart.layout[(trace.xaxis or "x").replace("x", "xaxis", 1)]
         if axis.type == "log":
-            axis.update(log_ticks(min(dots.x), max(dots.x)))
+            axis.update(log_ticks(min(trace.x), max(trace.x)))
 
 
 def _shade(share: float) -> float:

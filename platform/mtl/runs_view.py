@@ -1,0 +1,58 @@
+"""How MLflow's list of runs looks when one comes to a study: its columns, their order, the sorting.
+
+MLflow keeps a view that was shared as a tag of the experiment, and shows it to who follows a link
+with its name. A new experiment has no such columns: without this, a study is one closed line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_NAME = "mtl"
+_SCORES = (
+    "best/score",
+    "final/sst_accuracy",
+    "final/para_accuracy",
+    "final/sts_pearson",
+    "parameters/trainable",
+    "train/seconds",
+)
+# The sidebar of model training, not that of language models' traces.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def offer_view(
+    client: MlflowClient, experiment: str, study_run: str, keys: Sequence[str]
+) -> None:
+    """Put the view of a study's runs on its experiment: trials by score, best first.
+
+    Args:
+        study_run: the parent run, which is unfolded.
+        keys: configuration keys that tell the trials apart.
+    """
+    columns = [f"metrics.`{name}`" for name in _SCORES] + [f"params.`{key}`" for key in keys]
+    state = {
+        "searchFilter": "",
+        "orderByKey": f"metrics.`{_SCORES[0]}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "runsExpanded": {study_run: True},
+    }
+    tags = {**_KIND, f"mlflow.sharedViewState.{_NAME}": json.dumps(state)}
+    for key, value in tags.items():
+        client.set_experiment_tag(experiment, key, value)
+
+
+def view_address(root: str, experiment: str) -> str:
+    """Return the address of that view on the server at ``root``."""
+    return f"{root}/#/experiments/{experiment}/runs?viewStateShareKey={_NAME}"
