@@ -55,8 +55,14 @@ def best_and_reference(rows: Sequence[Row]) -> Pair:
         return Pair(best, first, "the baseline: the first point of the study file")
     if not others:
         return Pair(best, None, "no other setting is complete")
-    why = "the best itself" if _original(best) == 0 else "not complete"
-    return Pair(best, others[0], f"the second best setting, because trial 0 is {why}")
+    return Pair(best, others[0], f"the second best setting, because {_why_not_first(best)}")
+
+
+def _why_not_first(best: Row) -> str:
+    if best["number"] == 0:
+        return "trial 0 is the best"
+    return "the best is another seed of trial 0" if best["replicate_of"] == 0 else (
+        "trial 0 is not complete")  # fmt: skip
 
 
 def _original(row: Row) -> int:

@@ -150,7 +150,8 @@ def _library(drawing: Drawing) -> str:
 def _when(report: StudyReport) -> str:
     made = f"As it stood on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
     unfinished = report.count("running") + report.count("waiting")
-    return made + (f" It has not ended: {unfinished} trials are under way." if unfinished else "")
+    trials = "1 trial is" if unfinished == 1 else f"{unfinished:,} trials are"
+    return made + (f" It has not ended: {trials} under way." if unfinished else "")
 
 
 def _replace(file: Path, page: str) -> None:

@@ -131,8 +131,9 @@ def _differing(key: str, theirs: Sequence[Any], ours: Sequence[Any]) -> str:
 def _steps(given: PaperTable) -> str:
     ours = sorted({_budget(row.ours.config) for row in given.matched if row.ours})
     theirs = sorted({_budget(row.config) for row in given.matched})
-    said = "steps: the same" if ours == theirs else "steps"
-    return f"{said}: ours {'; '.join(ours)}; the paper {'; '.join(theirs)}"
+    if ours == theirs:
+        return f"steps: the same, {'; '.join(ours)}"
+    return f"steps: ours {'; '.join(ours)}; the paper {'; '.join(theirs)}"
 
 
 def _budget(config: Mapping[str, Any]) -> str:
