@@ -25,11 +25,12 @@ def study_command(study: optuna.Study, rows: Sequence[Mapping[str, Any]]) -> str
     if not settings:
         return None
     profile = study.user_attrs.get("profile")
-    for name in _candidates(study.study_name):
-        sets = _sets(name, profile, settings)
-        if sets is not None:
-            return shlex.join(_words(study.study_name, name, profile, sets, rows))
-    return None
+    tried = {name: _sets(name, profile, settings) for name in _candidates(study.study_name)}
+    able = {name: sets for name, sets in tried.items() if sets is not None}
+    if not able:
+        return None
+    nearest = min(able, key=lambda name: len(able[name]))
+    return shlex.join(_words(study.study_name, nearest, profile, able[nearest], rows))
 
 
 def _candidates(study: str) -> list[str]:

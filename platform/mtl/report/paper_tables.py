@@ -55,7 +55,7 @@ class Ours:
         numbers: of the trials, the seeds of one setting.
         settings: how many settings match; the best of them is shown.
         values: by the paper's columns.
-        config: of the first trial.
+        config: every key, of the first trial.
     """
 
     numbers: list[int]
@@ -108,10 +108,14 @@ def beside_paper(study: str, rows: Sequence[Row]) -> list[PaperTable]:
             even if no row of it was run.
         rows: its leaderboard.
     """
-    complete = [row for row in rows if row["state"] == "complete"]
+    complete = [row for row in rows if row["state"] == "complete" and _is_ours(row)]
     own = study.partition("@")[0]
     tables = (_table(number, complete) for number in TABLES)
     return [table for table, name in tables if table.matched or name == own]
+
+
+def _is_ours(row: Row) -> bool:
+    return bool(row["config"]) and all(row[metric] is not None for metric in METRICS.values())
 
 
 def printed_errors() -> dict[str, Any]:
@@ -121,9 +125,7 @@ def printed_errors() -> dict[str, Any]:
 
 def method(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configuration computes: the keys of the method that have any effect."""
-    from minbert import Config
-
-    keys = Config().to_keys() | config
+    keys = _whole(config)
     kept = {"train.mode": keys["train.mode"], "lora.rank": keys["lora.rank"]}
     if keys["lora.rank"]:
         kept["lora.alpha"] = keys["lora.alpha"]
@@ -132,6 +134,13 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
         kept["pals.placement"] = keys["pals.placement"]
         kept["pals.tasks"] = sorted(keys["pals.tasks"])
     return kept | _smart(keys) | _schedule(keys)
+
+
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a configuration that was recorded before some key existed: it has its default."""
+    from minbert import Config
+
+    return Config().to_keys() | config
 
 
 def _smart(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +226,7 @@ def _ours(trials: Sequence[Row]) -> Ours:
         values={column: _value(members, metric) for column, metric in METRICS.items()},
         minutes=sum(minutes) / len(minutes) if minutes else None,
         trainable=members[0]["trainable_parameters"],
-        config=members[0]["config"],
+        config=_whole(members[0]["config"]),
     )
 
 

@@ -102,8 +102,11 @@ def _group(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _spread(values: list[float]) -> tuple[float, float | None]:
-    return mean(values), stdev(values) if len(values) > 1 else None
+def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None, None
+    return mean(known), stdev(known) if len(known) > 1 else None
 
 
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
