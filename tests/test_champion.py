@@ -113,4 +113,4 @@ def test_the_dashboard_knows_the_score_and_where_each_run_is(study):
         assert f"(http://127.0.0.1:5000/#/experiments/1/runs/{run_id})" in note
         assert f"r={frozen.params['lora.rank']}" in note
     about = get_note(recorded)
-    assert "a tiny study" in about and "/runs?viewStateShareKey=mtl" in about
+    assert "a tiny study" in about and "viewStateShareKey=mtl" in about

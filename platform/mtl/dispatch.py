@@ -139,6 +139,7 @@ def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
         "settings": spec.settings,
         "identity": spec.identity,
         "profile": spec.profile,
+        "total": spec.total,
         "description": spec.description,
     }
     if study.metric_names is None:  # else the dashboard calls it "Objective 0"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-HIDDEN = frozenset({"config", "estimates", "point"})
+HIDDEN = frozenset({"config", "estimates", "point", "scores"})
 _PREFIX = "mtl:"
 
 

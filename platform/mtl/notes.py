@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import optuna
 
-_OURS = "<!-- mtl -->"  # the first line of a note that nobody else has written
+_OURS = "[//]: # (mtl)"  # Markdown that shows nothing: a note that nobody else has changed
 _PIECE = 2045  # characters of a system attribute
 
 

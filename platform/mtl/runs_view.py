@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _NAME = "mtl"
+_WIDTH = 150  # pixels: as wide as the names
 _SCORES = (
-    "best/score",
+    "final/score",
     "final/sst_accuracy",
     "final/para_accuracy",
     "final/sts_pearson",
     "parameters/trainable",
     "train/seconds",
 )
-# The sidebar of model training, not that of language models' traces.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -46,6 +46,7 @@ def offer_view(
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
+        "columnWidths": dict.fromkeys(columns, _WIDTH),
         "runsExpanded": {study_run: True},
     }
     tags = {**_KIND, f"mlflow.sharedViewState.{_NAME}": json.dumps(state)}
@@ -53,6 +54,7 @@ def offer_view(
         client.set_experiment_tag(experiment, key, value)
 
 
-def view_address(root: str, experiment: str) -> str:
-    """Return the address of that view on the server at ``root``."""
-    return f"{root}/#/experiments/{experiment}/runs?viewStateShareKey={_NAME}"
+def view_path(experiment: str) -> str:
+    """Return the address of that view, from the server's root."""
+    asked = f"workflowType=machine_learning&viewStateShareKey={_NAME}"
+    return f"/#/experiments/{experiment}/runs?{asked}"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 120.0  # a cold disk and one busy core
 _STOP_SECONDS = 5.0
+_SHOWN = 8  # studies whose addresses are printed
 # MLflow opens on pages about language models' traces unless it is told what one came for.
 _RUNS_PAGE = "/#/experiments?workflowType=machine_learning"
 
@@ -202,9 +203,21 @@ def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None
     editing = "can change and delete studies" if allow_edit else "read-only"
     print(f"MLflow UI         {masked(mlflow)}{_RUNS_PAGE}")
     print(f"Optuna dashboard  {dashboard}  ({editing})")
+    for name, path in _runs(home)[:_SHOWN]:
+        print(f"  {name:<15} {masked(mlflow)}{path}")
     if _nothing_recorded(home):
         print(f"Nothing is recorded in {home.path} yet: `mtl study run lora_sweep` changes that.")
     print("Ctrl-C stops both.", flush=True)
+
+
+def _runs(home: Home) -> list[tuple[str, str]]:
+    """Return the name of every study and where MLflow lists its runs, the latest first."""
+    from .stores import read_storage
+
+    storage = read_storage(home)
+    studies = storage.get_all_studies() if storage else []
+    latest = sorted(studies, key=lambda study: -study._study_id)
+    return [(s.study_name, s.user_attrs["runs"]) for s in latest if "runs" in s.user_attrs]
 
 
 def _nothing_recorded(home: Home) -> bool:

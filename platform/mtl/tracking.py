@@ -21,7 +21,7 @@ from minbert.errors import InputError
 from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
-from .runs_view import offer_view, view_address
+from .runs_view import offer_view, view_path
 
 if TYPE_CHECKING:
     import optuna
@@ -177,17 +177,18 @@ class StudyTracker:
 
     def address(self, run_id: str) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
-        return f"{self._root}/#/experiments/{self._experiment_of(run_id)}/runs/{run_id}"
+        return f"{self.root}/#/experiments/{self._experiment_of(run_id)}/runs/{run_id}"
 
     def offer_runs(self, run_id: str, keys: Sequence[str]) -> str:
         """Give the study with this parent run a list of its runs, with the configuration keys
-        that tell them apart as columns; return its address."""
+        that tell them apart as columns; return its path on the server."""
         experiment = self._experiment_of(run_id)
         offer_view(self._client, experiment, run_id, keys)
-        return view_address(self._root, experiment)
+        return view_path(experiment)
 
     @property
-    def _root(self) -> str:
+    def root(self) -> str:
+        """Where a browser finds MLflow: the server, or where `mtl ui` serves the file."""
         root = self.tracking_uri.rstrip("/")
         served = root.startswith(("http://", "https://"))
         return root if served else f"http://127.0.0.1:{UI_PORT}"

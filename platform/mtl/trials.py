@@ -100,8 +100,9 @@ class Trials:
         if run_id != self._parent:
             self._parent = run_id
             self.study.set_user_attr("parent_run_id", run_id)
-        address = self._tracker.offer_runs(run_id, self._telling)
-        write_note(self.study, study_note(self.spec.description, address))
+        path = self._tracker.offer_runs(run_id, self._telling)
+        self.study.set_user_attr("runs", path)
+        write_note(self.study, study_note(self.spec.description, self._tracker.root + path))
 
     def close_study(self, only_if_open: bool = False) -> None:
         """Put leaderboard and figures on the study's run and end it."""
@@ -238,6 +239,7 @@ class Trials:
         running = self.running[event.number]
         facts = {
             "scores": event.scores,
+            **{name: value for name, value in event.scores.items() if name != "score"},
             "estimates": event.estimates,
             "best_epoch": event.best_epoch,
             "minutes": event.minutes,

@@ -45,26 +45,54 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running trials, the best one."""
     from mtl.lease import dispatcher_of
     from mtl.recorded import summarize
+    from mtl.report import leaderboard
     from mtl.stores import Home, open_engine
 
     engine = open_engine(Home.resolve(create=False))
     summary = summary_payload(summarize(study))
+    rows = leaderboard(study)
     trials = study.get_trials(deepcopy=False)
-    running = [_running(trial) for trial in trials if trial.state.name == "RUNNING"]
+    by_number = sorted(rows, key=lambda row: row["number"])
+    running = [_running(r, trials[r["number"]]) for r in by_number if r["state"] == "running"]
+    dispatcher = dispatcher_of(engine, study.study_name)
     return {
         "study": summary.pop("name"),
         **summary,
-        "dispatcher": dispatcher_of(engine, study.study_name),
+        "total": study.user_attrs.get("total"),
+        "dispatcher": dispatcher,
         "running_trials": running,
-        "best": best_payload(study)["best"],
+        "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
+        "best": next((row for row in rows if row["rank"] == 1), None),
     }
 
 
-def _running(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    from mtl.report import row_setting
+
     values = trial.intermediate_values
-    last = max(values, default=None)
-    score = None if last is None else values[last]
-    return {"number": trial.number, "params": trial.params, "epoch": last, "score": score}
+    epochs = sorted(values)
+    return {
+        "number": trial.number,
+        "setting": row_setting(row),
+        "params": trial.params,
+        "epoch": epochs[-1] if epochs else None,
+        "epochs": row["config"].get("train.epochs"),
+        "score": values[epochs[-1]] if epochs else None,
+        "scores": [values[epoch] for epoch in epochs],
+    }
+
+
+def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int) -> float | None:
+    """Estimate what a study takes from here on: by the trials that have ended, and how many run
+    at once. None where none has ended, or nobody works on it."""
+    trials = study.get_trials(deepcopy=False)
+    took = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration]
+    total = study.user_attrs.get("total")
+    if not took or not running or total is None:
+        return None
+    ended = sum(row["state"] not in ("running", "waiting") for row in rows)
+    # A running trial is half through, on the average.
+    return max(0.0, total - ended - running / 2) * sum(took) / len(took) / running
 
 
 def best_payload(study: optuna.Study) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtl.report import row_setting
 from mtl.view import console, words
+from mtl.view.progress import evaluated_table
 
 from .recorded import STATES
 
@@ -111,19 +113,19 @@ def print_status(payload: Mapping[str, Any]) -> None:
     working = payload["dispatcher"]
     if not working:
         counts["unfinished"] = counts.pop("running")
-    click.echo(f"{payload['study']}: {words.states(counts)}")
-    for row in payload["running_trials"]:
-        at = "" if row["epoch"] is None else f", score {row['score']:.3f} in epoch {row['epoch']}"
-        state = "running" if working else "stopped"
-        click.echo(f"{state}  trial {row['number']}, {words.parameters(row['params'])}{at}")
+    of = f" of {words.count(payload['total'], 'trial')}" if payload["total"] else ""
+    click.echo(f"{payload['study']}: {words.states(counts)}{of}")
+    if payload["running_trials"]:
+        console().print(evaluated_table(payload["running_trials"]))
     if working:
-        click.echo(f"run by   {working}")
+        left = payload["seconds_left"]
+        about = "" if left is None else f", about {words.clock(left)} left"
+        click.echo(f"run by   {working}{about}")
     elif payload["running_trials"]:
         click.echo("Nobody works on them; the command that ran the study goes on with them.")
     if payload["best"]:
         best = payload["best"]
-        params = words.parameters(best["params"])
-        click.echo(f"best     trial {best['number']}, {params}: score {best['score']:.3f}")
+        click.echo(f"best     trial {best['number']}, {row_setting(best)}: {best['score']:.3f}")
         _note_demo(best)
 
 

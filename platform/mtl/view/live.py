@@ -2,79 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from . import words
 from .base import View
 from .plain import show_end
+from .progress import RunningTrial, StudyProgress, running_table
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
     from mtl.spec import StudySpec
-
-_BAR = 24  # columns
-
-
-@dataclass
-class _Running:
-    """What is known of a trial that runs."""
-
-    setting: str
-    resumed: bool
-    step: int = 0
-    total_steps: int = 0
-    first_step: int | None = None  # a resumed trial does not begin at 0
-    epoch: int = 0
-    score: float | None = None
-    best: float | None = None
-    tokens_per_second: float = 0.0
-
-    @property
-    def part(self) -> float:
-        return self.step / self.total_steps if self.total_steps else 0.0
-
-    @property
-    def part_here(self) -> float:
-        """The part of the trial that was trained while we watched."""
-        first = self.first_step or 0
-        return (self.step - first) / self.total_steps if self.total_steps else 0.0
-
-
-@dataclass
-class _Progress:
-    """How far the study is, in trials; a part of a trial counts as that part."""
-
-    done: int
-    total: int
-    started: float = field(default_factory=time.monotonic)
-    here: float = 0.0  # trials' worth of work that ended while we watched
-
-    def left(self, running: Sequence[_Running]) -> float | None:
-        """Estimate the seconds left from the pace so far; None until there is a pace."""
-        work = self.here + sum(row.part_here for row in running)
-        if work <= 0:
-            return None
-        rest = self.total - self.done - sum(row.part for row in running)
-        return max(rest, 0.0) * (time.monotonic() - self.started) / work
-
 
 class LiveView(View):
     """Draws on a terminal. Ended trials scroll away above; the running ones stay below."""
 
     def __init__(self, screen: Console) -> None:
         self.screen = screen
-        self._running: dict[int, _Running] = {}
-        self._progress = _Progress(0, 0)
+        self._running: dict[int, RunningTrial] = {}
+        self._progress = StudyProgress(0, 0)
         self._best: tuple[float, str] | None = None
         self._title = ""
         self._demo = False
@@ -91,14 +41,14 @@ class LiveView(View):
         profile = f" · profile {spec.profile}" if spec.profile else ""
         self._title = f"{study_name}{profile} · {words.count(jobs, 'worker')}"
         self._demo = words.is_demo(spec.config)
-        self._progress = _Progress(done, total)
+        self._progress = StudyProgress(done, total)
         self._live = Live(
             console=self.screen, get_renderable=self._draw, refresh_per_second=4, transient=True
         )
         self._live.start()
 
     def trial_started(self, number: int, setting: str, resumed: bool) -> None:
-        self._running[number] = _Running(setting, resumed)
+        self._running[number] = RunningTrial(setting, resumed)
 
     def trial_progress(
         self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float
@@ -113,13 +63,14 @@ class LiveView(View):
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
     ) -> None:
         row = self._running[number]
-        row.epoch, row.score, row.best = epoch, scores["score"], best_score
+        row.epoch, row.best = epoch, best_score
+        row.scores.append(scores["score"])
         self._note_best(best_score, number, row.setting)
 
     def trial_ended(
         self, number: int, state: str, score: float | None, reason: str | None
     ) -> None:
-        row = self._running.pop(number, _Running("", False))
+        row = self._running.pop(number, RunningTrial("", False))
         self._progress.done += state != "killed"
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)
         style = {"failed": "red", "pruned": "yellow", "killed": "yellow"}.get(state, "")
@@ -139,13 +90,13 @@ class LiveView(View):
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread
-        parts: list[Any] = [Text(self._title, style="bold"), self._table(running)]
+        parts: list[Any] = [Text(self._title, style="bold"), running_table(running)]
         parts.append(Text(self._summary(list(running.values()))))
         if self._demo:
             parts.append(Text(words.DEMO_NOTE, style="dim"))
         return Group(*parts)
 
-    def _summary(self, running: Sequence[_Running]) -> str:
+    def _summary(self, running: Sequence[RunningTrial]) -> str:
         progress = self._progress
         said = [f"{progress.done} of {words.count(progress.total, 'trial')} done"]
         if self._best:
@@ -153,34 +104,3 @@ class LiveView(View):
         left = progress.left(running)
         said.append("estimating the time left" if left is None else f"{words.clock(left)} left")
         return " · ".join(said)
-
-    def _table(self, running: Mapping[int, _Running]) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column("trial", justify="right")
-        table.add_column("parameters", no_wrap=True)
-        table.add_column("progress", no_wrap=True)
-        for name in ("step", "epoch", "score", "best", "tokens/s"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for number, row in running.items():
-            table.add_row(str(number), row.setting, *_cells(row))
-        return table
-
-
-def _cells(row: _Running) -> list[Any]:
-    total = max(row.total_steps, 1)
-    bar = ProgressBar(total=total, completed=row.step, width=_BAR, complete_style="cyan")
-    return [
-        bar,
-        _stage(row),
-        str(row.epoch) if row.epoch else "-",
-        words.score(row.score),
-        words.score(row.best),
-        f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "-",
-    ]
-
-
-def _stage(row: _Running) -> str:
-    """Say where a trial is: before its first step, training, or writing its artifacts."""
-    if not row.total_steps:
-        return "starting"
-    return "recording" if row.step == row.total_steps else f"{row.step}/{row.total_steps}"

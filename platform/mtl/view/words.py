@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 DEMO_NOTE = "Demo scores mean nothing outside the demo."
 TASK_SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
+_BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 20  # trials of a leaderboard that are printed
 
 
@@ -44,6 +46,16 @@ def ending(number: int, state: str, final: float | None, reason: str | None) -> 
     said = f"trial {number} {state}"
     said += "" if final is None else f": score {final:.3f}"
     return said + (f" ({reason})" if reason else "")
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Draw the last values as bars, from the lowest of them to the highest: ``▁▄▆█``."""
+    shown = [value for value in values if math.isfinite(value)][-width:]
+    if len(shown) < 2:
+        return ""
+    low, high = min(shown), max(shown)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in shown)
 
 
 def clock(seconds: float) -> str:
