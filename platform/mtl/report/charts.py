@@ -24,7 +24,7 @@ OTHERS = "#9ca3af"  # trials that are neither the best nor what it is read again
 _FOREST = 30  # trials
 _POINTS = 300  # of a curve
 _CROWD = 300  # dots from which they are small and let others shine through
-_DECADES = 3
+_DECADES = 2.5  # of an axis that has ticks between them
 _WIDE = 20.0  # largest by smallest value from which an axis is logarithmic
 _GRID = "#e5e7eb"
 
@@ -77,7 +77,7 @@ def task_curves(report: StudyReport) -> go.Figure | None:
 
     if not _several_points(report, "dev/score"):
         return None
-    chart = make_subplots(1, 3, subplot_titles=[task.title for task in TASKS])
+    chart = make_subplots(1, 3, horizontal_spacing=0.1, subplot_titles=[t.title for t in TASKS])
     for column, task in enumerate(TASKS, start=1):
         for line in _lines(report, f"dev/{task.metric}", TASK_COLOURS[task.name]):
             line.showlegend = False
@@ -192,7 +192,7 @@ def dots(count: int) -> dict[str, float]:
 def log_ticks(low: float, high: float) -> dict[str, list]:
     """Return ticks for a logarithmic axis: at 1, 2 and 5 of each decade, of many at 1 alone."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
-    figures = (1, 2, 5) if len(decades) <= _DECADES else (1,)
+    figures = (1, 2, 5) if log10(high / low) < _DECADES else (1,)
     values = [figure * 10.0**decade for decade in decades for figure in figures]
     return {"tickvals": values, "ticktext": [f"{value:.6g}" for value in values]}
 

@@ -53,8 +53,9 @@ def _matrix(title: str, task: Task, cells: Sequence[Sequence[str]]) -> str:
         f'<tr><th scope="row">{text(name)}</th>{"".join(row)}</tr>'
         for name, row in zip(task.classes, cells, strict=True)
     )
+    kind = "matrix" if len(task.classes) == 2 else "matrix many"
     return (
-        f'<table class="matrix"><caption>{text(title)}</caption>'
+        f'<table class="{kind}"><caption>{text(title)}</caption>'
         f'<tr><th></th><th colspan="{len(task.classes)}">predicted class</th></tr>'
         f"<tr><th>true class</th>{head}</tr>{rows}</table>"
     )

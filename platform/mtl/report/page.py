@@ -57,7 +57,8 @@ figure {{ margin: 24px 0; }} figure h3 {{ margin: 0; }}
 .sides {{ display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }}
 .matrix {{ border-collapse: separate; border-spacing: 2px; font-size: 13.5px; }}
 .matrix caption {{ text-align: left; white-space: nowrap; color: {INK}; font-weight: 600; }}
-.matrix th {{ border: 0; padding: 2px 3px; font-size: 12px; font-weight: 500; max-width: 66px; }}
+.matrix th {{ border: 0; padding: 2px 3px; font-size: 12px; font-weight: 500; }}
+.many th {{ max-width: 54px; }}
 .matrix th[scope=row] {{ text-align: right; }} .matrix th[scope=col] {{ text-align: center; }}
 .matrix td {{ border: 0; text-align: center; min-width: 38px; height: 38px; padding: 2px;
   vertical-align: middle; border-radius: 3px; }}
