@@ -26,7 +26,7 @@ sweep: $(STAMP)  ## the LoRA study on the embedded demo: minutes
 	@$(BIN)/mtl study run lora_sweep
 
 test: $(STAMP)  ## every test, offline
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ui: $(STAMP)  ## MLflow and the Optuna dashboard over what was recorded
 	@$(BIN)/mtl ui
