@@ -231,6 +231,7 @@ def test_nothing_global_is_set(tracker, uri):
 
 def test_passwords_are_masked():
     assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert masked("https://me:secret@host:port/x") == "https://***@host:port/x"
 
 
 @pytest.mark.parametrize(

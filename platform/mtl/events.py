@@ -99,6 +99,20 @@ class Finished:
     model_bytes: int
     pictures: list[str] = field(default_factory=list)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is written down at the trial."""
+        return {
+            "scores": self.scores,
+            **{name: value for name, value in self.scores.items() if name != "score"},
+            "estimates": self.estimates,
+            "best_epoch": self.best_epoch,
+            "minutes": self.minutes,
+            "trainable_parameters": self.trainable,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "model_bytes": self.model_bytes,
+        }
+
 
 @dataclass(frozen=True)
 class Failed:

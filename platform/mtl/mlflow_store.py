@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,8 +76,8 @@ def masked(uri: str) -> str:
 
     try:
         return make_url(uri).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return uri
+    except (ArgumentError, ValueError):  # not SQLAlchemy's to read: hide who, too
+        return re.sub(r"//[^/]*@", "//***@", uri)
 
 
 def _client(tracking_uri: str) -> MlflowClient:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from .limits import exceeded
 from .spec import check_name, differing_keys
 from .stores import Home, read_storage
 from .studyfile import nearest
@@ -71,7 +72,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
     """Count the trials of a study and name its best one."""
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in trials)
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    complete = [t for t in trials if t.state.name == "COMPLETE" and not exceeded(t)]
     best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
     attributes = study.user_attrs
     return RecordedStudy(

@@ -25,6 +25,7 @@ from .studytables import (
     Table,
     choose_profile,
     merge,
+    merge_limits,
     parse_table,
     profile_table,
 )
@@ -200,6 +201,7 @@ def _build(
         search=search,
         points=points,
         labels=labels,
+        limits=merge_limits(tables),
         **{**_DEFAULTS, **merged},
     )
     _check_spec(spec, overrides)

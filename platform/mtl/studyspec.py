@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from minbert import Config
+from minbert import KEYS, Config
 
 Sampler = Literal["tpe", "random", "grid", "gp", "cmaes", "points"]
 Pruner = Literal["none", "median", "hyperband", "successive_halving"]
@@ -33,6 +33,7 @@ class StudySpec(BaseModel):
         points: trials that come first, in this order; each sets any configuration keys.
         labels: names of points, by `point_key`.
         replicates: seeds with which every trial is trained.
+        limits: what a trial may take, see `mtl.limits`.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -50,6 +51,7 @@ class StudySpec(BaseModel):
     points: list[dict[str, Any]]
     labels: dict[str, str] = {}
     replicates: int = 1
+    limits: dict[str, float] = {}
 
     @cached_property
     def listing(self) -> list[dict[str, Any]]:
@@ -74,6 +76,12 @@ class StudySpec(BaseModel):
     def open_ended(self) -> bool:
         """Whether there is always another setting to try."""
         return self.sampler not in ("points", "grid") and bool(self.search)
+
+    @property
+    def telling(self) -> list[str]:
+        """The keys that tell trials apart: what is searched or set by a point."""
+        named = {*self.search, *(key for point in self.points for key in point)}
+        return [key for key in KEYS if key in named]
 
     @property
     def cap_note(self) -> str | None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from minbert import InputError
 from minbert.config import KEYS, check_key
 
+from .limits import check_limits
 from .search import Search, parse_search
 from .studyfile import flatten, nearest
 from .studyspec import Pruner, Sampler
@@ -45,6 +46,7 @@ class Table(BaseModel):
     replicates: int | None = Field(None, ge=1, le=1000)
     config: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     points: list[dict[str, Any]] | None = None
 
 
@@ -149,6 +151,16 @@ def _check_labels(points: list[dict[str, Any]]) -> None:
         label = point.get(LABEL, "-")
         if not isinstance(label, str) or not label.strip() or not label.isprintable():
             raise InputError(f"label = {label!r} does not fit; it should be a line of text")
+
+
+def merge_limits(tables: list[tuple[Table, str]]) -> dict[str, float]:
+    """Lay the profile's limits over the file's."""
+    limits: dict[str, float] = {}
+    for table, section in tables:
+        for name, value in table.limits.items():
+            check_at(join(section, "limits"), name, check_limits, {name: value})
+        limits |= table.limits
+    return limits
 
 
 def join(section: str, part: str) -> str:

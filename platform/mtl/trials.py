@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.trial import TrialState
 
-from minbert import KEYS, InputError
+from minbert import InputError
 
 from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
 from .facts import set_fact
+from .limits import set_constraints
 from .naming import setting
 from .notes import study_note, trial_note, write_note
 from .preflight import Inputs, git_commit
@@ -100,7 +101,7 @@ class Trials:
         if run_id != self._parent:
             self._parent = run_id
             self.study.set_user_attr("parent_run_id", run_id)
-        path = self._tracker.offer_runs(run_id, self._telling)
+        path = self._tracker.offer_runs(run_id, self.spec.telling)
         self.study.set_user_attr("runs", path)
         write_note(self.study, study_note(self.spec.description, self._tracker.root + path))
 
@@ -153,14 +154,8 @@ class Trials:
     def _setting(self, frozen: FrozenTrial, config: Config) -> str:
         """What tells this trial apart: what is searched or set by a point, and a further seed."""
         known, values = frozen.user_attrs, config.to_keys()
-        keys = [*self._telling, "train.seed"] if REPLICATE in known else self._telling
+        keys = [*self.spec.telling, *(["train.seed"] if REPLICATE in known else [])]
         return setting({key: values[key] for key in keys}, known.get("label"))
-
-    @property
-    def _telling(self) -> list[str]:
-        """The keys that tell trials apart: what is searched or set by a point."""
-        named = {*self.spec.search, *(key for point in self.spec.points for key in point)}
-        return [key for key in KEYS if key in named]
 
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
@@ -237,18 +232,9 @@ class Trials:
     @_on.register
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
-        facts = {
-            "scores": event.scores,
-            **{name: value for name, value in event.scores.items() if name != "score"},
-            "estimates": event.estimates,
-            "best_epoch": event.best_epoch,
-            "minutes": event.minutes,
-            "trainable_parameters": event.trainable,
-            "checkpoint_bytes": event.checkpoint_bytes,
-            "model_bytes": event.model_bytes,
-        }
-        for key, value in facts.items():
+        for key, value in event.facts.items():
             set_fact(self.study, running.trial._trial_id, key, value)
+        set_constraints(running.trial, self.spec.limits, event.facts)
         for picture in event.pictures:
             self._files.hang_up(running.trial, Path(picture))
         state = "pruned" if running.pruning else "complete"

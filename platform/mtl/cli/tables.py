@@ -73,6 +73,7 @@ def spec_payload(spec: StudySpec) -> dict[str, Any]:
         "replicates": spec.replicates,
         "config": settings["config"],
         "search": settings["search"],
+        "limits": spec.limits,
         "points": spec.points,
     }
 
@@ -85,7 +86,7 @@ def spec_toml(spec: StudySpec) -> str:
     lines = [f"# {spec.name}" + (f", profile {spec.profile}" if spec.profile else "")]
     for key in ("description", "sampler", "pruner", "trials", "seed", "replicates"):
         lines.append(f"{key} = {_toml(payload[key])}")
-    for section in ("config", "search"):
+    for section in ("config", "search", "limits"):
         if payload[section]:
             lines += ["", f"[{section}]", *_pairs(payload[section])]
     for point in spec.points:

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ..facts import facts
+from ..limits import exceeded
 from ..naming import setting
 from ..replicates import REPLICATE
 
@@ -31,6 +32,7 @@ FIXED_COLUMNS = (
     "trainable_parameters",
     "model_bytes",
     "run_id",
+    "over",
     "reason",
 )
 # Optuna's word -> ours, in the order of the leaderboard.
@@ -50,14 +52,15 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     Each row holds ``FIXED_COLUMNS`` (None where a trial has none), ``params`` (what was searched,
     and what else differs between the trials), ``config`` (every configuration key) and
     ``estimates`` (metrics with their 95 % intervals, see `minbert.Estimate`). ``rank``
-    counts complete trials from 1; trials of equal score stand in the order of their numbers.
+    counts complete trials within their limits from 1; trials of equal score stand in the order of
+    their numbers.
     """
     rows = sorted((_row(trial) for trial in study.get_trials(deepcopy=False)), key=_place)
     keys = _varied(rows)
     for row in rows:
         known = row["params"] | row["config"]
         row["params"] = {key: known[key] for key in keys if key in known}
-    ranked = [row for row in rows if row["state"] == "complete"]
+    ranked = [row for row in rows if row["state"] == "complete" and not row["over"]]
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
     return rows
@@ -129,6 +132,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         "trainable_parameters": known.get("trainable_parameters"),
         "model_bytes": known.get("model_bytes"),
         "run_id": known.get("mlflow_run_id"),
+        "over": ", ".join(exceeded(trial)) or None,
         "reason": known.get("reason"),
         "params": dict(trial.params),
         "config": dict(known.get("config") or {}),
@@ -159,6 +163,6 @@ def _score(trial: optuna.trial.FrozenTrial) -> float | None:
     return max(reached, default=None)
 
 
-def _place(row: dict[str, Any]) -> tuple[int, float, int]:
-    score = row["score"]
-    return _ORDER[row["state"]], math.inf if score is None else -score, row["number"]
+def _place(row: dict[str, Any]) -> tuple[int, bool, float, int]:
+    worst_last = math.inf if row["score"] is None else -row["score"]
+    return _ORDER[row["state"]], bool(row["over"]), worst_last, row["number"]

@@ -120,13 +120,18 @@ def spread(centre: float, deviation: float | None, digits: int = 3) -> str:
     return score(centre, digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
+def _remark(row: Mapping[str, Any]) -> str:
+    if row["state"] != "complete":
+        return f" ({row['state']})"
+    return f" (over {row['over']})" if row["over"] else ""
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     trainable, minutes = row.get("trainable_parameters"), row.get("minutes")
-    state = row["state"].lower()
     return [
         str(row["rank"] or "-"),
         str(row["number"]),
-        row_setting(row) + ("" if state == "complete" else f" ({state})"),
+        row_setting(row) + _remark(row),
         score(row.get("score")),
         "-" if row["score_low"] is None else f"{(row['score_high'] - row['score_low']) / 2:.3f}",
         *(score(row.get(name)) for name in TASK_SCORES),

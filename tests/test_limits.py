@@ -1,0 +1,61 @@
+"""Trials that take too much: recorded, but no candidates for the best."""
+
+import optuna
+import pytest
+
+from minbert import InputError
+from mtl.limits import exceeded, set_constraints
+from mtl.recorded import summarize
+from mtl.report import leaderboard
+from mtl.spec import load_study
+
+
+@pytest.fixture
+def study():
+    """Three trials: the better they score, the larger they are."""
+    study = optuna.create_study(direction="maximize")
+    limits = {"trainable_parameters": 200, "minutes": 1.0}
+    for number in range(3):
+        trial = study.ask()
+        known = {"trainable_parameters": 100 * (number + 1), "minutes": 0.5}
+        set_constraints(trial, limits, known)
+        study.tell(trial, float(number))
+    return study
+
+
+def test_the_best_is_the_best_within_the_limits(study):
+    assert summarize(study).best["number"] == 1 == study.best_trial.number  # Optuna agrees
+    rows = leaderboard(study)
+    assert [(r["number"], r["rank"], r["over"]) for r in rows] == [
+        (1, 1, None), (0, 2, None), (2, None, "trainable_parameters")]  # fmt: skip
+    assert [exceeded(trial) for trial in study.get_trials()] == [[], [], ["trainable_parameters"]]
+
+
+def test_the_dashboard_marks_them(study):
+    from optuna_dashboard._serializer import serialize_frozen_trial
+
+    shown = [serialize_frozen_trial(1, trial, {}) for trial in study.get_trials()]
+    feasible = [all(value <= 0 for value in trial["constraints"]) for trial in shown]
+    assert feasible == [True, True, False]
+
+
+def test_a_profile_s_limits_stand_over_the_file_s(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[limits]\nminutes = 5\nmodel_bytes = 9\n"
+                    "[profiles.demo.limits]\nminutes = 2.5\n")
+    assert load_study(str(path)).limits == {"minutes": 2.5, "model_bytes": 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("minute = 1", "mine.toml:2: limits.minute: unknown; did you mean minutes"),
+     ("minutes = 0", "mine.toml:2: limits.minutes = 0"),
+     ('minutes = "5"', "limits.minutes = '5' does not fit"),
+     ("minutes = inf", "limits.minutes = inf")],
+)  # fmt: skip
+def test_limits_that_are_none(tmp_path, text, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[limits]\n{text}\n")
+    with pytest.raises(InputError) as raised:
+        load_study(str(path))
+    assert said in str(raised.value)
