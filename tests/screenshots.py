@@ -16,6 +16,7 @@ from pathlib import Path
 from browser import Browser, served
 from study_runs import MTL
 
+_TRAINING = "?workflowType=machine_learning"  # MLflow's sidebar
 SETTLED = 4  # seconds: pages are drawn by then
 
 
@@ -38,8 +39,8 @@ def main(folder: Path, home: Path | None) -> None:
                 number = best["number"]
                 for name, address, words in (
                     ("mlflow-runs", runs, "study lora_sweep"),
-                    ("mlflow-charts", f"{run}/model-metrics", "(dev/score)"),
-                    ("mlflow-confusion", f"{run}/artifacts/confusion_matrix/sst.html", "sst.html"),
+                    ("mlflow-charts", f"{run}/model-metrics{_TRAINING}", "(dev/score)"),
+                    ("mlflow-confusion", f"{run}/artifacts/confusion_matrix/sst.html{_TRAINING}", "sst.html"),
                     ("dashboard", f"{dashboard}/dashboard/studies/1", "Best Trial"),
                     ("dashboard-trial",
                      f"{dashboard}/dashboard/studies/1/trials?numbers={number}", "Artifacts"),
@@ -55,6 +56,7 @@ def main(folder: Path, home: Path | None) -> None:
 
 def shoot(browser: Browser, address: str, words: str, picture: Path) -> None:
     """Open a page, wait until it says `words` and has settled, and keep a picture of it."""
+    browser.driver.set_window_size(1440, 1500 if picture.stem == "dashboard-trial" else 1000)
     browser.open(address)
     browser.until_text(words)
     time.sleep(SETTLED)

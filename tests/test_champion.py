@@ -110,7 +110,7 @@ def test_the_dashboard_knows_the_score_and_where_each_run_is(study):
     for frozen in recorded.get_trials():
         note = get_note(optuna.trial.Trial(recorded, frozen._trial_id))
         run_id = frozen.user_attrs["mlflow_run_id"]
-        assert f"(http://127.0.0.1:5000/#/experiments/1/runs/{run_id})" in note
+        assert f"(http://127.0.0.1:5000/#/experiments/1/runs/{run_id}?workflowType=" in note
         assert f"r={frozen.params['lora.rank']}" in note
     about = get_note(recorded)
     assert "a tiny study" in about and "viewStateShareKey=mtl" in about

@@ -21,7 +21,7 @@ from minbert.errors import InputError
 from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
-from .runs_view import offer_view, view_path
+from .runs_view import offer_view, run_path, view_path
 
 if TYPE_CHECKING:
     import optuna
@@ -177,7 +177,7 @@ class StudyTracker:
 
     def address(self, run_id: str) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
-        return f"{self.root}/#/experiments/{self._experiment_of(run_id)}/runs/{run_id}"
+        return self.root + run_path(self._experiment_of(run_id), run_id)
 
     def offer_runs(self, run_id: str, keys: Sequence[str]) -> str:
         """Give the study with this parent run a list of its runs, with the configuration keys
