@@ -229,6 +229,14 @@ def test_nothing_global_is_set(tracker, uri):
     assert mlflow.active_run() is None
 
 
+def test_a_run_s_address_is_one_that_a_browser_can_open(tracker, uri, monkeypatch):
+    run_id = tracker.open_study("sweep", "", {})
+    path = f"/#/experiments/1/runs/{run_id}?"
+    assert tracker.address(run_id).startswith(f"http://127.0.0.1:5000{path}")
+    monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://mlflow.example/")
+    assert tracker.address(run_id).startswith(f"https://mlflow.example{path}")
+
+
 def test_passwords_are_masked():
     assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert masked("https://me:secret@host:port/x") == "https://***@host:port/x"

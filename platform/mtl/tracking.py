@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -188,8 +189,9 @@ class StudyTracker:
 
     @property
     def root(self) -> str:
-        """Where a browser finds MLflow: the server, or where `mtl ui` serves the file."""
-        root = self.tracking_uri.rstrip("/")
+        """Where a browser finds MLflow: the server, or where `mtl ui` serves the file. In a
+        container the server has another name outside, which $MTL_MLFLOW_ADDRESS gives."""
+        root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self.tracking_uri).rstrip("/")
         served = root.startswith(("http://", "https://"))
         return root if served else f"http://127.0.0.1:{UI_PORT}"
 
