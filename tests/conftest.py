@@ -73,6 +73,23 @@ def mtl(home: Path, tmp_path: Path):
     return run
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Run a command line in this process, where the libraries are loaded already."""
+
+    def run(folder: Path, *args: object, **env: str) -> Outcome:
+        from mtl.cli import cli, exits
+
+        monkeypatch.chdir(folder)
+        for name, value in {"MTL_HOME": str(folder / "home"), **env}.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        code = exits.run(cli, [str(arg) for arg in args])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
 def sets(*pairs: str) -> list[str]:
     """Spell ``--set`` once for each KEY=VALUE."""
     return [word for pair in pairs for word in ("--set", pair)]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome
 from study_runs import Study
 from test_cli_study import mtl_in
 
@@ -59,23 +58,6 @@ def rows(folder: Path) -> dict[int, dict]:
     """The trials by number, as `mtl study export --json` has them."""
     found = mtl_in(folder, "study", "export", "tiny", "--json").json["trials"]
     return {row["number"]: row for row in found}
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Run a command line in this process, where the libraries are loaded already."""
-
-    def run(folder: Path, *args: object, **env: str) -> Outcome:
-        from mtl.cli import cli, exits
-
-        monkeypatch.chdir(folder)
-        for name, value in {"MTL_HOME": str(folder / "home"), **env}.items():
-            monkeypatch.setenv(name, value)
-        capsys.readouterr()
-        code = exits.run(cli, [str(arg) for arg in args])
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 def dev(folder: Path, run_id: str, task: str) -> list[dict]:

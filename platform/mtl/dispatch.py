@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
@@ -142,14 +143,23 @@ def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
         "total": spec.total,
         "description": spec.description,
     }
-    if study.metric_names is None:  # else the dashboard calls it "Objective 0"
-        study.set_metric_names(["dev score"])
+    _name_score(study)
     if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life
         study.set_user_attr("key", uuid.uuid4().hex)
     for key, value in attributes.items():
         if study.user_attrs.get(key) != value and (key != "settings" or settings is None):
             study.set_user_attr(key, value)
     return study
+
+
+def _name_score(study: optuna.Study) -> None:
+    """Give the score its name, or the dashboard calls it "Objective 0"."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if study.metric_names is None:
+            study.set_metric_names(["dev score"])
 
 
 def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
