@@ -90,7 +90,8 @@ class LiveView(View):
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread
-        parts: list[Any] = [Text(self._title, style="bold"), running_table(running)]
+        table = running_table(running, self.screen.width)
+        parts: list[Any] = [Text(self._title, style="bold"), table]
         parts.append(Text(self._summary(list(running.values()))))
         if self._demo:
             parts.append(Text(words.DEMO_NOTE, style="dim"))

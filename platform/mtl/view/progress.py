@@ -14,6 +14,7 @@ from rich.table import Table
 from . import words
 
 _BAR = 24  # columns
+_WIDE = 110
 
 
 @dataclass
@@ -59,16 +60,22 @@ class StudyProgress:
         return max(rest, 0.0) * (time.monotonic() - self.started) / work
 
 
-def running_table(running: Mapping[int, RunningTrial]) -> Table:
-    """Lay out running trials, by number: a bar, where it is, its scores as a sparkline."""
+def running_table(running: Mapping[int, RunningTrial], width: int = _WIDE) -> Table:
+    """Lay out running trials, by number: a bar, where it is, its scores as a sparkline.
+
+    On a terminal of less than ``_WIDE`` columns the bar is shorter, and the last columns are gone.
+    """
+    wide = width >= _WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("trial", justify="right")
     table.add_column("parameters", no_wrap=True)
     table.add_column("progress", no_wrap=True)
-    for name in ("step", "epoch", "score", "", "best", "tokens/s"):
+    names = ("step", "epoch", "score", "", "best", "tokens/s")
+    for name in names if wide else names[:-2]:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for number, row in running.items():
-        table.add_row(str(number), row.setting, *_cells(row))
+        cells = _cells(row, _BAR if wide else _BAR // 3)
+        table.add_row(str(number), row.setting, *(cells if wide else cells[:-2]))
     return table
 
 
@@ -97,9 +104,9 @@ def evaluated_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _cells(row: RunningTrial) -> list[Any]:
+def _cells(row: RunningTrial, width: int) -> list[Any]:
     total = max(row.total_steps, 1)
-    bar = ProgressBar(total=total, completed=row.step, width=_BAR, complete_style="cyan")
+    bar = ProgressBar(total=total, completed=row.step, width=width, complete_style="cyan")
     return [
         bar,
         _stage(row),
