@@ -190,22 +190,19 @@ def test_a_database_with_a_damaged_page(home: Path):
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [("451aebb31d03", "mlflow db upgrade"), ("f" * 12, "pip install -U")]
+    ("look", "file", "version", "words"),
+    [
+        (mlflow_database, "mlflow.db", "451aebb31d03", "mlflow db upgrade"),
+        (mlflow_database, "mlflow.db", "f" * 12, "pip install -U"),
+        (optuna_database, "optuna.db", "v2.6.0.a", "upgrade"),
+        (optuna_database, "optuna.db", "v9", "pip install -U"),
+    ],
 )
-def test_mlflows_schema_of_another_time(home: Path, version: str, words: str):
+def test_a_schema_of_another_time(home: Path, look, file: str, version: str, words: str):
     place = recorded(home)
-    with sqlite3.connect(home / "mlflow.db") as connection:
+    with sqlite3.connect(home / file) as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", [version])
-    (check,) = mlflow_database(place)
-    assert check.state == "bad" and words in check.mend and version in check.found
-
-
-@pytest.mark.parametrize(("version", "words"), [("v2.6.0.a", "upgrade"), ("v9", "pip install -U")])
-def test_optunas_schema_of_another_time(home: Path, version: str, words: str):
-    place = recorded(home)
-    with sqlite3.connect(home / "optuna.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
-    (check,) = optuna_database(place)
+    (check,) = look(place)
     assert check.state == "bad" and words in check.mend and version in check.found
 
 

@@ -65,11 +65,11 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
 
 
 def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
-    from .report import leaderboard
+    from .report import best_of, leaderboard
 
     rows = leaderboard(study)
     if number is None:
-        wanted = next((row for row in rows if row["rank"] == 1), None)
+        wanted = best_of(rows)
         if wanted is None:
             raise InputError(f"study {study.study_name}: no trial is complete; nothing to promote")
         return wanted

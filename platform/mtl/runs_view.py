@@ -23,7 +23,7 @@ _SCORES = (
     "parameters/trainable",
     "train/seconds",
 )
-_SIDEBAR = "workflowType=machine_learning"  # else that of language models' traces
+SIDEBAR = "workflowType=machine_learning"  # else that of language models' traces
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -57,9 +57,9 @@ def offer_view(
 
 def view_path(experiment: str) -> str:
     """Return the address of that view, from the server's root."""
-    return f"/#/experiments/{experiment}/runs?{_SIDEBAR}&viewStateShareKey={_NAME}"
+    return f"/#/experiments/{experiment}/runs?{SIDEBAR}&viewStateShareKey={_NAME}"
 
 
 def run_path(experiment: str, run_id: str) -> str:
     """Return the address of a run, from the server's root."""
-    return f"/#/experiments/{experiment}/runs/{run_id}?{_SIDEBAR}"
+    return f"/#/experiments/{experiment}/runs/{run_id}?{SIDEBAR}"

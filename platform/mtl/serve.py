@@ -21,6 +21,7 @@ from minbert.errors import InputError
 
 from .dashboard import is_loopback, local_names, make_dashboard
 from .mlflow_store import QUIET, UI_PORT, connect, is_ready, masked
+from .runs_view import SIDEBAR
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -29,7 +30,7 @@ _START_SECONDS = 120.0  # a cold disk and one busy core
 _STOP_SECONDS = 5.0
 _SHOWN = 8  # studies whose addresses are printed
 # MLflow opens on pages about language models' traces unless it is told what one came for.
-_RUNS_PAGE = "/#/experiments?workflowType=machine_learning"
+_RUNS_PAGE = f"/#/experiments?{SIDEBAR}"
 
 
 def serve(

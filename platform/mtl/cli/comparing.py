@@ -42,17 +42,6 @@ def print_comparison(payload: Mapping[str, Any]) -> None:
         _print_disagreement(screen, name, found, (first, others[0]))
 
 
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        side = "right" if name.endswith(">") else "left"
-        table.add_column(name.removesuffix(">"), justify=side, overflow="fold")
-    return table
-
-
 def _plain(value: object) -> Any:
     """Return a text without markup and without characters that steer a terminal."""
     from rich.text import Text
@@ -65,7 +54,7 @@ def _names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _config_table(config: Mapping[str, list], trials: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("configuration", *_names(trials))
+    table = words.plain_table("configuration", *_names(trials), overflow="fold")
     for key, values in config.items():
         table.add_row(key, *(_plain("-" if value is None else value) for value in values))
     if not config:
@@ -74,7 +63,7 @@ def _config_table(config: Mapping[str, list], trials: Sequence[Mapping[str, Any]
 
 
 def _metric_table(trials: Sequence[Mapping[str, Any]], difference: Mapping[str, Any]) -> Table:
-    table = _table("metric", *_names(trials), "difference", "")
+    table = words.plain_table("metric", *_names(trials), "difference", "", overflow="fold")
     for name, title in _METRICS.items():
         values = (_value(trial["estimates"].get(name)) for trial in trials)
         table.add_row(title, *values, _signed(difference[name]), _stands(difference[name]))
@@ -88,8 +77,8 @@ def _metric_table(trials: Sequence[Mapping[str, Any]], difference: Mapping[str, 
 
 
 def _trial_table(trials: Sequence[Mapping[str, Any]], differences: Sequence) -> Table:
-    tasks = ("SST acc>", "PARA acc>", "STS r>")
-    table = _table("trial>", "setting", "score", "difference", "", *tasks)
+    columns = ("score", "difference", "", "SST acc>", "PARA acc>", "STS r>")
+    table = words.plain_table("trial>", "setting", *columns, overflow="fold")
     for trial, found in zip(trials, [None, *differences], strict=True):
         gap = ("", "") if found is None else (_signed(found["score"]), _stands(found["score"]))
         by_task = (words.score(trial[name]) for name in list(_METRICS)[1:])
@@ -123,7 +112,7 @@ def _print_disagreement(
     )
     if not found["examples"]:
         return
-    table = _table("label", *trials, "text")
+    table = words.plain_table("label", *trials, "text", overflow="fold")
     for example in found["examples"]:
         values = (_answer(example[key], task) for key in ("label", "reference", "other"))
         table.add_row(*values, _plain(" | ".join(example["texts"])))

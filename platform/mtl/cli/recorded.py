@@ -45,7 +45,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running trials, the best one."""
     from mtl.lease import dispatcher_of
     from mtl.recorded import summarize
-    from mtl.report import leaderboard
+    from mtl.report import best_of, leaderboard
     from mtl.stores import Home, open_engine
 
     engine = open_engine(Home.resolve(create=False))
@@ -62,7 +62,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
         "dispatcher": dispatcher,
         "running_trials": running,
         "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
-        "best": next((row for row in rows if row["rank"] == 1), None),
+        "best": best_of(rows),
     }
 
 
@@ -97,7 +97,6 @@ def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int)
 
 def best_payload(study: optuna.Study) -> dict[str, Any]:
     """Return the best trial as the leaderboard has it; None where none has ended."""
-    from mtl.report import leaderboard
+    from mtl.report import best_of, leaderboard
 
-    best = next((row for row in leaderboard(study) if row["rank"] == 1), None)
-    return {"study": study.study_name, "best": best}
+    return {"study": study.study_name, "best": best_of(leaderboard(study))}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtl.naming import setting
 from mtl.report import row_setting
 from mtl.view import console, words
 from mtl.view.progress import evaluated_table
@@ -22,29 +23,19 @@ if TYPE_CHECKING:
     from mtl.spec import StudySpec
 
 
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left")
-    return table
-
-
 def print_studies(
     shipped: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]
 ) -> None:
     """Print the studies that can be run and those that were."""
     screen = console()
-    table = _table("study", "profiles", "what it searches")
+    table = words.plain_table("study", "profiles", "what it searches")
     for row in shipped:
         table.add_row(row["name"], ", ".join(row["profiles"]) or "-", row["description"])
     screen.print(table)
     if not recorded:
         screen.print("Nothing is recorded here yet. Start with: mtl study run lora_sweep")
         return
-    table = _table("recorded here", "trials>", *(f"{state}>" for state in STATES))
+    table = words.plain_table("recorded here", "trials>", *(f"{state}>" for state in STATES))
     for row in recorded:
         table.add_row(row["name"], str(row["trials"]), *(str(row[state]) for state in STATES))
     screen.print(table)
@@ -52,7 +43,7 @@ def print_studies(
 
 def data_table(reports: Sequence[FileReport]) -> Table:
     """Lay out what was found in each data file."""
-    table = _table("task", "split", "file", "rows>", "used>", "skipped>")
+    table = words.plain_table("task", "split", "file", "rows>", "used>", "skipped>")
     for report in reports:
         numbers = (report.rows, report.used, len(report.skipped))
         table.add_row(report.task, report.split, report.file, *(f"{n:,}" for n in numbers))
@@ -163,10 +154,10 @@ def print_plan(plan: Plan) -> None:
     )
     if plan["note"]:
         click.echo(plan["note"])
-    table = _table("", "parameters", "trainable>", "total>")
+    table = words.plain_table("", "parameters", "trainable>", "total>")
     for row in plan["parameters"]:
         counts = (f"{row['trainable']:,}", f"{row['total']:,}")
-        table.add_row(row["what"], words.parameters(row["values"]), *counts)
+        table.add_row(row["what"], setting(row["values"]), *counts)
     console().print(table)
     for name, text in _plan_lines(plan):
         click.echo(f"{name:<12}{text}")

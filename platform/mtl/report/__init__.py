@@ -3,6 +3,8 @@
 from importlib import import_module
 
 _PUBLIC = {
+    "SCORES": "rows",
+    "best_of": "rows",
     "leaderboard": "rows",
     "grouped": "rows",
     "replicated": "rows",

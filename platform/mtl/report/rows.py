@@ -66,6 +66,11 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     return rows
 
 
+def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the best trial of a leaderboard; None where none is complete within its limits."""
+    return next((row for row in rows if row["rank"] == 1), None)
+
+
 def row_setting(row: Mapping[str, Any], seed: bool = True) -> str:
     """Write what a row's trial was given: its label, or its parameters; with ``seed`` its seed too
     where that is what differs."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -66,8 +65,7 @@ def running_table(running: Mapping[int, RunningTrial], width: int = _WIDE) -> Ta
     On a terminal of less than ``_WIDE`` columns the bar is shorter, and the last columns are gone.
     """
     wide = width >= _WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("trial", justify="right")
+    table = words.plain_table("trial>")
     table.add_column("parameters", no_wrap=True)
     table.add_column("progress", no_wrap=True)
     names = ("step", "epoch", "score", "", "best", "tokens/s")
@@ -85,11 +83,7 @@ def evaluated_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     Args:
         rows: each with number, setting, epoch (None before the first), epochs and scores.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("trial", justify="right")
-    table.add_column("parameters")
-    for name in ("progress", "epoch", "score", "", "best"):
-        table.add_column(name, justify="left" if name in ("", "progress") else "right")
+    table = words.plain_table("trial>", "parameters", "progress", "epoch>", "score>", "", "best>")
     for row in rows:
         scores, epochs, epoch = row["scores"], row["epochs"] or 1, row["epoch"] or 0
         table.add_row(

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.naming import setting
-from mtl.report import row_setting
+from mtl.report import SCORES, row_setting
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DEMO_NOTE = "Demo scores mean nothing outside the demo."
-TASK_SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
 _BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 20  # trials of a leaderboard that are printed
 
@@ -21,11 +19,6 @@ SHOWN = 20  # trials of a leaderboard that are printed
 def is_demo(config: Mapping[str, Any]) -> bool:
     """Say whether a training uses the generated corpus or the tiny encoder."""
     return "demo" in (config.get("backbone", "demo"), config.get("data.path", "demo"))
-
-
-def parameters(params: Mapping[str, Any]) -> str:
-    """Write the searched keys of a trial in short: ``r=4 α=8``."""
-    return setting(params)
 
 
 def score(given: float | None, digits: int = 3) -> str:
@@ -76,17 +69,28 @@ def states(counts: Mapping[str, int]) -> str:
     return ", ".join(said) or "no trials"
 
 
-def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
-    """Lay out the best trials as a table; the rest is counted in its caption."""
+def plain_table(*columns: str, **options: Any) -> Table:
+    """Return an empty table in the style of all of them.
+
+    Args:
+        columns: titles; one that ends in ``>`` stands on the right.
+        options: of each column, as rich has them.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, show_edge=False)
-    for name in ("rank", "trial"):
-        table.add_column(name, justify="right")
-    table.add_column("parameters")
-    for name in ("score", "± 95 %", "SST acc", "PARA acc", "STS r", "trainable", "minutes"):
-        table.add_column(name, justify="right")
+    for name in columns:
+        side = "right" if name.endswith(">") else "left"
+        table.add_column(name.removesuffix(">"), justify=side, **options)
+    return table
+
+
+def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
+    """Lay out the best trials as a table; the rest is counted in its caption."""
+    tasks = ("SST acc>", "PARA acc>", "STS r>")
+    costs = ("trainable>", "minutes>")
+    table = plain_table("rank>", "trial>", "parameters", "score>", "± 95 %>", *tasks, *costs)
     for row in rows[:shown]:
         table.add_row(*_cells(row), style="bold" if row["rank"] == 1 else None)
     if len(rows) > shown:
@@ -96,16 +100,10 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> 
 
 def replicates_table(groups: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
     """Lay out the best settings, each with mean and standard deviation over its seeds."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, show_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("parameters")
-    for name in ("seeds", "score", "SST acc", "PARA acc", "STS r", "minutes"):
-        table.add_column(name, justify="right")
+    tasks = ("SST acc>", "PARA acc>", "STS r>")
+    table = plain_table("rank>", "parameters", "seeds>", "score>", *tasks, "minutes>")
     for rank, group in enumerate(groups[:shown], start=1):
-        cells = [spread(*group[key]) for key in ("score", *TASK_SCORES)]
+        cells = [spread(*group[key]) for key in ("score", *SCORES)]
         cells.append(spread(*group["minutes"], digits=1))
         table.add_row(str(rank), group["setting"], str(len(group["numbers"])), *cells,
                       style="bold" if rank == 1 else None)  # fmt: skip
@@ -134,7 +132,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row_setting(row) + _remark(row),
         score(row.get("score")),
         "-" if row["score_low"] is None else f"{(row['score_high'] - row['score_low']) / 2:.3f}",
-        *(score(row.get(name)) for name in TASK_SCORES),
+        *(score(row.get(name)) for name in SCORES),
         "-" if trainable is None else f"{trainable:,}",
         "-" if minutes is None else f"{minutes:.1f}",
     ]
