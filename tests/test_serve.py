@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 
 import optuna
 import psutil
@@ -35,9 +36,12 @@ def recorded(home):
     """A home with one study of one trial, and its run with a page."""
     place = Home.resolve()
     new_store(home / "mlflow.db")
-    tracker = StudyTracker(place.mlflow_uri, place.mlflow_artifacts)
-    run_id = tracker.open_study("sweep", "text", {})
-    tracker.log_text(run_id, "<b>hello</b>", "confusion_matrix/sst.html")
+    with closing(StudyTracker(place)) as tracker:
+        box = tracker.study_box("key")
+        tracker.open_study(box, "sweep", "text", {})
+        tracker.log_text(box, "<b>hello</b>", "confusion_matrix/sst.html")
+        assert tracker.drain([box], lambda: False)
+        run_id = box.run.run_id
     study = optuna.create_study(
         storage=open_storage(place), study_name="sweep", direction="maximize"
     )

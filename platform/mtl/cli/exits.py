@@ -4,7 +4,9 @@
 """
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +21,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
