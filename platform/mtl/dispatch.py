@@ -53,6 +53,7 @@ class StudyResult:
         interrupted: by a signal; the same command goes on.
         new_trials: that have ended in this call.
         seconds: that this call took.
+        waiting: runs of which MLflow, being away, does not have everything.
     """
 
     name: str
@@ -64,6 +65,7 @@ class StudyResult:
     interrupted: bool
     new_trials: int
     seconds: float
+    waiting: int
 
 
 def run_study(
@@ -189,11 +191,12 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
         interrupted=interrupted,
         new_trials=trials.ended_here,
         seconds=seconds,
+        waiting=trials.runs.waiting,
     )
     trials.view.study_ended(result, trials.rows())
-    if waiting := trials.runs.waiting:
+    if result.waiting:
         trials.view.message(
-            f"{waiting} runs wait for MLflow in {trials.home.spool}; when it is back, "
+            f"{result.waiting} runs wait for MLflow in {trials.home.spool}; when it is back, "
             f"`mtl study sync {result.name}` sends them, or any further run of the study"
         )
     return result
