@@ -1,16 +1,18 @@
 """Checkpoints: everything a training needs to go on exactly, in safetensors.
 
 A file is written beside and renamed, and carries a digest of its content; the one before is kept
-and used if the newest is damaged.
+and used if the newest is damaged. A damaged file is set aside, so that it is never kept in the
+place of a good one; if none is left, the training begins anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,14 @@ from .errors import InputError
 from .reports import EpochReport, TaskPredictions
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-_log = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+"""The ending of a checkpoint that was set aside; there is at most one for each of the names."""
+
+_HASHERS = 4  # threads that digest tensors: at a gigabyte, it is what takes longest
+
+
+class DamagedError(InputError):
+    """A checkpoint cannot be gone on from: its bytes, or what they say, are wrong."""
 
 
 @dataclass(frozen=True)
@@ -41,68 +50,111 @@ class Snapshot:
 
 
 def write_snapshot(snapshot: Snapshot, file: Path, keep: Path | None = None) -> None:
-    """Write a snapshot to a file, whole or not at all.
+    """Write a snapshot to a file, whole or not at all: what fails leaves the files as they were.
 
     Args:
         keep: where the file that was there before is moved to, if it is to be kept.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written; the disk is full, say.
     """
     part = file.with_suffix(".part")
     state = json.dumps(snapshot.state)
     tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    metadata = {"state": state, "digest": _digest(tensors, state)}
-    save_file(tensors, part, metadata=metadata)
-    with part.open("rb+") as written:
-        os.fsync(written.fileno())
-    if keep is not None and file.exists():
-        os.replace(file, keep)
-    os.replace(part, file)
+    metadata = {"state": state, "tree": _tree_digest(tensors, state)}
+    try:
+        save_file(tensors, part, metadata=metadata)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        # Between the two renames there is no newest file, but a good one before it.
+        if keep is not None and file.exists():
+            os.replace(file, keep)
+        os.replace(part, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_snapshot(file: Path) -> Snapshot:
     """Read a snapshot and check its digest.
 
     Raises:
-        InputError: the file is damaged.
+        DamagedError: the file is damaged, or is no checkpoint.
+        OSError: the system does not let it be read.
     """
+    with file.open("rb"):  # safetensors' own errors do not tell a refusal from a damaged file
+        pass
     try:
         with safe_open(file, framework="pt") as source:
             metadata = source.metadata() or {}
             tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable checkpoint ({error})") from None
-    if metadata.get("digest") != _digest(tensors, metadata.get("state", "")):
-        raise InputError(f"{file}: a damaged checkpoint, its digest does not fit its content")
-    return Snapshot(tensors, json.loads(metadata["state"]))
+        state = metadata.get("state", "")
+        known = metadata.get("tree") or metadata.get("digest")
+        found = (_tree_digest if "tree" in metadata else _flat_digest)(tensors, state)
+        parsed = json.loads(state) if known == found else None
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(f"{file}: not a readable checkpoint ({reason})") from None
+    if known != found:
+        raise DamagedError(f"{file}: a damaged checkpoint, its digest does not fit its content")
+    if not isinstance(parsed, dict):
+        raise DamagedError(f"{file}: not a checkpoint, it describes nothing")
+    return Snapshot(tensors, parsed)
 
 
-def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+def _tree_digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    """Digest a description and the digests of all tensors, several tensors at a time."""
+    names = sorted(tensors)
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        parts = list(pool.map(lambda name: _sha256(tensors[name]), names))
     digest = hashlib.sha256(state.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    for name, part in zip(names, parts, strict=True):
+        digest.update(f"{_title(name, tensors[name])} {part}\n".encode())
     return digest.hexdigest()
 
 
-def read_last(folder: Path) -> Snapshot | None:
-    """Return the newest checkpoint of a folder that is whole; None if it never had one.
+def _flat_digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    """The digest that checkpoints carried at first: one of all bytes, one after the other."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        digest.update(_title(name, tensors[name]).encode())
+        digest.update(_bytes(tensors[name]))
+    return digest.hexdigest()
 
-    Raises:
-        InputError: there are checkpoints, and none of them is whole.
-    """
-    problem: InputError | None = None
-    for name in (LAST, PREVIOUS):
-        if not (folder / name).is_file():
-            continue
-        try:
-            snapshot = read_snapshot(folder / name)
-        except InputError as error:
-            _log.warning("%s; the one before is used", error)
-            problem = error
-        else:
-            return snapshot
-    if problem:
-        raise problem
-    return None
+
+def _title(name: str, tensor: Tensor) -> str:
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(_bytes(tensor)).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def set_aside(file: Path) -> None:
+    """Rename a damaged file, so that it can be looked at and is never taken for a good one."""
+    os.replace(file, file.with_suffix(DAMAGED))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder."""
+    for file in (*folder.glob("*.part"), *folder.glob(".tmp*")):  # the latter are safetensors'
+        if file.is_file():
+            file.unlink()
 
 
 def best_snapshot(report: EpochReport, weights: Mapping[str, Tensor]) -> Snapshot:
