@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from minbert import (
     Config,
@@ -25,7 +25,7 @@ from minbert.checkpoint import (
     PREVIOUS,
     DamagedError,
     Snapshot,
-    _flat_digest,
+    _digest,
     read_snapshot,
     write_snapshot,
 )
@@ -139,8 +139,7 @@ def test_damaged_checkpoints_cost_time_and_nothing_else(folder, tmp_path, caplog
     # A part that a kill left of a file is no checkpoint, and goes.
     for name in (LAST, PREVIOUS):
         (tmp_path / name).write_bytes(b"garbage")
-    for name in ("last.part", ".tmpX1"):
-        (tmp_path / name).write_bytes(b"part")
+    (tmp_path / "last.part").write_bytes(b"part")
     reports, steps = run(wanted, folder, tmp_path, on_notice=notices.append)
     assert len(notices) == 2 and "begins anew" in notices[1]
     assert bits(reports, steps) == bits(whole, all_steps)
@@ -212,13 +211,17 @@ def test_a_whole_file_that_is_no_checkpoint_is_not_gone_on_from(folder, tmp_path
     assert steps[0].step == 1 and "begins anew" in notices[0]
 
 
-def test_checkpoints_of_before_stay_readable(folder, tmp_path):
+def test_a_checkpoint_is_safetensors_own_format(folder, tmp_path):
     wanted = config(folder, **LORA)
     run(wanted, folder, tmp_path, stop_at=2)
     known = read_snapshot(tmp_path / LAST)
     state = json.dumps(known.state)
-    metadata = {"state": state, "digest": _flat_digest(known.tensors, state)}
+    metadata = {"state": state, "digest": _digest(known.tensors, state)}
+    ours = load_file(tmp_path / LAST)
     save_file(known.tensors, tmp_path / LAST, metadata=metadata)
+    theirs = load_file(tmp_path / LAST)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     _, steps = run(wanted, folder, tmp_path, stop_at=3)
     assert steps[0].step == 3
     flip(tmp_path / LAST)

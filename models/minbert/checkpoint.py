@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
@@ -29,7 +28,17 @@ LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safeten
 DAMAGED = ".damaged"
 """The ending of a checkpoint that was set aside; there is at most one for each of the names."""
 
-_HASHERS = 4  # threads that digest tensors: at a gigabyte, it is what takes longest
+_STRIDE = 1 << 28  # bytes after which the disk is set to work while more are written
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class DamagedError(InputError):
@@ -56,16 +65,13 @@ def write_snapshot(snapshot: Snapshot, file: Path, keep: Path | None = None) -> 
         keep: where the file that was there before is moved to, if it is to be kept.
 
     Raises:
-        OSError, SafetensorError: it cannot be written; the disk is full, say.
+        OSError: it cannot be written; the disk is full, say.
     """
     part = file.with_suffix(".part")
     state = json.dumps(snapshot.state)
     tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    metadata = {"state": state, "tree": _tree_digest(tensors, state)}
     try:
-        save_file(tensors, part, metadata=metadata)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
+        _write(tensors, state, part)
         # Between the two renames there is no newest file, but a good one before it.
         if keep is not None and file.exists():
             os.replace(file, keep)
@@ -75,6 +81,49 @@ def write_snapshot(snapshot: Snapshot, file: Path, keep: Path | None = None) -> 
             part.unlink()
         raise
     _sync_folder(file.parent)
+
+
+def _write(tensors: Mapping[str, Tensor], state: str, file: Path) -> None:
+    """Write the layout of safetensors to the disk, and find the digest meanwhile.
+
+    Not by safetensors' own `save_file`, which wants the digest first: at a gigabyte, hashing,
+    copying and waiting for the disk take a second or more each, and an interrupt has few. Nor
+    does its error say why a file cannot be written in a way that can be told from others.
+    """
+    # The largest elements first, so that each begins where its kind may.
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    with file.open("wb") as out, ThreadPoolExecutor(2) as pool:
+        digest = pool.submit(_digest, tensors, state)
+        out.write(_header(tensors, order, {"state": state, "digest": "0" * 64}))
+        syncs, behind = [], 0
+        for name in order:
+            behind += out.write(_bytes(tensors[name]))
+            if behind >= _STRIDE:
+                out.flush()
+                syncs.append(pool.submit(os.fdatasync, out.fileno()))
+                behind = 0
+        out.seek(0)
+        out.write(_header(tensors, order, {"state": state, "digest": digest.result()}))
+        out.flush()
+        for sync in syncs:
+            sync.result()  # the system says once that a write failed, to whoever asks first
+        os.fsync(out.fileno())
+
+
+def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: dict[str, str]) -> bytes:
+    """Return the beginning of a safetensors file: its length, and where each tensor lies."""
+    about: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        about[name] = {
+            "dtype": _DTYPES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(about).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,45 +149,24 @@ def read_snapshot(file: Path) -> Snapshot:
             metadata = source.metadata() or {}
             tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
         state = metadata.get("state", "")
-        known = metadata.get("tree") or metadata.get("digest")
-        found = (_tree_digest if "tree" in metadata else _flat_digest)(tensors, state)
-        parsed = json.loads(state) if known == found else None
+        fits = metadata.get("digest") == _digest(tensors, state)
+        parsed = json.loads(state) if fits else None
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedError(f"{file}: not a readable checkpoint ({reason})") from None
-    if known != found:
+    if not fits:
         raise DamagedError(f"{file}: a damaged checkpoint, its digest does not fit its content")
     if not isinstance(parsed, dict):
         raise DamagedError(f"{file}: not a checkpoint, it describes nothing")
     return Snapshot(tensors, parsed)
 
 
-def _tree_digest(tensors: Mapping[str, Tensor], state: str) -> str:
-    """Digest a description and the digests of all tensors, several tensors at a time."""
-    names = sorted(tensors)
-    with ThreadPoolExecutor(_HASHERS) as pool:
-        parts = list(pool.map(lambda name: _sha256(tensors[name]), names))
-    digest = hashlib.sha256(state.encode())
-    for name, part in zip(names, parts, strict=True):
-        digest.update(f"{_title(name, tensors[name])} {part}\n".encode())
-    return digest.hexdigest()
-
-
-def _flat_digest(tensors: Mapping[str, Tensor], state: str) -> str:
-    """The digest that checkpoints carried at first: one of all bytes, one after the other."""
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
-        digest.update(_title(name, tensors[name]).encode())
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(_bytes(tensors[name]))
     return digest.hexdigest()
-
-
-def _title(name: str, tensor: Tensor) -> str:
-    return f"{name} {tensor.dtype} {tuple(tensor.shape)}"
-
-
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
@@ -152,7 +180,7 @@ def set_aside(file: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """Remove what a process that was killed while it wrote has left in a folder."""
-    for file in (*folder.glob("*.part"), *folder.glob(".tmp*")):  # the latter are safetensors'
+    for file in folder.glob("*.part"):
         if file.is_file():
             file.unlink()
 

@@ -57,7 +57,7 @@ def train(
     Raises:
         InputError: data or weights cannot be used, or the checkpoint is of another training.
         DivergedError: a loss was not finite.
-        OSError, SafetensorError: a checkpoint cannot be written; those before are as they were.
+        OSError: a checkpoint cannot be written; those before are as they were.
         TrainingStopped: see ``should_stop``.
     """
     keeper = Keeper(config, cache_dir, checkpoint_dir, on_notice)
