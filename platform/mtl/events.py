@@ -76,6 +76,14 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """Something of a training that the user should know; it goes on."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The training is over, and its run holds the artifacts of the best epoch.
 
@@ -116,12 +124,18 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The training raised. `bad_input`: by the user's doing; there is no traceback to show."""
+    """The training raised.
+
+    Attributes:
+        bad_input: by the user's doing; there is no traceback to show.
+        blocked: by the machine, not by the training: any other trial would fail like this one.
+    """
 
     number: int
     reason: str
     traceback: str = ""
     bad_input: bool = False
+    blocked: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,4 +167,4 @@ class Died:
         return f"was killed by {name}{hint}"
 
 
-Event = Progress | Evaluated | Finished | Failed | Stopped | Died
+Event = Progress | Evaluated | Noticed | Finished | Failed | Stopped | Died

@@ -12,7 +12,17 @@ from optuna.trial import TrialState
 
 from minbert import InputError
 
-from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .events import (
+    Died,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Progress,
+    Stopped,
+    TrialJob,
+)
 from .facts import set_fact
 from .limits import set_constraints
 from .naming import setting
@@ -197,7 +207,8 @@ class Trials:
         """Record an event; return what the worker shall do, or that the trial starts again.
 
         Raises:
-            InputError: a trial cannot even start, by what was given, and none has yet.
+            InputError: a trial cannot even start, by what was given, and none has yet; or the
+                machine refuses, and would refuse every other.
         """
         return self._on(event) if event.number in self.running else None
 
@@ -230,6 +241,11 @@ class Trials:
         return "advance"
 
     @_on.register
+    def _(self, event: Noticed) -> Answer:
+        self.view.message(f"trial {event.number}: {event.text}")
+        return None
+
+    @_on.register
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
         for key, value in event.facts.items():
@@ -243,7 +259,7 @@ class Trials:
 
     @_on.register
     def _(self, event: Failed) -> Answer:
-        if event.bad_input and not self._any_progress():
+        if event.blocked or (event.bad_input and not self._any_progress()):
             raise InputError(event.reason)
         if event.traceback:
             self._tracker.log_text(
