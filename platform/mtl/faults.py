@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import sqlite3
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _AGAIN = "then run the same command again: what was recorded is kept"
 _MEGABYTE = 1 << 20
+_READERS = ("optuna.storages.", "mlflow.store.", "sqlalchemy.")
 
 
 class _Fault(NamedTuple):
@@ -70,7 +72,7 @@ def explain(error: BaseException, home: Path) -> str | None:
         error: with what it was raised from: libraries wrap what the system says.
         home: named where the error does not name a file.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         fault = _fault(cause)
         if fault is _DISK and _free(home) < _MEGABYTE:
             fault = _FULL  # SQLite's index of the log does not say why it cannot grow
@@ -79,7 +81,31 @@ def explain(error: BaseException, home: Path) -> str | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def unreadable(error: BaseException, home: Path) -> str | None:
+    """Say that a database holds what nobody wrote, where an error shows it; None if none does.
+
+    SQLite keeps no digest of what it holds: a byte that has changed in a text, a name or a date is
+    found by who reads it, and looks like a fault of the program.
+    """
+    for cause in causes(error):
+        told = isinstance(cause, sqlite3.Error)
+        plain = isinstance(cause, ValueError) or type(cause) is LookupError
+        if told or (plain and _while_reading(cause)):
+            found = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+            return (
+                f"{home}: a database in it holds what cannot be read ({found}); it is damaged, or "
+                "of another version: let `mtl doctor` look at it, restore a copy or move it aside"
+            )
+    return None
+
+
+def _while_reading(error: BaseException) -> bool:
+    """Whether an error was raised in the code that reads Optuna's or MLflow's database."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(f.f_globals.get("__name__")).startswith(_READERS) for f in frames)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what led to it, as a traceback shows them."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -89,6 +89,17 @@ def quick_check(connection: sqlite3.Connection, seconds: float) -> str | None:
         connection.set_progress_handler(None, 0)
 
 
+def is_damage(error: BaseException) -> bool:
+    """Say whether SQLite means that a file is damaged, or was never a database."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def damaged(file: Path, found: str) -> str:
+    """Say in one line that a file is damaged, and how to go on."""
+    return f"{file} is damaged ({found}); {mend(file)}"
+
+
 def mend(file: Path) -> str:
     """Say what can be done about a damaged file."""
     aside = shlex.quote(f"{file}.damaged")
@@ -110,8 +121,8 @@ def refuse_damaged(file: Path, seconds: float = 5.0) -> None:
         with closing(open_reading(file)) as connection:
             found = quick_check(connection, seconds)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if not is_damage(error):
             raise
         found = str(error)
     if found not in ("ok", None):
-        raise InputError(f"{file} is damaged ({found}); {mend(file)}")
+        raise InputError(damaged(file, str(found)))

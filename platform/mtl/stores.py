@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .sqlite_files import open_reading, refuse_damaged
+from .faults import causes
+from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
 
 if TYPE_CHECKING:
     import optuna
@@ -166,15 +168,13 @@ def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
     from optuna.storages import RDBStorage, get_storage
 
     _quiet_optuna()
+    options = reading_options(home.storage_url)
     try:
-        storage = RDBStorage(
-            home.storage_url,
-            reading_options(home.storage_url),
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
-        if not _has_tables(storage.engine):
+        if not _has_tables(home.storage_url, options):
             return None
+        storage = RDBStorage(
+            home.storage_url, options, skip_compatibility_check=True, skip_table_creation=True
+        )
         return get_storage(storage)
     except Exception as error:
         raise _cannot_open(home, error) from error
@@ -206,10 +206,14 @@ def reading_options(url: str, timeout: float = BUSY_TIMEOUT) -> dict[str, Any]:
     return _engine_options(url)
 
 
-def _has_tables(engine: Engine) -> bool:
+def _has_tables(url: str, options: dict[str, Any]) -> bool:
     import sqlalchemy
 
-    return sqlalchemy.inspect(engine).has_table("studies")
+    engine = sqlalchemy.create_engine(url, **options)
+    try:
+        return sqlalchemy.inspect(engine).has_table("version_info")  # Optuna makes it last
+    finally:
+        engine.dispose()
 
 
 def _cannot_open(home: Home, error: Exception) -> Exception:
@@ -219,7 +223,11 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
 
     if not isinstance(error, SQLAlchemyError | OptunaError | ImportError | RuntimeError | OSError):
         return error
-    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    file = _sqlite_file(home.storage_url)
+    first = next((e for e in causes(error) if isinstance(e, sqlite3.Error)), error)
+    if file is not None and is_damage(first):
+        return InputError(damaged(file, str(first)))
+    reason = " ".join(str(getattr(first, "orig", None) or first).split())
     return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
 
 

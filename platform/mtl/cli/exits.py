@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
-from mtl.faults import explain
+from mtl.faults import explain, unreadable
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -43,6 +43,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         if fault := explain(error, _home()):
             _empty_stdout()
             return _say(fault, BAD_INPUT)
+        if damage := unreadable(error, _home()):
+            return _say(f"{damage}; {_log(error)}", BAD_INPUT)
         return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
 
 
