@@ -81,7 +81,7 @@ def test_damaged_database_is_one_clear_line():
     home = Home.resolve()
     (home.path / "optuna.db").write_bytes(b"SQLite format 3\0" + os.urandom(4096))
     for opening in (open_storage, read_storage):
-        with pytest.raises(InputError, match=r"optuna\.db cannot be opened") as refused:
+        with pytest.raises(InputError, match=r"optuna\.db is damaged") as refused:
             opening(home)
         assert "\n" not in str(refused.value)
 

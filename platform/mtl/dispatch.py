@@ -24,6 +24,7 @@ from minbert import InputError
 from .ask import ask, ask_again, make_pruner, make_sampler
 from .batches import Batch
 from .executors import Executor, default_jobs, open_executor
+from .faults import explain
 from .interrupts import Interrupts, StopNow
 from .lease import Lease, LeaseLostError
 from .preflight import preflight
@@ -255,8 +256,15 @@ class _Dispatcher:
             # What was given cannot be trained with: nothing has been lost, nothing is recorded
             # but the wish, and the same command goes on when it is put right.
             pool.close()
-            self._leave()
+            self._leave_as_it_is()
             raise
+        except Exception as error:
+            line = explain(error, self._trials.home.path)
+            if line is None:
+                raise
+            pool.close()
+            self._leave_as_it_is()
+            raise InputError(line) from error
 
     def _fill(self, pool: Executor) -> bool:
         """Give every free worker a trial; say whether anything is still to be done."""
@@ -325,3 +333,11 @@ class _Dispatcher:
     def _leave(self) -> None:
         self.interrupted = True
         self._trials.leave()
+
+    def _leave_as_it_is(self) -> None:
+        """Leave; what cannot be written down now, the next dispatcher finds and puts right."""
+        try:
+            self._leave()
+        except Exception as error:
+            if explain(error, self._trials.home.path) is None:
+                raise

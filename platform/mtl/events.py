@@ -85,6 +85,14 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """Something of a training that the user should know; it goes on."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The training is over, and its run holds the artifacts of the best epoch.
 
@@ -177,4 +185,4 @@ class Died:
         return f"was killed by {name}{hint}"
 
 
-Event = Progress | Evaluated | Finished | Failed | Stopped | Died
+Event = Progress | Evaluated | Noticed | Finished | Failed | Stopped | Died

@@ -12,7 +12,17 @@ from optuna.trial import TrialState
 
 from minbert import InputError
 
-from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .events import (
+    Died,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Progress,
+    Stopped,
+    TrialJob,
+)
 from .facts import facts, set_fact
 from .limits import set_constraints
 from .naming import setting
@@ -155,7 +165,8 @@ class Trials:
         """Record an event; return what the worker shall do, or that the trial starts again.
 
         Raises:
-            InputError: a trial cannot even start, by what was given, and none has yet.
+            InputError: a trial cannot even start, by what was given, and none has yet; or the
+                machine refuses, and would refuse every other.
         """
         return self._on(event) if event.number in self.running else None
 
@@ -196,6 +207,11 @@ class Trials:
             return False
         trial.set_user_attr("pruned_at", event.epoch)
         return True
+
+    @_on.register
+    def _(self, event: Noticed) -> Answer:
+        self.view.message(f"trial {event.number}: {event.text}")
+        return None
 
     @_on.register
     def _(self, event: Finished) -> Answer:

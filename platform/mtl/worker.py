@@ -31,10 +31,12 @@ from .events import (
     Event,
     Failed,
     Finished,
+    Noticed,
     Progress,
     Stopped,
     TrialJob,
 )
+from .faults import explain
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -153,10 +155,13 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
         held = f"another process still trains trial {job.number}: it holds {folder}.lock"
         return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
     except InputError as error:
-        return Failed(job.number, str(error), bad_input=True)
+        blocked = explain(error, folder) is not None
+        return Failed(job.number, str(error), bad_input=True, blocked=blocked)
     except DivergedError as error:
         return Failed(job.number, f"diverged: {error}")
     except Exception as error:  # noqa: BLE001  (the edge: whatever a trial raises ends it alone)
+        if fault := explain(error, folder):
+            return Failed(job.number, fault, blocked=True)
         line = " ".join(str(error).split())[:300]
         if _lacks_memory(error):
             return Failed(job.number, f"out of memory ({line})", memory=True)
@@ -222,6 +227,7 @@ class _Trial:
             checkpoint_dir=checkpoints,
             on_step=self._on_step,
             should_stop=self.inbox.stopping.is_set,
+            on_notice=lambda text: self.send(Noticed(job.number, text)),
         )
         for report in reports:
             self._on_epoch(report)
@@ -265,7 +271,7 @@ class _Trial:
             best.epoch,
             self.minutes or _minutes(best, self.config),
             recorded.trainable,
-            sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file()),
+            sum(file.stat().st_size for file in checkpoints.glob("*.safetensors")),
             recorded.model_bytes,
             [str(picture) for picture in recorded.pictures],
         )

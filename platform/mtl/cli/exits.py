@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
+from mtl.faults import explain, unreadable
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -43,6 +44,11 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return FAILED
     except Exception as error:  # noqa: BLE001 (the last resort: nobody is shown a traceback)
+        if fault := explain(error, _home()):
+            _empty_stdout()
+            return _say(fault, BAD_INPUT)
+        if damage := unreadable(error, _home()):
+            return _say(f"{damage}; {_log(error)}", BAD_INPUT)
         return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
 
 
@@ -63,7 +69,7 @@ def _brief(error: Exception) -> str:
 def _log(error: Exception) -> str:
     """Write the traceback into the home's logs; return words that say where."""
     text = "".join(traceback.format_exception(error))
-    logs = Path(os.environ.get("MTL_HOME") or ".mtl") / "logs"
+    logs = _home() / "logs"
     file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -72,6 +78,18 @@ def _log(error: Exception) -> str:
         click.echo(text, err=True)
         return "its traceback stands above"
     return f"its traceback is in {file}"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("MTL_HOME") or ".mtl").absolute()
+
+
+def _empty_stdout() -> None:
+    """Write what standard output still holds, if it lies on a disk that takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
 
 
 def _forget_stdout() -> None:
