@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from .masking import clean, masked
+
 if TYPE_CHECKING:
     import optuna
     from sqlalchemy import Engine
@@ -190,19 +192,8 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
 
     if not isinstance(error, SQLAlchemyError | OptunaError | ImportError | RuntimeError | OSError):
         return error
-    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    reason = " ".join(clean(str(getattr(error, "orig", None) or error)).split())
     return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
-
-
-def masked(url: str) -> str:
-    """A database URL with its password hidden, for messages and logs."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "(not a database URL)"
 
 
 def _engine_options(url: str) -> dict[str, Any]:

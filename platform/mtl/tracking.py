@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .masking import clean, without_login
 from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
@@ -154,7 +155,7 @@ class StudyTracker:
         status = _STATUS[state]
         self._client.set_tag(run_id, "mtl.state", state)
         if reason is not None:
-            self._client.set_tag(run_id, "mtl.reason", reason)
+            self._client.set_tag(run_id, "mtl.reason", clean(reason))
         self._client.set_terminated(run_id, status, end_time=_now())
 
     def record_study(
@@ -193,7 +194,7 @@ class StudyTracker:
         container the server has another name outside, which $MTL_MLFLOW_ADDRESS gives."""
         root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self.tracking_uri).rstrip("/")
         served = root.startswith(("http://", "https://"))
-        return root if served else f"http://127.0.0.1:{UI_PORT}"
+        return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
 
     def _experiment_of(self, run_id: str) -> str:
         return self._client.get_run(run_id).info.experiment_id

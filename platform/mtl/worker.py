@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from .events import Advance, Cancel, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .masking import clean, mask_streams
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -134,12 +135,12 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
             f"{folder}.lock); end it and run the study again",
         )
     except InputError as error:
-        return Failed(job.number, str(error), bad_input=True)
+        return Failed(job.number, clean(str(error)), bad_input=True)
     except DivergedError as error:
         return Failed(job.number, f"diverged: {error}")
     except Exception as error:  # noqa: BLE001  (the edge: whatever a trial raises ends it alone)
-        line = " ".join(str(error).split())[:300]
-        return Failed(job.number, f"{type(error).__name__}: {line}", traceback.format_exc())
+        line = " ".join(clean(str(error)).split())[:300]
+        return Failed(job.number, f"{type(error).__name__}: {line}", clean(traceback.format_exc()))
 
 
 class _Trial:
@@ -228,4 +229,5 @@ def _minutes(report: EpochReport, config: Config) -> float:
 
 
 if __name__ == "__main__":
+    mask_streams()  # both are a log
     main(int(sys.argv[1]))

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
+from mtl.masking import clean
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -43,7 +44,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    click.echo(f"mtl: {' '.join(text.split())}", err=True)
+    click.echo(f"mtl: {' '.join(clean(text).split())}", err=True)
     return code
 
 
@@ -58,7 +59,7 @@ def _brief(error: Exception) -> str:
 
 def _log(error: Exception) -> str:
     """Write the traceback into the home's logs; return words that say where."""
-    text = "".join(traceback.format_exception(error))
+    text = clean("".join(traceback.format_exception(error)))
     logs = Path(os.environ.get("MTL_HOME") or ".mtl") / "logs"
     file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
