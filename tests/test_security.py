@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from network_trap import Trap
 from study_runs import write_study
+from tracking_samples import new_store
 
 from mtl.login import Login
 from mtl.masking import clean, environment_secrets, masked, secrets_of, without, without_login
@@ -279,6 +280,8 @@ def test_telemetry_is_off_before_anything_is_imported_but_for_who_wants_it():
 def test_a_study_connects_to_nobody_and_keeps_no_password(tmp_path: Path, home: Path):
     trap = Trap(tmp_path / "trap")
     storage = f"sqlite:///{tmp_path / 'studies.db'}?password=hush-hush-hush"
+    home.mkdir()
+    new_store(home / "mlflow.db")
     file = write_study(tmp_path, epochs=1, steps=2)
     command = [sys.executable, "-m", "mtl", "study", "run", str(file), "--jobs", "1"]
     env = {key: value for key, value in trap.environment.items() if key not in OFF}
