@@ -13,7 +13,7 @@ from tracking_samples import epoch_report, new_store, step_report
 
 from minbert import Config, InputError
 from mtl.courier import Courier
-from mtl.mlflow_store import connect, masked
+from mtl.mlflow_store import connect
 from mtl.naming import run_name, setting
 from mtl.outbox import Outbox
 from mtl.recorder import RunRecorder
@@ -306,11 +306,6 @@ def test_a_run_s_address_is_one_that_a_browser_can_open(tracker, uri, monkeypatc
     assert tracker.address(run).startswith(f"http://127.0.0.1:5000{path}")
     monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://mlflow.example/")
     assert tracker.address(run).startswith(f"https://mlflow.example{path}")
-
-
-def test_passwords_are_masked():
-    assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert masked("https://me:secret@host:port/x") == "https://***@host:port/x"
 
 
 @pytest.mark.parametrize(

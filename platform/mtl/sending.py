@@ -8,12 +8,14 @@ are left out, and the rest overwrites what is the same.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .masking import clean
 from .mlflow_store import connect, sqlite_file
 from .naming import folder_name
 from .outbox import Operation, Outbox, Run
@@ -88,9 +90,9 @@ class Sender:
             raise RefusedError(str(error)) from error
         except MlflowException as error:
             kind = RefusedError if error.error_code in _OF_THE_RUN else AwayError
-            raise kind(_first_line(error)) from error
+            raise kind(_why(error)) from error
         except (requests.RequestException, SQLAlchemyError, OSError) as error:
-            raise AwayError(_first_line(error)) from error
+            raise AwayError(_why(error)) from error
 
     def _do(self, outbox: Outbox, group: list[Operation]) -> None:
         fields = group[0].fields
@@ -292,6 +294,13 @@ def _id(experiment: Any) -> str:
     return experiment.experiment_id
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def _why(error: Exception) -> str:
+    """Say in a few words why MLflow did not take something."""
+    text = clean(str(error)).strip()
+    if "Connection refused" in text:
+        return "connection refused"
+    if "timed out" in text.lower():
+        return "it does not answer"
+    if found := re.search(r"(?:too many (\d{3}) error responses|error code (\d{3}) )", text):
+        return f"it answers {found[1] or found[2]}"
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from minbert.errors import InputError
 
 from .courier import Courier
+from .masking import clean, without_login
 from .mlflow_store import UI_PORT
 from .naming import run_name
 from .outbox import Outbox, Run, outboxes
@@ -180,7 +181,7 @@ class StudyTracker:
 
     def end(self, box: Outbox, state: str, reason: str | None = None) -> None:
         """End a run. ``state`` is complete, pruned, failed or killed; ``reason`` says why."""
-        why = {} if reason is None else {"mtl.reason": reason}
+        why = {} if reason is None else {"mtl.reason": clean(reason)}
         box.append("tags", values={"mtl.state": state, **why})
         box.append("end", state=state)
         self.courier.watch(box)
@@ -250,7 +251,7 @@ class StudyTracker:
         container the server has another name outside, which $MTL_MLFLOW_ADDRESS gives."""
         root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self._home.mlflow_uri).rstrip("/")
         served = root.startswith(("http://", "https://"))
-        return root if served else f"http://127.0.0.1:{UI_PORT}"
+        return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
 
 
 def _dataset(part: DatasetInput) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from .events import (
     TrialJob,
 )
 from .faults import explain
+from .masking import clean, mask_streams
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -156,16 +157,16 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
         return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
     except InputError as error:
         blocked = explain(error, folder) is not None
-        return Failed(job.number, str(error), bad_input=True, blocked=blocked)
+        return Failed(job.number, clean(str(error)), bad_input=True, blocked=blocked)
     except DivergedError as error:
         return Failed(job.number, f"diverged: {error}")
     except Exception as error:  # noqa: BLE001  (the edge: whatever a trial raises ends it alone)
         if fault := explain(error, folder):
             return Failed(job.number, fault, blocked=True)
-        line = " ".join(str(error).split())[:300]
+        line = " ".join(clean(str(error)).split())[:300]
         if _lacks_memory(error):
             return Failed(job.number, f"out of memory ({line})", memory=True)
-        return Failed(job.number, f"{type(error).__name__}: {line}", traceback.format_exc())
+        return Failed(job.number, f"{type(error).__name__}: {line}", clean(traceback.format_exc()))
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -284,4 +285,5 @@ def _minutes(report: EpochReport, config: Config) -> float:
 
 
 if __name__ == "__main__":
+    mask_streams()  # both are a log
     main(int(sys.argv[1]))

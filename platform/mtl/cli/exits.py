@@ -16,6 +16,7 @@ import click
 
 from minbert.errors import InputError
 from mtl.faults import explain, unreadable
+from mtl.masking import clean
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,7 +54,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    click.echo(f"mtl: {' '.join(text.split())}", err=True)
+    click.echo(f"mtl: {' '.join(clean(text).split())}", err=True)
     return code
 
 
@@ -68,7 +69,7 @@ def _brief(error: Exception) -> str:
 
 def _log(error: Exception) -> str:
     """Write the traceback into the home's logs; return words that say where."""
-    text = "".join(traceback.format_exception(error))
+    text = clean("".join(traceback.format_exception(error)))
     logs = _home() / "logs"
     file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
