@@ -8,7 +8,7 @@ from optuna.exceptions import StorageInternalError
 
 from minbert import InputError
 from mtl.recorded import open_recorded, recorded_studies
-from mtl.stores import Home, masked, open_storage, read_storage
+from mtl.stores import Home, open_storage, read_storage
 
 
 def test_home_follows_the_environment(tmp_path, monkeypatch):
@@ -90,8 +90,3 @@ def test_addresses_that_lead_nowhere_are_one_clear_line(monkeypatch):
     monkeypatch.setenv("MTL_STORAGE", "nonsense")
     with pytest.raises(InputError, match="MTL_STORAGE"):
         open_storage(Home.resolve())
-
-
-def test_passwords_are_masked():
-    assert "secret" not in masked("postgresql://me:secret@host/studies")
-    assert masked("not a url") == "(not a database URL)"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 
 from .ask import ask, ask_again, make_pruner, make_sampler
+from .batches import Batch
 from .executors import Executor, default_jobs, open_executor
 from .faults import explain
 from .interrupts import Interrupts, StopNow
@@ -31,7 +32,7 @@ from .recorded import choose_name, fits, left_running, summarize
 from .replicates import missing
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
-from .trials import Trials
+from .trials import Ask, Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -53,6 +54,7 @@ class StudyResult:
         interrupted: by a signal; the same command goes on.
         new_trials: that have ended in this call.
         seconds: that this call took.
+        waiting: runs of which MLflow, being away, does not have everything.
     """
 
     name: str
@@ -64,6 +66,7 @@ class StudyResult:
     interrupted: bool
     new_trials: int
     seconds: float
+    waiting: int
 
 
 def run_study(
@@ -74,6 +77,7 @@ def run_study(
     executor: str = "local",
     view: View,
     study_name: str | None = None,
+    synchronous: bool = False,
 ) -> StudyResult:
     """Run a study to its total of trials, or go on with it.
 
@@ -82,6 +86,8 @@ def run_study(
         executor: see `mtl.executors.EXECUTORS`.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
+        synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
+            ended: the same seed and jobs then give the same trials and scores (on processors).
 
     Raises:
         InputError: nothing can be run: bad data, weights, home, database; the study has other
@@ -94,24 +100,34 @@ def run_study(
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:
+            batch = (jobs or default_jobs()) if synchronous else None
             wanted = _wanted(storage, name, spec)
             if not wanted:
-                view.message(
-                    f"study {name} has its {spec.total} trials: nothing to do; "
-                    "raise --trials to continue it"
-                )
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
-                trials.sweep()
-                trials.close_study(only_if_open=True)
+                _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
             jobs = min(jobs or default_jobs(), wanted)
             with closing(open_executor(executor, jobs=jobs, logs=home.logs)) as pool:
+                lease.also = pool.keep_alive
                 inputs = preflight(spec, home)
-                trials = Trials(_open_study(storage, spec, name), spec, home, view, inputs)
-                dispatcher = _Dispatcher(trials, view, lease, interrupts, pool)
-                dispatcher.run()
+                study = _open_study(storage, spec, name)
+                trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                dispatcher = _Dispatcher(trials, view, lease, interrupts, pool, batch)
+                with closing(trials.runs.tracker):
+                    dispatcher.run()
             return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+
+
+def _tidy_up(trials: Trials) -> None:
+    """Finish what an earlier life of a study that has its trials left open."""
+    trials.view.message(
+        f"study {trials.study.study_name} has its {trials.spec.total} trials: nothing to do; "
+        "raise --trials to continue it"
+    )
+    with closing(trials.runs.tracker):
+        trials.sweep()
+        trials.close_study()
 
 
 def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
@@ -176,26 +192,47 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
         interrupted=interrupted,
         new_trials=trials.ended_here,
         seconds=seconds,
+        waiting=trials.runs.waiting,
     )
     trials.view.study_ended(result, trials.rows())
+    if result.waiting:
+        trials.view.message(
+            f"{result.waiting} runs wait for MLflow in {trials.home.spool}; when it is back, "
+            f"`mtl study sync {result.name}` sends them, or any further run of the study"
+        )
     return result
 
 
 class _Dispatcher:
+    """Keeps workers busy until the study has its trials.
+
+    Args:
+        batch: trials that are started together; None: whenever a worker is free.
+    """
+
     def __init__(
-        self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts, pool: Executor
+        self,
+        trials: Trials,
+        view: View,
+        lease: Lease,
+        interrupts: Interrupts,
+        pool: Executor,
+        batch: int | None,
     ) -> None:
         self._trials, self._view, self._pool = trials, view, pool
         self._lease, self._interrupts = lease, interrupts
         self._left = deque(left_running(trials.study))
+        self._again: deque[int] = deque()  # lost their workers, and go on before all others
+        self._size = batch
+        self._batch = None if batch is None else Batch(trials.spec.pruner != "none")
         self.interrupted = False
 
     def run(self) -> None:
         trials, spec = self._trials, self._trials.spec
+        trials.sweep()
         if spec.cap_note:
             self._view.message(spec.cap_note)
-        trials.sweep()
-        trials.open_study()
+        trials.runs.open_study()
         self._view.study_started(
             spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs
         )
@@ -209,6 +246,7 @@ class _Dispatcher:
                 self._interrupt(pool)
             else:
                 self._trials.close_study()
+                self._trials.look_around()
         except StopNow:
             pool.close()
             self._leave()
@@ -231,21 +269,42 @@ class _Dispatcher:
     def _fill(self, pool: Executor) -> bool:
         """Give every free worker a trial; say whether anything is still to be done."""
         trials = self._trials
-        while pool.free and not self._interrupts.asked:
+        while self._again:
+            self._submit(pool, ask_again, self._again.popleft())
+        batch_runs = self._batch is not None and bool(trials.running)
+        while pool.free and not batch_runs and not self._interrupts.asked:
             if self._left:
-                self._lease.hold()
-                pool.submit(trials.take_up(ask_again, self._left.popleft(), pool.jobs))
-            elif missing(trials.study, trials.spec):
-                self._lease.hold()
-                pool.submit(trials.take_up(ask, None, pool.jobs))
-            else:
+                self._submit(pool, ask_again, self._left.popleft())
+            elif self._full or not missing(trials.study, trials.spec):
                 break
+            else:
+                self._submit(pool, ask, None)
         return bool(trials.running or self._left)
+
+    @property
+    def _full(self) -> bool:
+        """Whether the next trial would belong to another batch than those that run."""
+        if self._size is None or not self._trials.running:
+            return False
+        return len(self._trials.study.get_trials(deepcopy=False)) % self._size == 0
+
+    def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
+        self._lease.hold()
+        pool.submit(self._trials.take_up(ask, number, pool.jobs))
 
     def _listen(self, pool: Executor, timeout: float) -> None:
         for event in pool.events(timeout):
             self._lease.hold()
-            self._handle(event, pool)
+            if self._batch is None or not self._batch.hold(event):
+                self._handle(event, pool)
+        # Held back until now, and after an interrupt for the next life.
+        while self._batch is not None and not self._trials.leaving:
+            released = self._batch.release(self._trials.running)
+            if not released:
+                break
+            for event in released:
+                self._handle(event, pool)
+        self._trials.look_around()
 
     def _handle(self, event: Event, pool: Executor) -> None:
         answer = self._trials.handle(event)
@@ -254,7 +313,7 @@ class _Dispatcher:
         elif answer == "prune":
             pool.cancel(event.number, prune=True)
         elif answer == "again":
-            self._left.appendleft(event.number)
+            self._again.append(event.number)
 
     def _interrupt(self, pool: Executor) -> None:
         """Let running trials checkpoint; what has not by the end of the grace is ended."""
@@ -262,10 +321,14 @@ class _Dispatcher:
         for number in list(self._trials.running):
             pool.cancel(number)
         deadline = time.monotonic() + _GRACE
-        while self._trials.running and time.monotonic() < deadline:
+        while self._training() and time.monotonic() < deadline:
             self._listen(pool, _TICK)
         pool.close()
         self._leave()
+
+    def _training(self) -> set[int]:
+        held = self._batch.ended if self._batch is not None else set()
+        return self._trials.running.keys() - held
 
     def _leave(self) -> None:
         self.interrupted = True

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from minbert.errors import InputError
+from minbert.pickles import is_pickle, refusal
 
-from .mlflow_store import connect, masked, sqlite_file
+from .masking import masked
+from .mlflow_store import connect, sqlite_file
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -27,6 +29,9 @@ def model_folder(run: str, home: Home) -> Path:
     folder = Path(run).expanduser()
     if folder.is_dir():
         return folder / "model" if (folder / "model").is_dir() else folder
+    if folder.is_file():
+        wrong = f"{run!r} is a file; give the folder that it lies in"
+        raise InputError(refusal(run) if is_pickle(folder) else wrong)
     return _fetch(run, home)
 
 

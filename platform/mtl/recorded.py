@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from .facts import late_runs, run_of
 from .limits import exceeded
 from .spec import check_name, differing_keys
 from .stores import Home, read_storage
@@ -86,7 +87,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
             "number": best.number,
             "score": best.value,
             "params": dict(best.params),
-            "run_id": best.user_attrs.get("mlflow_run_id"),
+            "run_id": run_of(best, late_runs(study)),
         },
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 
 from .faults import causes, explain
+from .masking import clean, masked
 from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
 
 if TYPE_CHECKING:
@@ -229,19 +230,8 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
         return InputError(damaged(file, str(first)))
     if fault := explain(error, home.path):
         return InputError(fault)
-    reason = " ".join(str(getattr(first, "orig", None) or first).split())
+    reason = " ".join(clean(str(getattr(first, "orig", None) or first)).split())
     return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
-
-
-def masked(url: str) -> str:
-    """A database URL with its password hidden, for messages and logs."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "(not a database URL)"
 
 
 def _engine_options(url: str) -> dict[str, Any]:

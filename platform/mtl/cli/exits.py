@@ -5,7 +5,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,12 +17,15 @@ import click
 
 from minbert.errors import InputError
 from mtl.faults import explain, unreadable
+from mtl.masking import clean
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
@@ -52,7 +57,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    click.echo(f"mtl: {' '.join(text.split())}", err=True)
+    click.echo(f"mtl: {' '.join(clean(text).split())}", err=True)
     return code
 
 
@@ -67,7 +72,7 @@ def _brief(error: Exception) -> str:
 
 def _log(error: Exception) -> str:
     """Write the traceback into the home's logs; return words that say where."""
-    text = "".join(traceback.format_exception(error))
+    text = clean("".join(traceback.format_exception(error)))
     logs = _home() / "logs"
     file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:

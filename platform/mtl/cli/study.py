@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
     from mtl.spec import StudySpec
 
+_GO_ON = "Interrupted. To go on where it stopped"
 _jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
 )
@@ -130,6 +131,11 @@ def plan(
     show_default=True,
     help="Where trials run: local is worker processes on this machine.",
 )
+@click.option(
+    "--synchronous",
+    is_flag=True,
+    help="Start trials in batches of --jobs, so that the same seed gives the same trials.",
+)
 @set_option
 @_as_option
 @json_option
@@ -140,6 +146,7 @@ def run(
     replicates: int | None,
     jobs: int | None,
     executor: str,
+    synchronous: bool,
     sets: tuple[str, ...],
     study_name: str | None,
     as_json: bool,
@@ -151,24 +158,44 @@ def run(
     The same command again goes on where the study stopped; a finished study is left as it is,
     and a larger --trials continues it.
     """
-    from mtl.dispatch import run_study
     from mtl.lease import LeaseLostError
-    from mtl.stores import Home
-    from mtl.view import choose_view
 
     spec = _load(name, profile, trials, sets, replicates)
-    home = Home.resolve()
     try:
-        with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-            result = run_study(
-                spec, home, jobs=jobs, executor=executor, view=view, study_name=study_name
-            )
+        result = _run(spec, jobs, executor, study_name, synchronous, as_json)
     except LeaseLostError as error:
         raise InputError(str(error)) from None
+    except KeyboardInterrupt:  # before any trial ran, or the second Ctrl-C
+        click.echo(f"{_GO_ON}: {again()}", err=True)
+        return INTERRUPTED
     if as_json:
         print_json(vars(result))
     _say_next(result, spec, quiet=as_json)
     return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
+
+
+def _run(
+    spec: "StudySpec",
+    jobs: int | None,
+    executor: str,
+    study_name: str | None,
+    synchronous: bool,
+    as_json: bool,
+) -> "StudyResult":
+    from mtl.dispatch import run_study
+    from mtl.stores import Home
+    from mtl.view import choose_view
+
+    with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+        return run_study(
+            spec,
+            Home.resolve(),
+            jobs=jobs,
+            executor=executor,
+            view=view,
+            study_name=study_name,
+            synchronous=synchronous,
+        )
 
 
 def _load(
@@ -192,7 +219,7 @@ def _load(
 def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
     """Say what to type next."""
     if result.interrupted:
-        click.echo(f"Interrupted. To go on where it stopped: {again()}", err=True)
+        click.echo(f"{_GO_ON}: {again()}", err=True)
     elif not quiet:
         click.echo("\nWhat next:")
         for typed, meaning in (
@@ -264,6 +291,26 @@ def export(name: str, out: str | None, as_json: bool) -> int:
     elif out:
         click.echo(f"{len(rows)} trials in {out}")
     return DONE if rows else FAILED
+
+
+@study.command()
+@click.argument("name", required=False)
+@json_option
+def sync(name: str | None, as_json: bool) -> int:
+    """Send what waits for MLflow: of one study, or of all studies and trainings.
+
+    While MLflow is away, what is recorded waits in the home, and a running study sends it as soon
+    as MLflow is back.
+    """
+    from mtl.stores import Home
+    from mtl.sync import sync_runs
+
+    result = sync_runs(Home.resolve(), name)
+    if as_json:
+        print_json(vars(result))
+    else:
+        click.echo(result.words)
+    return FAILED if result.waiting else DONE
 
 
 study.add_command(compare)
