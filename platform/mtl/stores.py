@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .faults import causes
+from .faults import causes, explain
 from .masking import clean, masked
 from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
 
@@ -228,6 +228,8 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
     first = next((e for e in causes(error) if isinstance(e, sqlite3.Error)), error)
     if file is not None and is_damage(first):
         return InputError(damaged(file, str(first)))
+    if fault := explain(error, home.path):
+        return InputError(fault)
     reason = " ".join(clean(str(getattr(first, "orig", None) or first)).split())
     return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
 

@@ -3,6 +3,7 @@
 0: done. 1: some trial failed, or there is nothing to show. 2: bad input. 130: interrupted.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
+    # It logs the traceback of each error of its database, and raises the error, too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         code = command.main(args=args, prog_name="mtl", standalone_mode=False)
         sys.stdout.flush()
