@@ -54,7 +54,7 @@ class Killer:
 
     Attributes:
         killed: how often, by victim and moment.
-        torn: kills that left a checkpoint or an upload half done, by moment.
+        torn: kills that left a checkpoint half written.
 
     Args:
         log: a file for what the study's command prints.
@@ -76,7 +76,7 @@ class Killer:
         self._read_from = 0
         self._bereft: dict[int, tuple | None] = {}  # trial -> its checkpoint when its worker died
         self.killed: Counter[Kill] = Counter()
-        self.torn: Counter[str] = Counter()
+        self.torn = 0
 
     def start(self, *options: str) -> None:
         """Start the study's command."""
@@ -85,7 +85,7 @@ class Killer:
 
     def strike(self, kill: Kill) -> Kill | None:
         """Wait for the moment and kill; return what was killed, None if the study ended first."""
-        if not self._wait(kill.moment):
+        if not self.wait(kill.moment):
             return None
         if kill.victim == "worker" and not self._may_lose_worker():
             kill = Kill("both", kill.moment)  # it would rightly fail: all go down together instead
@@ -99,12 +99,12 @@ class Killer:
             self._study.kill()
             _kill(workers if kill.victim == "both" else [])
         self.killed[kill] += 1
-        self._look_for_remains(kill.moment)
+        self.torn += kill.moment == "checkpoint" and self._writes_checkpoint()
         return kill
 
     # ---- moments --------------------------------------------------------------------------------
 
-    def _wait(self, moment: str) -> bool:
+    def wait(self, moment: str) -> bool:
         """Wait for a moment; False if the command ended, or nothing of the kind ever came."""
         if moment == "start":
             return self._sleep(self._random.uniform(0, _BEGINNING))
@@ -189,9 +189,6 @@ class Killer:
     def _checkpoint(self, number: int) -> tuple | None:
         return _stamp(self._study.home / f"checkpoints/tiny/{number}/last.safetensors")
 
-    def _look_for_remains(self, moment: str) -> None:
-        if moment == "checkpoint" and self._writes_checkpoint():
-            self.torn[moment] += 1
 
 
 def _kill(pids: Iterable[int]) -> None:
