@@ -135,8 +135,25 @@ def mlflow_page(address: str) -> Callable[[], None]:
     return read
 
 
+def command_line(
+    mtl: Callable[..., subprocess.CompletedProcess], study: str
+) -> Callable[[], None]:
+    """What one who waits for a study types: `mtl study status`, `best` and `export`."""
+
+    def read() -> None:
+        for command in ("status", "best", "export"):
+            done = mtl("study", command, study, "--json")
+            if done.returncode == 2 and "no study" in done.stderr:
+                continue  # it has not begun yet
+            told = f"mtl study {command}: {done.returncode} {done.stderr[-300:]}"
+            assert done.returncode in (0, 1) and not TROUBLE.search(done.stderr), told
+            json.loads(done.stdout)
+
+    return read
+
+
 @contextmanager
-def open_pages(mlflow: str, dashboard: str, pause: float = 0.2) -> Iterator[list[Reader]]:
+def open_pages(mlflow: str, dashboard: str, pause: float = 0.5) -> Iterator[list[Reader]]:
     """Read both user interfaces while the block runs, two readers each."""
     readers = [
         Reader(page(address), f"{name} {copy}", pause)

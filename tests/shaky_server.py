@@ -37,8 +37,7 @@ class ShakyServer:
         self._port = _free_port()
         self._process: subprocess.Popen | None = None
         self._failing = False
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._proxy.daemon_threads = True
+        self._proxy = _Proxy(("127.0.0.1", 0), self._handler())
         self.address = f"http://127.0.0.1:{self._proxy.server_port}"
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         self._start()
@@ -113,6 +112,7 @@ class ShakyServer:
 
         class Forward(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer in one packet: in two, it waits for an acknowledgement
 
             def log_message(self, *_: object) -> None:
                 """Keep requests off the screen."""
@@ -152,6 +152,15 @@ class ShakyServer:
             raise OSError(str(error)) from error
         finally:
             connection.close()
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that are killed in the middle of a request."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _body(request: BaseHTTPRequestHandler) -> bytes:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from chaos import Killer, draw_kills
 from invariants import broken, differences, read_trials
-from readers import MTL, TROUBLE, Reader, dashboard_page, mlflow_page, served, trouble_in
+from readers import MTL, Reader, command_line, dashboard_page, mlflow_page, served, trouble_in
 from shaky_server import ShakyServer
 from study_runs import Study
 
@@ -43,6 +43,7 @@ def main() -> int:
     home = Path(options.home or tempfile.mkdtemp(prefix="mtl-soak-")).absolute()
     home.mkdir(parents=True, exist_ok=True)
     soak = Soak(home, options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started ends with it
     print(f"seed {options.seed}, log {soak.log_file}", flush=True)
     soak.run()
     print(soak.figures())
@@ -92,7 +93,7 @@ class Soak:
         self.faults: list[str] = []
         self.events: Counter[str] = Counter()
         self.log_file = home / "soak.log"
-        self.trials = 20
+        self.trials = 12
         self._output = home / "study.log"
         self._folder = home
         self.study = Study(home / "study", home / "home", epochs=6, steps=20)
@@ -274,22 +275,10 @@ class Soak:
         self._readers = [
             Reader(dashboard_page(dashboard), "dashboard", 1.0),
             Reader(mlflow_page(url), "MLflow", 1.0, excused=away),
-            Reader(self._read_command_line, "mtl study", 2.0),
+            Reader(command_line(self._mtl, "tiny"), "mtl study", 10.0),
         ]
         for reader in self._readers:
             reader.start()
-
-    def _read_command_line(self) -> None:
-        """`mtl study status`, `best` and `export`, as one who waits for the study types them."""
-        for command in ("status", "best", "export"):
-            done = self._mtl("study", command, "tiny", "--json")
-            told = f"mtl study {command}: {done.returncode} {done.stderr[-300:]}"
-            unknown = done.returncode == 2 and "is not recorded" in done.stderr
-            if not unknown:
-                assert done.returncode in (0, 1) and not TROUBLE.search(done.stderr), told
-                json.loads(done.stdout)
-            with self._lock:
-                self.events[f"reads of mtl study {command}"] += 1
 
     def _mtl(self, *words: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, **self.study.environment()}
@@ -303,7 +292,7 @@ class Soak:
         figures = {
             "minutes": round((time.monotonic() - self._began) / 60, 1),
             **dict(sorted(self.events.items())),
-            **{f"reads of {r.name}": r.reads for r in self._readers if r.name != "mtl study"},
+            **{f"reads of {r.name}": r.reads for r in self._readers},
             "reads while the server was away": sum(r.refused for r in self._readers),
             "trials": self.trials,
             "points checked": self._checked,
