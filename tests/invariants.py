@@ -93,6 +93,14 @@ def _read_optuna(study: Study, trials: dict[int, Trial]) -> None:
             trials[key].pictures.append(json.loads(json.loads(text))["filename"])
 
 
+    by_number = {trial.number: trial for trial in trials.values()}
+    for name, text in study.query(  # of trials that had ended when MLflow came back
+        "optuna.db",
+        "select key, value_json from study_system_attributes where key like 'mtl:run:%'",
+    ):
+        by_number[int(name.removeprefix("mtl:run:"))].run_id = json.loads(text)
+
+
 def _read_mlflow(study: Study, by_run: dict[str | None, Trial]) -> None:
     for run, key, step, value, is_nan in study.query(
         "mlflow.db", "select run_uuid, key, step, value, is_nan from metrics"
