@@ -18,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .config import short
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
+from .paths import is_folder
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache
@@ -143,14 +145,14 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
     """
     if name == "demo":
         return Path(__file__).parent / "demo"
-    if Path(name).is_dir():
+    if is_folder(name):
         return Path(name)
     pulled = None if cache_dir is None else pulled_folder(name, cache_dir)
-    if pulled is not None and pulled.is_dir():
+    if pulled is not None and is_folder(pulled):
         return pulled
     raise InputError(
-        f"backbone: {name!r} is not a folder and was not pulled; give a folder with "
-        f"config.json and {WEIGHTS}, or the name demo, or run: mtl backbone pull {name}"
+        f"backbone: {short(name)} is not a folder and was not pulled; give a folder with "
+        f"config.json and {WEIGHTS}, or the name demo, or run: mtl backbone pull {name[:100]}"
     )
 
 
@@ -169,7 +171,7 @@ def backbone_shape(name: str, cache_dir: Path | None = None) -> EncoderShape:
     try:
         return read_shape(find_backbone(name, cache_dir))
     except InputError:
-        if short in SHAPES and not Path(name).is_dir():
+        if short in SHAPES and not is_folder(name):
             return SHAPES[short]
         raise
 
