@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .markdown import paragraph
 from .mlflow_store import UI_PORT, connect, sqlite_file
 from .naming import run_name
 from .recorder import RunRecorder
@@ -85,11 +86,12 @@ class StudyTracker:
         Raises:
             InputError: the study's experiment was deleted in MLflow.
         """
+        note = paragraph(description)
         if run_id is not None:
             self.reopen(run_id)
-            self._client.set_tag(run_id, "mlflow.note.content", description)
+            self._client.set_tag(run_id, "mlflow.note.content", note)
             return run_id
-        own = {"mtl.study": study_name, "mtl.kind": "study", "mlflow.note.content": description}
+        own = {"mtl.study": study_name, "mtl.kind": "study", "mlflow.note.content": note}
         return self._create_run(study_name, f"study {study_name}", own | {**tags})
 
     def create_trial_run(
