@@ -72,7 +72,13 @@ def read_snapshot(file: Path) -> Snapshot:
         raise InputError(f"{file}: not a readable checkpoint ({error})") from None
     if metadata.get("digest") != _digest(tensors, metadata.get("state", "")):
         raise InputError(f"{file}: a damaged checkpoint, its digest does not fit its content")
-    return Snapshot(tensors, json.loads(metadata["state"]))
+    try:
+        state = json.loads(metadata["state"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not a readable checkpoint ({error!r})") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{file}: not a checkpoint, it describes nothing")
+    return Snapshot(tensors, state)
 
 
 def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
