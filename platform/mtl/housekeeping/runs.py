@@ -9,8 +9,8 @@ from urllib.request import url2pathname
 
 from minbert import InputError
 
-from ..doctor.databases import undisturbed
 from ..mlflow_store import connect, masked, sqlite_file
+from .quiet import undisturbed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -95,7 +95,7 @@ def read_runs(home: Home) -> Runs | None:
     file = sqlite_file(home.mlflow_uri)
     if file is None or not file.is_file():
         return None
-    with undisturbed(home.mlflow_uri):
+    with undisturbed(file):
         engine = sqlalchemy.create_engine(home.mlflow_uri, connect_args={"timeout": 60})
         try:
             with engine.connect() as connection:

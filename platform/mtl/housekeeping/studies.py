@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minbert import InputError
 
-from ..doctor.databases import optuna_storage, sqlite_file, undisturbed
+from ..doctor.databases import optuna_storage, sqlite_file
 from ..facts import facts
 from ..lease import Lease, dispatcher_of, dispatchers
 from ..stores import Home, masked, open_engine
+from .quiet import undisturbed
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -144,7 +145,7 @@ def _open(home: Home) -> Iterator[_Database | None]:
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(undisturbed(home.storage_url))
+            stack.enter_context(undisturbed(file))
             storage = stack.enter_context(optuna_storage(home.storage_url))
             engine = open_engine(home)
         except (SQLAlchemyError, OptunaError, ImportError) as error:
