@@ -18,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .config import short
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
+from .paths import is_folder
 from .pickles import is_pickle, pickle_in, refusal
 
 WEIGHTS = "model.safetensors"
@@ -144,17 +146,17 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
     """
     if name == "demo":
         return Path(__file__).parent / "demo"
-    if Path(name).is_dir():
+    if is_folder(name):
         return Path(name)
     if Path(name).is_file():
         wrong = f"backbone: {name!r} is a file; give the folder that it lies in"
         raise InputError(refusal(name) if is_pickle(Path(name)) else wrong)
     pulled = None if cache_dir is None else pulled_folder(name, cache_dir)
-    if pulled is not None and pulled.is_dir():
+    if pulled is not None and is_folder(pulled):
         return pulled
     raise InputError(
-        f"backbone: {name!r} is not a folder and was not pulled; give a folder with "
-        f"config.json and {WEIGHTS}, or the name demo, or run: mtl backbone pull {name}"
+        f"backbone: {short(name)} is not a folder and was not pulled; give a folder with "
+        f"config.json and {WEIGHTS}, or the name demo, or run: mtl backbone pull {name[:100]}"
     )
 
 
@@ -173,7 +175,7 @@ def backbone_shape(name: str, cache_dir: Path | None = None) -> EncoderShape:
     try:
         return read_shape(find_backbone(name, cache_dir))
     except InputError:
-        if short in SHAPES and not Path(name).is_dir():
+        if short in SHAPES and not is_folder(name):
             return SHAPES[short]
         raise
 

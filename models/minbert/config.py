@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from .errors import InputError
+from .paths import given_path, is_folder
 
 
 def _spelling(value: object) -> object:
@@ -228,9 +228,9 @@ _FOLDER_KEYS = frozenset({"backbone", "data.path"})
 
 def _absolute(value: object) -> object:
     """Make a folder's path absolute; leave names (demo, Hugging Face ids) as they are."""
-    if isinstance(value, str) and value != "demo" and "\0" not in value:
-        path = Path(value).expanduser()
-        if path.is_dir():
+    if isinstance(value, str) and value not in ("", "demo") and "\0" not in value:
+        path = given_path(value)
+        if is_folder(path):
             return str(path.resolve())
     return value
 
@@ -270,7 +270,16 @@ def check_key(key: str) -> None:
     near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
     near = near or [known for known in KEYS if known.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(KEYS)}"
-    raise InputError(f"{key!r} is not a configuration key; {hint}")
+    raise InputError(f"{short(key)} is not a configuration key; {hint}")
+
+
+def short(value: object) -> str:
+    """Return a value as it is written, cut to what a line of a message has room for."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _one_line(error: ValidationError) -> str:
@@ -279,10 +288,10 @@ def _one_line(error: ValidationError) -> str:
     key = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    given = first.get("input")
+    given = short(first.get("input"))
     if first["type"] == "string_pattern_mismatch":
-        return f"{key}: {given!r} is not a device; use auto, cpu, cuda or cuda:N"
+        return f"{key}: {given} is not a device; use auto, cpu, cuda or cuda:N"
     if first["type"] in ("tuple_type", "too_short"):
-        return f"{key}: {given!r} does not fit; it should be a list with at least one task"
+        return f"{key}: {given} does not fit; it should be a list with at least one task"
     wish = first["msg"].removeprefix("Input ")
-    return f"{key}: {given!r} does not fit; it {wish}"
+    return f"{key}: {given} does not fit; it {wish}"

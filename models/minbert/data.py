@@ -155,7 +155,7 @@ class DatasetSource:
 
     def open(self, task: Task, files: tuple[DataFile, ...]) -> Dataset:
         """Return the labelled examples of some files, joined in order."""
-        target = self.cache / f"{task.name}-{self._key(task, files)}"
+        target = self.cache / self.name(task, files)
         if not target.is_dir():
             self.cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):  # workers that start together tokenise once
@@ -176,8 +176,9 @@ class DatasetSource:
         finally:
             shutil.rmtree(folder)
 
-    def _key(self, task: Task, files: tuple[DataFile, ...]) -> str:
-        """Name the content: files, labels' meaning, tokenizer, length limit, format."""
+    def name(self, task: Task, files: tuple[DataFile, ...]) -> str:
+        """Return the name of the content's folder in the cache: files, labels' meaning, tokenizer,
+        length limit and format make it."""
         parts = [str(_FORMAT), str(self.shape.max_positions), repr(task.text_columns)]
         parts.append(file_digest(tokenizer_file(self.backbone)))
         for source in files:
@@ -185,7 +186,8 @@ class DatasetSource:
             if not file.is_file():
                 read_file(self.folder, task, source)  # says what is wrong
             parts += [repr(source), file_digest(file)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return f"{task.name}-{digest[:24]}"
 
     def _write(self, task: Task, readings: list[Reading], target: Path) -> None:
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.cache))
@@ -209,6 +211,26 @@ class DatasetSource:
             "skipped": [row for reading in readings for row in reading.skipped],
         }
         (folder / "rows.json").write_text(json.dumps(rows), "utf-8")
+
+
+def demo_folder(cache_dir: Path) -> Path:
+    """Return where this version's demo corpus lies, once it is written."""
+    from .demo import corpus_version
+
+    return Path(cache_dir) / f"demo-corpus-{corpus_version()}"
+
+
+def cached_names(path: str, backbone: str, cache_dir: Path) -> set[str]:
+    """Name the folders of the cache that a data folder's files have under a backbone's tokenizer,
+    written yet or not. Reads only: a demo corpus that is not there gives none.
+
+    Raises:
+        InputError: the folder, one of its files, or the backbone is missing.
+    """
+    if path == "demo" and not demo_folder(cache_dir).is_dir():
+        return set()
+    source = DatasetSource(path, backbone, cache_dir)
+    return {source.name(task, files) for task in TASKS for files in (task.train, (task.dev,))}
 
 
 def data_digest(path: str, cache_dir: Path | None = None) -> str:

@@ -76,7 +76,7 @@ def save_model(
         "backbone_sha256": backbone_digest(config.backbone, cache_dir),
     }
     (out_dir / "model.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    save_file(_heads(model), out_dir / "heads.safetensors")
+    save_file(_detached(_head_tensors(model)), out_dir / "heads.safetensors")
     if model.pals is not None:
         save_file(_detached(model.pals.state_dict()), out_dir / "pals.safetensors")
     if model.lora is not None:
@@ -92,12 +92,13 @@ def to_toml(config: Config) -> str:
     return "[config]\n" + "\n".join(lines) + "\n"
 
 
-def _heads(model: MultiTaskModel) -> dict[str, Tensor]:
+def _head_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Return the heads' own tensors, with their LoRA, by their names in the file."""
     tensors = {f"{task}.{n}": p for task, h in model.heads.items() for n, p in h.named_parameters()}
     if model.lora is not None:
         for task, low_rank in model.lora.heads.items():
             tensors[f"{task}.lora_A"], tensors[f"{task}.lora_B"] = low_rank.a[0], low_rank.b[0]
-    return _detached(tensors)
+    return tensors
 
 
 def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,12 +120,7 @@ def write_peft(model: MultiTaskModel, base: str, out_dir: Path) -> None:
     Args:
         base: what ``base_model_name_or_path`` says.
     """
-    tensors: dict[str, Tensor] = {}
-    for index, sites in enumerate(model.lora.layers):
-        for site in SITES:
-            for name, a, b in _peft_parts(index, site, sites[site]):
-                tensors[f"{_PEFT}{name}.lora_A.weight"] = a.detach().contiguous()
-                tensors[f"{_PEFT}{name}.lora_B.weight"] = b.detach().contiguous()
+    tensors = _detached(_peft_tensors(model))
     save_file(tensors, out_dir / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = {
         "peft_type": "LORA",
@@ -142,6 +138,17 @@ def write_peft(model: MultiTaskModel, base: str, out_dir: Path) -> None:
     (out_dir / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
+def _peft_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Return the tensors of the encoder's LoRA, by their names in PEFT's format."""
+    tensors: dict[str, Tensor] = {}
+    for index, sites in enumerate(model.lora.layers):
+        for site in SITES:
+            for name, a, b in _peft_parts(index, site, sites[site]):
+                tensors[f"{_PEFT}{name}.lora_A.weight"] = a
+                tensors[f"{_PEFT}{name}.lora_B.weight"] = b
+    return tensors
+
+
 def _peft_parts(layer: int, site: str, low_rank: LowRank):
     """Yield a site's Hugging Face module names with the matrices A [r, in] and B [out, r]."""
     names = hf_names(f"layers.{layer}.{site}.weight")
@@ -157,11 +164,14 @@ def read_config(folder: Path) -> Config:
     """
     file = Path(folder) / "config.toml"
     try:
-        table = tomllib.loads(file.read_text("utf-8"))["config"]
-    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = dict(tomllib.loads(file.read_text("utf-8"))["config"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         wrong = f"{file}: cannot be read ({error}); is this a run's model folder?"
         raise InputError(pickle_in(Path(folder)) or wrong) from None
-    return Config.from_keys(table)
+    try:
+        return Config.from_keys(table)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, MultiTaskModel]:
@@ -178,24 +188,24 @@ def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, Mul
     else:
         _check_backbone(folder, config, cache_dir)
     model = prepare_model(config, cache_dir, torch.device("cpu"))
-    tensors = _read(folder / "heads.safetensors")
+    _fill(folder / "heads.safetensors", _head_tensors(model))
     if model.lora is not None:
-        tensors |= _read(folder / "adapter_model.safetensors")
-    try:
-        _fill(model, tensors)
-        if model.pals is not None:
-            model.pals.load_state_dict(_read(folder / "pals.safetensors"))
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{folder}: a tensor is missing or misshapen ({error})") from None
+        _fill(folder / "adapter_model.safetensors", _peft_tensors(model))
+    if model.pals is not None:
+        _fill(folder / "pals.safetensors", model.pals.state_dict())
     return config, model
 
 
 def _check_backbone(folder: Path, config: Config, cache_dir: Path | None) -> None:
-    about = json.loads((folder / "model.json").read_text("utf-8"))
+    file = folder / "model.json"
+    try:
+        wanted = str(json.loads(file.read_text("utf-8"))["backbone_sha256"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); is this a run's model?") from None
     digest = backbone_digest(config.backbone, cache_dir)
-    if digest != about["backbone_sha256"]:
+    if digest != wanted:
         raise InputError(
-            f"{folder}: stands on a backbone with sha256 {about['backbone_sha256'][:12]}…, but "
+            f"{folder}: stands on a backbone with sha256 {wanted[:12]}…, but "
             f"{config.backbone} has {digest[:12]}…"
         )
 
@@ -209,17 +219,19 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _fill(model: MultiTaskModel, tensors: dict[str, Tensor]) -> None:
-    for task, head in model.heads.items():
-        head.weight.copy_(tensors[f"{task}.weight"])
-        head.bias.copy_(tensors[f"{task}.bias"])
-    if model.lora is None:
-        return
-    for task, low_rank in model.lora.heads.items():
-        low_rank.a[0].copy_(tensors[f"{task}.lora_A"])
-        low_rank.b[0].copy_(tensors[f"{task}.lora_B"])
-    for index, sites in enumerate(model.lora.layers):
-        for site in SITES:
-            for name, a, b in _peft_parts(index, site, sites[site]):
-                a.copy_(tensors[f"{_PEFT}{name}.lora_A.weight"])
-                b.copy_(tensors[f"{_PEFT}{name}.lora_B.weight"])
+def _fill(file: Path, wanted: dict[str, Tensor]) -> None:
+    """Copy a file's tensors into those of a model, by name.
+
+    Raises:
+        InputError: the file cannot be read, or a tensor is missing or misshapen.
+    """
+    given = _read(file)
+    for name, target in wanted.items():
+        if name not in given:
+            raise InputError(f"{file}: tensor {name!r} is missing")
+        if given[name].shape != target.shape:
+            raise InputError(
+                f"{file}: tensor {name!r} has shape {list(given[name].shape)}; by config.toml it "
+                f"should be {list(target.shape)}"
+            )
+        target.copy_(given[name])

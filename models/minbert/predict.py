@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .cells import plain_cell
 from .data import DatasetSource
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions
@@ -45,7 +46,9 @@ def predict_files(model_dir: Path, data_dir: str, out_dir: Path, cache_dir: Path
 def _file_text(task: Task, predictions: TaskPredictions) -> str:
     values = predictions.values if task.kind == "regression" else predictions.classes
     lines = [f"id \t {task.prediction_header} "]
-    lines += [f"{i} , {v}" for i, v in zip(predictions.ids, values.tolist(), strict=True)]
+    # An id is what the data file says: "=1+1" would be a formula to a spreadsheet.
+    ids = map(plain_cell, predictions.ids)
+    lines += [f"{i} , {v}" for i, v in zip(ids, values.tolist(), strict=True)]
     return "\n".join(lines) + "\n"
 
 

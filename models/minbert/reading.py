@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .config import short
 from .errors import InputError
+from .paths import is_folder
 from .tasks import TASKS, DataFile, Task
 
 LIMIT = 0.01  # of a file's rows may be unusable
@@ -222,8 +224,8 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
         from .demo import ensure_corpus
 
         return ensure_corpus(Path(cache_dir or DEFAULT_CACHE))
-    if not Path(path).is_dir():
+    if not is_folder(path):
         raise InputError(
-            f"data.path: {path!r} is not a folder; give one with the data files, or demo"
+            f"data.path: {short(path)} is not a folder; give one with the data files, or demo"
         )
     return Path(path)

@@ -164,11 +164,17 @@ class Lease:
 
 def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
     """Say who dispatches a study now, in words; None if nobody does. Reads only."""
+    return dispatchers(engine, term).get(study)
+
+
+def dispatchers(engine: Engine, term: float = TERM) -> dict[str, str]:
+    """Say who dispatches which study now: studies with a process in words. Reads only."""
     with engine.connect() as connection:
         if not sa.inspect(connection).has_table(_TABLE.name):
-            return None
-        row = connection.execute(_TABLE.select().where(_TABLE.c.study == study)).first()
-    return None if row is None or _is_gone(row, term) else f"process {row.pid} on {row.host}"
+            return {}
+        rows = connection.execute(_TABLE.select()).all()
+    held = [row for row in rows if not _is_gone(row, term)]
+    return {row.study: f"process {row.pid} on {row.host}" for row in held}
 
 
 def _is_gone(row: Any, term: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from minbert.config import short
 
 from .studyfile import nearest
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LIMITS = ("trainable_parameters", "model_bytes", "minutes")
 """What can be limited: facts of a finished trial."""
+_MOST = 1e18
 _DASHBOARD = "constraints"  # Optuna 5 keeps one key a constraint; the dashboard reads this list
 
 
@@ -31,8 +33,8 @@ def check_limits(limits: Mapping[str, Any]) -> None:
         if name not in LIMITS:
             raise InputError(f"limits.{name}: unknown; {nearest(name, LIMITS)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < float("inf"):
-            raise InputError(f"limits.{name} = {value!r} does not fit; it should be above 0")
+        if not number or not 0 < value < _MOST:
+            raise InputError(f"limits.{name} = {short(value)} does not fit; it should be above 0")
 
 
 def set_constraints(trial: Trial, limits: Mapping[str, float], known: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from minbert.errors import InputError
+from minbert.paths import given_path, is_folder
 from minbert.pickles import is_pickle, refusal
 
 from .masking import masked
@@ -26,8 +27,8 @@ def model_folder(run: str, home: Home) -> Path:
     Raises:
         InputError: no such run, or it has no model (it has not ended well).
     """
-    folder = Path(run).expanduser()
-    if folder.is_dir():
+    folder = given_path(run)
+    if is_folder(folder):
         return folder / "model" if (folder / "model").is_dir() else folder
     if folder.is_file():
         wrong = f"{run!r} is a file; give the folder that it lies in"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .markdown import paragraph, plain
+
 if TYPE_CHECKING:
     import optuna
 
@@ -38,9 +40,9 @@ def write_note(study: optuna.Study, body: str, trial_id: int | None = None) -> N
 
 def trial_note(setting: str, address: str) -> str:
     """Say what a trial is (``setting``) and where its run in MLflow is (``address``)."""
-    return f"**{setting or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
+    return f"**{plain(setting) or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
 
 
 def study_note(description: str, address: str) -> str:
     """Say what a study is, and where the list of its runs in MLflow is."""
-    return f"{description}\n\n[Its runs in MLflow]({address})"
+    return f"{paragraph(description)}\n\n[Its runs in MLflow]({address})"

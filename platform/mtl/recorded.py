@@ -11,7 +11,8 @@ from minbert import InputError
 
 from .facts import late_runs, run_of
 from .limits import exceeded
-from .spec import check_name, differing_keys
+from .names import check_distinct, check_name
+from .spec import differing_keys
 from .stores import Home, read_storage
 from .studyfile import nearest
 from .studyspec import StudySpec
@@ -111,12 +112,14 @@ def choose_name(
         say: told when a variant is taken.
 
     Raises:
-        InputError: the study of that name has other settings, or the name is not safe.
+        InputError: the study of that name has other settings, or the name is not safe or too like
+            another's.
     """
     settings = {
         study.study_name: study.user_attrs.get("settings") for study in storage.get_all_studies()
     }
-    wanted = check_name(name or spec.name)
+    wanted = check_name(spec.name if name is None else name)
+    check_distinct(wanted, settings)
     if fits(settings, wanted, spec):
         return wanted
     differing = ", ".join(differing_keys(settings[wanted], spec.settings))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from minbert.config import short
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
+_MOST_STEPS = 2**53  # above, neighbouring values are one and the same number
 _RANGE_KEYS = ("low", "high", "log", "step")
 
 
@@ -43,6 +46,9 @@ class Choice:
 
     def corners(self) -> list[Any]:
         return list(self.values)
+
+    def grid_size(self) -> int | None:
+        return len(self.values)
 
     def grid(self) -> list[Any] | None:
         return list(self.values)
@@ -86,6 +92,9 @@ class IntRange(_Range):
             return False
         return self.low <= value <= self.high and (value - self.low) % (self.step or 1) == 0
 
+    def grid_size(self) -> int | None:
+        return (self.high - self.low) // (self.step or 1) + 1
+
     def grid(self) -> list[Any] | None:
         return list(range(self.low, self.high + 1, self.step or 1))
 
@@ -109,11 +118,14 @@ class FloatRange(_Range):
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) < 1e-8
 
-    def grid(self) -> list[Any] | None:
+    def grid_size(self) -> int | None:
         if not self.step:
             return None
-        count = math.floor((self.high - self.low) / self.step + 1e-8) + 1
-        return [self.low + index * self.step for index in range(count)]
+        return math.floor((self.high - self.low) / self.step + 1e-8) + 1
+
+    def grid(self) -> list[Any] | None:
+        count = self.grid_size()
+        return count and [self.low + index * self.step for index in range(count)]
 
     def suggest(self, trial: Trial, key: str) -> float:
         return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
@@ -138,7 +150,7 @@ def parse_search(key: str, raw: object) -> Search:
     if isinstance(raw, Mapping):
         return _parse_range(key, raw)
     raise InputError(
-        f"search.{key}: {raw!r} is not a search; use a list of values, "
+        f"search.{key}: {short(raw)} is not a search; use a list of values, "
         "or { low = ..., high = ... } with log or step"
     )
 
@@ -149,9 +161,11 @@ def _parse_choice(key: str, raw: list) -> Choice:
     seen: list[Any] = []
     for value in raw:
         if isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"search.{key}: {value!r} cannot be a choice; use plain values")
+            raise InputError(f"search.{key}: {short(value)} cannot be a choice; use plain values")
         if value in seen:
-            raise InputError(f"search.{key}: {value!r} stands twice in the list; write it once")
+            raise InputError(
+                f"search.{key}: {short(value)} stands twice in the list; write it once"
+            )
         seen.append(value)
     return Choice(tuple(raw))
 
@@ -160,16 +174,18 @@ def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
     where = f"search.{key}"
     for name in raw:
         if name not in _RANGE_KEYS:
-            raise InputError(f"{where}: {name!r} is not part of a range; use low, high, log, step")
+            raise InputError(
+                f"{where}: {short(name)} is not part of a range; use low, high, log, step"
+            )
     for name in ("low", "high"):
         if name not in raw:
             raise InputError(f"{where}: a range needs both low and high; {name} is missing")
     low, high, log, step = (raw.get(name) for name in _RANGE_KEYS)
     for name, value in (("low", low), ("high", high), ("step", step)):
         if value is not None and not _is_number(value):
-            raise InputError(f"{where}: {name} = {value!r} is not a number")
+            raise InputError(f"{where}: {name} = {short(value)} is not a number")
     if not isinstance(log, bool | None):
-        raise InputError(f"{where}: log = {log!r} does not fit; use true or false")
+        raise InputError(f"{where}: log = {short(log)} does not fit; use true or false")
     _check_bounds(where, low, high, bool(log), step)
     if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
         return IntRange(low, high, bool(log), step)
@@ -177,7 +193,10 @@ def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that arithmetic can be done with."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # no NaN either
 
 
 def _check_bounds(where: str, low: Any, high: Any, log: bool, step: Any) -> None:
@@ -187,5 +206,7 @@ def _check_bounds(where: str, low: Any, high: Any, log: bool, step: Any) -> None
         raise InputError(f"{where}: a logarithmic range starts above 0, and low is {low}")
     if step is not None and step <= 0:
         raise InputError(f"{where}: step = {step} does not fit; use a number above 0")
+    if step is not None and (high - low) / step > _MOST_STEPS:
+        raise InputError(f"{where}: step = {step} is too small for a range of {low} to {high}")
     if log and step is not None:
         raise InputError(f"{where}: log and step exclude each other; leave one of them out")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minbert import InputError
-from minbert.config import check_key
+from minbert.config import check_key, short
 
+from .names import check_name
 from .studyfile import find_line, find_study_file, read_toml, shipped_folder
 from .studyspec import StudySpec, differing_keys, digest, point_key
 from .studytables import (
@@ -41,7 +42,6 @@ __all__ = [
     "parse_sets",
 ]
 
-MAX_NAME = 200
 _MAX_CORNERS = 2_000
 _MAX_GRID = 100_000
 
@@ -80,7 +80,7 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip().strip("\"'")
         if not equals or not key:
-            raise InputError(f"--set {pair!r}: write KEY=VALUE, for example train.lr=1e-4")
+            raise InputError(f"--set {short(pair)}: write KEY=VALUE, for example train.lr=1e-4")
         check_key(key)
         values[key] = _literal(key, text.strip())
     return values
@@ -89,9 +89,9 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
 def _literal(key: str, text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also: an integer of thousands of digits
         if text[:1] in ("[", "{", '"', "'"):
-            raise InputError(f"--set {key}: {text!r} is not a TOML value") from None
+            raise InputError(f"--set {key}: {short(text)} is not a TOML value") from None
         return text
     # Several lines, or a date: what was typed is the text itself.
     plain = parsed.keys() == {"value"} and isinstance(
@@ -132,27 +132,6 @@ def load_study(
         raise InputError(f"{path}{f':{line}' if line else ''}: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: tables are nested too deeply") from None
-
-
-def check_name(name: str) -> str:
-    """Return a study's name if it is safe as a part of a path.
-
-    Raises:
-        InputError: it is empty or too long, or holds a separator, ``..`` or a control character.
-    """
-    bad = any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in name)
-    # 200 bytes: a variant's suffix and a lock's ending still fit a file system's 255.
-    if bad or not name.strip() or name.startswith(".") or ".." in name or _bytes(name) > MAX_NAME:
-        short = name if len(name) <= 60 else name[:57] + "..."
-        raise InputError(
-            f"study name {short!r}: use up to {MAX_NAME} bytes without separators, "
-            "leading dot, '..' or control characters"
-        )
-    return name
-
-
-def _bytes(name: str) -> int:
-    return len(name.encode("utf-8", "surrogatepass"))
 
 
 def _line_of(error: FileError, text: str, profile: str | None) -> int | None:
@@ -257,15 +236,15 @@ def _check_spec(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
 def _check_grid(spec: StudySpec) -> None:
     size = 1
     for key, search in spec.search.items():
-        axis = search.grid()
-        if axis is None:
+        cells = search.grid_size()
+        if cells is None:
             raise FileError(
                 f"{key}: a grid needs a list of values, whole numbers, or a step",
                 "search",
                 key,
                 merged=True,
             )
-        size *= len(axis)
+        size *= cells
     if size > _MAX_GRID:
         raise FileError(
             f"the grid has {size} cells; keep it to {_MAX_GRID}", "", "search", merged=True

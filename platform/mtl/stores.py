@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from minbert.paths import given_path
 
 from .faults import causes, explain
 from .masking import clean, masked
@@ -45,7 +46,7 @@ class Home:
         Raises:
             InputError: a folder cannot be made or written.
         """
-        path = Path(os.environ.get("MTL_HOME") or ".mtl").expanduser().absolute()
+        path = given_path(os.environ.get("MTL_HOME") or ".mtl").absolute()
         home = cls(
             path=path,
             mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_url(path / "mlflow.db"),

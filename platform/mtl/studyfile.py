@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minbert import InputError
+from minbert.paths import given_path, is_file
 
 
 def shipped_folder() -> Path:
@@ -30,23 +31,16 @@ def find_study_file(name_or_file: str) -> Path:
     if "\0" in name_or_file:
         raise InputError(f"study {name_or_file!r}: a name cannot hold a NUL character")
     if name_or_file.endswith(".toml") or "/" in name_or_file or "\\" in name_or_file:
-        path = Path(name_or_file).expanduser()
-        if not _is_file(path):
+        path = given_path(name_or_file)
+        if not is_file(path):
             raise InputError(f"{name_or_file}: there is no such study file")
         return path
     known = {path.stem: path for path in sorted(shipped_folder().glob("*.toml"))}
     if name_or_file not in known:
         hint = nearest(name_or_file, known)
-        file = f"; for a file write ./{name_or_file}" if _is_file(Path(name_or_file)) else ""
+        file = f"; for a file write ./{name_or_file}" if is_file(Path(name_or_file)) else ""
         raise InputError(f"unknown study {name_or_file!r}; {hint}{file}")
     return known[name_or_file]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long for the file system
-        return False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -76,6 +70,8 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
         where = f"{path}:{line[1]}" if line else str(path)
         reason = re.sub(r"\s*\(at .*\)$", "", str(error))
         raise InputError(f"{where}: not TOML: {reason}") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{path}: not TOML: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise InputError(f"{path}: not TOML: nested too deeply") from None
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from minbert import InputError
-from minbert.config import KEYS, check_key
+from minbert.config import KEYS, check_key, short
 
 from .limits import check_limits
 from .search import Search, parse_search
@@ -78,7 +78,8 @@ def profile_table(table: dict[str, Any], section: str) -> dict[str, Any]:
     for key in direct:
         if key not in KEYS and "." not in key:
             choices = [*Table.model_fields, *KEYS]
-            raise FileError(f"unknown key {key!r}; {_did_you_mean(key, choices)}", section, key)
+            hint = _did_you_mean(key, choices)
+            raise FileError(f"unknown key {short(key)}; {hint}", section, key)
     config = known.get("config", {})
     if direct and isinstance(config, dict):
         known["config"] = {**config, **direct}
@@ -94,26 +95,21 @@ def parse_table(model: type[Table], raw: dict, section: str) -> Any:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         raise FileError(
-            f"unknown key {key!r}; {_did_you_mean(key, model.model_fields)}", section, key
+            f"unknown key {short(key)}; {_did_you_mean(key, model.model_fields)}", section, key
         )
     if first["type"] == "literal_error":
         options = get_args(Sampler if key == "sampler" else Pruner)
         raise FileError(
-            f"{key} = {first['input']!r} is unknown; {nearest(str(first['input']), options)}",
+            f"{key} = {short(first['input'])} is unknown; {nearest(str(first['input']), options)}",
             section,
             key,
         )
     wish = first["msg"].removeprefix("Input ").replace("dictionary", "table")
-    raise FileError(f"{loc}: {_shorten(first['input'])} does not fit; it {wish}", section, key)
+    raise FileError(f"{loc}: {short(first['input'])} does not fit; it {wish}", section, key)
 
 
 def _did_you_mean(key: str, known: Iterable[str]) -> str:
     return nearest(key, sorted(known))
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
@@ -150,7 +146,7 @@ def _check_labels(points: list[dict[str, Any]]) -> None:
     for point in points:
         label = point.get(LABEL, "-")
         if not isinstance(label, str) or not label.strip() or not label.isprintable():
-            raise InputError(f"label = {label!r} does not fit; it should be a line of text")
+            raise InputError(f"label = {short(label)} does not fit; it should be a line of text")
 
 
 def merge_limits(tables: list[tuple[Table, str]]) -> dict[str, float]:

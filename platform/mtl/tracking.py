@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from minbert.errors import InputError
 
 from .courier import Courier
+from .markdown import paragraph
 from .masking import clean, without_login
 from .mlflow_store import UI_PORT
 from .naming import run_name
@@ -99,7 +100,7 @@ class StudyTracker:
             name: of the study, and of its experiment.
             run_id: the run that it has.
         """
-        note = {"mlflow.note.content": description}
+        note = {"mlflow.note.content": paragraph(description)}
         own = {"mtl.study": name, "mtl.kind": "study", "mtl.study_key": box.folder.name}
         if self._reopened(box, run_id):
             box.append("tags", values=note)

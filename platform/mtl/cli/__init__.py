@@ -10,6 +10,7 @@ from .common import OrderedGroup
 from .data import data
 from .doctor import doctor
 from .exits import run
+from .gc import gc
 from .params import params
 from .predict import predict
 from .study import study
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for _command in (study, train, predict, params, ui, data, backbone, doctor):
+for _command in (study, train, predict, params, ui, data, backbone, doctor, gc):
     cli.add_command(_command)
 
 

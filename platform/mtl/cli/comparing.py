@@ -104,12 +104,15 @@ def _stands(given: Mapping[str, Any]) -> str:
 def _print_disagreement(
     screen: Any, name: str, found: Mapping[str, Any], trials: tuple[str, str]
 ) -> None:
+    from rich.text import Text
+
     task = BY_NAME[name]
     verb = "alone right" if task.classes else "nearer"
-    screen.print(
-        f"\n[bold]{task.title}[/bold]: {trials[1]} is {verb} on {found['other_right']:,} examples, "
+    said = (
+        f": {trials[1]} is {verb} on {found['other_right']:,} examples, "
         f"{trials[0]} on {found['reference_right']:,}"
     )
+    screen.print("\n", Text(task.title, style="bold"), said, sep="")
     if not found["examples"]:
         return
     table = words.plain_table("label", *trials, "text", overflow="fold")

@@ -5,6 +5,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from minbert.errors import InputError
 from mtl.faults import explain, unreadable
 from mtl.masking import clean
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -32,6 +34,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     # It logs the traceback of each error of its database, and raises the error, too.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
+        _check_text(sys.argv[1:] if args is None else args)
         code = command.main(args=args, prog_name="mtl", standalone_mode=False)
         sys.stdout.flush()
         return code or DONE
@@ -56,8 +59,20 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
 
 
+def _check_text(args: Sequence[str]) -> None:
+    """Refuse arguments that no file, database or page could hold.
+
+    Raises:
+        InputError: one is no UTF-8 text, or has a NUL character (as no shell can give it).
+    """
+    for arg in args:
+        if "\0" in arg or any("\ud800" <= c <= "\udfff" for c in arg):
+            raise InputError(f"the argument {ascii(arg)} is not text: use UTF-8, without NUL")
+
+
 def _say(text: str, code: int) -> int:
-    click.echo(f"mtl: {' '.join(clean(text).split())}", err=True)
+    line = _CONTROL.sub(" ", clean(text))  # nothing of it steers the terminal
+    click.echo(f"mtl: {' '.join(line.split())}", err=True)
     return code
 
 

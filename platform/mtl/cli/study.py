@@ -1,5 +1,6 @@
 """``mtl study``: run studies and look at what was recorded."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -221,11 +222,12 @@ def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
     if result.interrupted:
         click.echo(f"{_GO_ON}: {again()}", err=True)
     elif not quiet:
+        name = shlex.quote(result.name)
         click.echo("\nWhat next:")
         for typed, meaning in (
             ("mtl ui", "every trial in MLflow and in the Optuna dashboard"),
-            (f"mtl study report {result.name}", "one page to read and to pass on"),
-            (f"mtl study best {result.name}", "the best trial, and how to predict with it"),
+            (f"mtl study report {name}", "one page to read and to pass on"),
+            (f"mtl study best {name}", "the best trial, and how to predict with it"),
             _more(spec),
         ):
             click.echo(f"  {typed}\n      {meaning}")

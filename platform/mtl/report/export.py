@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from minbert.cells import cell_text as uncell
+from minbert.cells import plain_cell
 from minbert.errors import InputError
 
 from .rows import FIXED_COLUMNS, leaderboard
@@ -15,8 +17,7 @@ from .rows import FIXED_COLUMNS, leaderboard
 if TYPE_CHECKING:
     import optuna
 
-# A spreadsheet takes a cell that starts with one of these as a formula and runs it.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+__all__ = ["cell", "export_csv", "uncell", "write_csv", "write_rows"]
 
 
 def cell(value: object) -> object:
@@ -27,14 +28,8 @@ def cell(value: object) -> object:
     if isinstance(value, list | tuple):
         return json.dumps(value)
     if isinstance(value, str):
-        return "'" + value if value.startswith(_FORMULA_STARTS) else value
+        return plain_cell(value)
     return "" if value is None else value
-
-
-def uncell(text: str) -> str:
-    """Return a cell's text without the quote that `cell` put before it."""
-    quoted = text.startswith("'") and text[1:2] in _FORMULA_STARTS
-    return text[1:] if quoted else text
 
 
 def write_csv(

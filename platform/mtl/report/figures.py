@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +92,11 @@ def history_png(rows: list[tuple[int, float]], title: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.legend(fontsize=11, frameon=False, loc="lower right")
-    axes.set_title(title, fontsize=13, loc="left")
-    figure.savefig(path, dpi=_DPI)
+    # A study's name may hold a dollar sign, which begins a formula to matplotlib.
+    axes.set_title(title, fontsize=13, loc="left", parse_math=False)
+    with warnings.catch_warnings():  # an emoji that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(path, dpi=_DPI)
 
 
 def row_shares(matrix: np.ndarray) -> np.ndarray:

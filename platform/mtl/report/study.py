@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..markdown import paragraph, plain
 from .charts import dots, log_ticks
 from .colours import INK, SCORE_COLOUR, tint
 from .export import write_rows
@@ -43,7 +44,7 @@ def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: P
         rows: the leaderboard of the study.
     """
     write_rows(rows, folder / "leaderboard.csv")
-    table = f"# {_plain(study.study_name)}\n\n{markdown_table(rows)}\n"
+    table = f"# {plain(study.study_name)}\n\n{markdown_table(rows)}\n"
     (folder / "leaderboard.md").write_text(table, encoding="utf-8")
     (folder / "study.html").write_text(study_page(study), encoding="utf-8")
     scores = sorted((row["number"], row["score"]) for row in rows if row["rank"] is not None)
@@ -54,7 +55,7 @@ def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: P
 def describe_study(rows: list[dict[str, Any]], study: optuna.Study) -> str:
     """Return the study's description in Markdown: what was searched, best trial, leaderboard."""
     attributes = study.user_attrs
-    parts = [_plain(str(attributes.get("description") or study.study_name))]
+    parts = [paragraph(attributes.get("description") or study.study_name)]
     if attributes.get("profile") == "demo":
         parts.append(f"*{_DEMO}*")
     searched = _keys(rows)
@@ -80,7 +81,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     """Return the leaderboard as a Markdown table."""
     header, cells = _table(rows)
     lines = [header, ["---"] * len(header), *cells]
-    return "\n".join("| " + " | ".join(_plain(str(c)) for c in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in lines)
 
 
 def study_page(study: optuna.Study) -> str:
@@ -248,7 +249,7 @@ def _counts(rows: list[dict[str, Any]]) -> str:
 
 def _best(row: dict[str, Any]) -> str:
     found = f"trial {row['number']}, score {row['score']:.3f}"
-    values = ", ".join(f"`{key}` = {_cell(value)}" for key, value in row["params"].items())
+    values = ", ".join(f"`{key}` = {plain(_cell(value))}" for key, value in row["params"].items())
     run = f", run [`{row['run_id'][:8]}`](#/runs/{row['run_id']})" if row["run_id"] else ""
     return f"{found}{f' ({values})' if values else ''}{run}"
 
@@ -278,8 +279,3 @@ def _cell(value: object) -> object:
     if value is None:
         return "-"
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _plain(text: str) -> str:
-    """Return a text that Markdown and HTML show as it is, in one line."""
-    return escape(" ".join(text.split()), quote=False).replace("|", "\\|")

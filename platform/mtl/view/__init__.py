@@ -19,7 +19,8 @@ def console(stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else 120
-    return Console(file=stream, width=width, highlight=False)
+    # What is printed is what was given: a label may hold square brackets, or :words:.
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def choose_view(*, stderr: bool = False) -> View:

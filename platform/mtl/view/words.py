@@ -63,6 +63,14 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def size(number: int) -> str:
+    """Write a number of bytes: ``0.4 kB``, ``12.0 MB``, ``1.2 GB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"
+
+
 def states(counts: Mapping[str, int]) -> str:
     """Write how many trials are in which state, leaving out the states of none."""
     said = [f"{number} {state}" for state, number in counts.items() if number]

@@ -1,0 +1,21 @@
+"""Paths as people give them: any text may stand where a folder is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def given_path(text: str) -> Path:
+    """Return the path that a text means; ``~`` is a home folder where there is such a user."""
+    return Path(os.path.expanduser(text))  # Path.expanduser raises for an unknown user
+
+
+def is_folder(path: str | Path) -> bool:
+    """Say whether there is a folder. Names too long and folders out of reach are none."""
+    return os.path.isdir(path)  # Path.is_dir raises for both
+
+
+def is_file(path: str | Path) -> bool:
+    """Say whether there is a file; see :func:`is_folder`."""
+    return os.path.isfile(path)

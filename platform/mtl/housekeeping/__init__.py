@@ -1,0 +1,45 @@
+"""Tidying a home: what nobody needs any more is listed, and removed if that is asked for.
+
+What is not known to be a leftover stays. Nothing of a study that a dispatcher works on is touched,
+nothing that a training can go on from, nothing outside of the home, and never the spool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .yard import Kept, Leftover, Yard
+
+if TYPE_CHECKING:
+    from ..stores import Home
+
+__all__ = ["Kept", "Leftover", "Yard", "tidy"]
+
+
+def tidy(home: Home, remove: bool) -> Yard:
+    """Look through a home for what nobody needs any more.
+
+    Args:
+        remove: remove it; without, nothing in the home changes.
+
+    Raises:
+        InputError: a database cannot be opened: without it nothing is known to be unneeded.
+    """
+    from .artifacts import tidy_pictures, tidy_runs
+    from .caches import tidy_caches, tidy_drafts, tidy_logs
+    from .checkpoints import tidy_checkpoints
+    from .runs import read_runs
+    from .studies import open_studies
+
+    yard = Yard(home.path, remove)
+    if not home.path.is_dir():
+        return yard
+    with open_studies(home) as studies:
+        runs = read_runs(home)
+        tidy_checkpoints(yard, home, studies, runs)
+        tidy_runs(yard, home, studies, runs)
+        tidy_pictures(yard, home, studies)
+        tidy_caches(yard, home, studies, runs)
+    tidy_drafts(yard, home)
+    tidy_logs(yard, home)
+    return yard
