@@ -17,10 +17,11 @@ import torch
 from disks import Disk
 from study_runs import Study
 
-from minbert import train
+from minbert import InputError, train
 from minbert.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
-from mtl.faults import explain
 from mtl.sqlite_files import open_reading
+from mtl.stores import Home
+from mtl.training import train_once
 
 SHORT = {"trials": 2, "epochs": 2, "steps": 4}
 READING = (
@@ -105,6 +106,39 @@ def test_a_training_goes_on_when_there_is_room_again(disk, tmp_path):
     (disk.path / "filler").unlink()
     again = [report.scores for report in train(config, **given)]
     assert first == whole[0] and again == whole
+
+
+class FillingWatcher:
+    """Fills a disk at a training's first evaluation."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk, self.run_id = disk, ""
+
+    def started(self, run_id, total_steps, demo):
+        self.run_id = run_id
+
+    def step(self, report):
+        pass
+
+    def evaluated(self, report):
+        if report.epoch == 1:
+            self.disk.fill()
+
+
+def test_a_tracked_training_says_how_it_goes_on(disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_HOME", str(disk.path / "home"))
+    home = Home.resolve()
+    base = small.folder(tmp_path)
+    config = small.config(base, **{"train.epochs": 2, "train.steps_per_epoch": 3})
+    whole = max(r.scores["score"] for r in train(config, cache_dir=tmp_path / "cache"))
+    watcher = FillingWatcher(disk)
+    with pytest.raises(InputError) as refused:
+        train_once(config, home, watcher, profile=None, resume=None)
+    assert "no space" in str(refused.value) and f"--resume {watcher.run_id}" in str(refused.value)
+    (disk.path / "filler").unlink()
+    disk.fill = lambda: None
+    done = train_once(config, home, watcher, profile=None, resume=watcher.run_id)
+    assert (done.state, done.scores["score"]) == ("complete", whole)
 
 
 # ---- a read-only home ---------------------------------------------------------------------------
@@ -224,68 +258,3 @@ def test_damage_that_only_a_reader_finds_is_no_fault_of_the_program(
         )
         connection.commit()
     here(tmp_path, "study", "status", "tiny").refused("cannot be read", "mtl doctor", str(home))
-
-
-# ---- the words ----------------------------------------------------------------------------------
-
-
-def _wrapped(error: Exception) -> Exception:
-    try:
-        try:
-            raise error
-        except Exception as inner:
-            raise RuntimeError("An exception is raised during the commit") from inner
-    except RuntimeError as outer:
-        return outer
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "x", "/a/file"), "/a/file: no space"),
-        (OSError(errno.EDQUOT, "x", "/a/file"), "/a/file: your share"),
-        (OSError(errno.EROFS, "x", b"/a/file"), "/a/file: cannot be written: the file system is"),
-        (OSError(errno.EACCES, "x", "/a/file"), "/a/file: permission denied"),
-        (OSError(errno.EIO, "x"), "the disk fails"),
-        (OSError(errno.EMFILE, "x"), "too many files"),
-        (OSError(errno.EFBIG, "x"), "not permitted to grow"),
-        (OSError("1000000 requested and 131056 written"), "no space"),
-        (ValueError("Error while serializing: I/O error: x (os error 28)"), "no space"),
-        (shutil.Error([("a", "b", "[Errno 28] No space left on device")]), "no space"),
-        (sqlite3.OperationalError("database or disk is full"), "no space"),
-        (sqlite3.OperationalError("attempt to write a readonly database"), "cannot be written"),
-        (sqlite3.DatabaseError("database disk image is malformed"), "is damaged"),
-        (sqlite3.OperationalError("disk I/O error"), "the disk fails"),
-        (sqlite3.OperationalError("unable to open database file"), "cannot be opened"),
-        (sqlite3.OperationalError("database is locked"), "locked by another process"),
-    ],
-)
-def test_faults_are_known_however_they_are_wrapped(tmp_path, error, words):
-    for raised in (error, _wrapped(error)):
-        line = explain(raised, tmp_path)
-        assert words in line and "\n" not in line and "same command again" in line
-        assert "/a/file" in line or "a file that was" in line or str(tmp_path) in line
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.EISDIR, "x", "/a"),
-        PermissionError(errno.EACCES, "a port"),
-        sqlite3.OperationalError("no such table: x"),
-        ValueError("database or disk is full"),
-        ConnectionRefusedError(errno.ECONNREFUSED, "x"),
-    ],
-)
-def test_what_is_no_fault_of_the_machine_is_none(tmp_path, error):
-    assert explain(_wrapped(error), tmp_path) is None
-
-
-def test_a_cause_that_was_hidden_on_purpose_does_not_count(tmp_path):
-    try:
-        try:
-            raise OSError(errno.ENOSPC, "x")
-        except OSError:
-            raise ValueError("of its own") from None
-    except ValueError as error:
-        assert explain(error, tmp_path) is None

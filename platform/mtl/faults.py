@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_AGAIN = "then run the same command again: what was recorded is kept"
+_AGAIN = "run the same command again"
 _MEGABYTE = 1 << 20
 _READERS = ("optuna.storages.", "mlflow.store.", "sqlalchemy.")
 
@@ -64,20 +64,22 @@ _NUMPY = re.compile(r"^\d+ requested and \d+ written$")
 _MANY = re.compile(r"\[Errno (\d+)\]")
 
 
-def explain(error: BaseException, home: Path) -> str | None:
+def explain(error: BaseException, home: Path, again: str = _AGAIN) -> str | None:
     """Say in one line what the machine refused, where, and what to do; None if it was no such
     thing.
 
     Args:
         error: with what it was raised from: libraries wrap what the system says.
         home: named where the error does not name a file.
+        again: what goes on then.
     """
     for cause in causes(error):
         fault = _fault(cause)
         if fault is _DISK and _free(home) < _MEGABYTE:
             fault = _FULL  # SQLite's index of the log does not say why it cannot grow
         if fault is not None:
-            return f"{_place(cause, fault, home)}: {fault.found}; {fault.mend}, {_AGAIN}"
+            mended = f"{fault.mend}, then {again}: what was recorded is kept"
+            return f"{_place(cause, fault, home)}: {fault.found}; {mended}"
     return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
+from .faults import explain
 from .interrupts import Interrupts, StopNow
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def train_once(
         profile: the recipe's name, for a tag. resume: the id of an interrupted training's run.
 
     Raises:
-        InputError: data or weights cannot be used; nothing is recorded then.
+        InputError: data or weights cannot be used; nothing is recorded then. Or the machine
+            refuses, a full disk say: the line says how to go on.
     """
     import minbert
 
@@ -162,6 +164,8 @@ def _outcome(
     except DivergedError as error:
         return "failed", None, str(error)
     except BaseException as error:
+        if fault := explain(error, home.path, f"mtl train --resume {folder.name}"):
+            raise InputError(fault) from error  # the run stays open: the training can go on
         tracker.end(box, "failed", f"{type(error).__name__}: {error}")
         tracker.drain([box], lambda: False)
         raise
@@ -205,15 +209,18 @@ def _train(
         watcher.step(report)
 
     with Interrupts() as interrupts:
-        for report in minbert.train(
+        training = minbert.train(
             config,
             cache_dir=home.cache,
             checkpoint_dir=folder,
             on_step=on_step,
             should_stop=lambda: interrupts.asked,
-        ):
-            recorder.on_epoch(report)
-            watcher.evaluated(report)
+        )
+        # Closed here: what goes wrong when it is closed later, by chance, is only printed.
+        with closing(training) as reports:
+            for report in reports:
+                recorder.on_epoch(report)
+                watcher.evaluated(report)
         return recorder.finish(config, folder, home.cache).best
 
 
