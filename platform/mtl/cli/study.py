@@ -22,6 +22,7 @@ from .common import (
 from .exits import DONE, FAILED, INTERRUPTED
 from .promote import promote
 from .report import compare, report
+from .sync import sync
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
@@ -295,26 +296,7 @@ def export(name: str, out: str | None, as_json: bool) -> int:
     return DONE if rows else FAILED
 
 
-@study.command()
-@click.argument("name", required=False)
-@json_option
-def sync(name: str | None, as_json: bool) -> int:
-    """Send what waits for MLflow: of one study, or of all studies and trainings.
-
-    While MLflow is away, what is recorded waits in the home, and a running study sends it as soon
-    as MLflow is back.
-    """
-    from mtl.stores import Home
-    from mtl.sync import sync_runs
-
-    result = sync_runs(Home.resolve(), name)
-    if as_json:
-        print_json(vars(result))
-    else:
-        click.echo(result.words)
-    return FAILED if result.waiting else DONE
-
-
 study.add_command(compare)
 study.add_command(report)
 study.add_command(promote)
+study.add_command(sync)
