@@ -139,6 +139,9 @@ def _their_servers(folder: Path) -> Iterator[tuple[str, str]]:
         ],
         "dashboard": [_BIN / "optuna-dashboard", "--port", str(ports[1]), stores[1]],
     }
+    # Its dashboard opens no database without tables.
+    create = ["create-study", "--study-name", "peer", "--direction", "maximize"]
+    subprocess.run([_BIN / "optuna", *create, "--storage", stores[1]], check=True)
     # As for `mtl ui`: without the processes in which MLflow would judge language models.
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with ExitStack() as running:
@@ -148,8 +151,7 @@ def _their_servers(folder: Path) -> Iterator[tuple[str, str]]:
                 list(map(str, command)), stdout=log, stderr=log, env=env, start_new_session=True
             )
             running.callback(_end_group, process)
-        for address in (mlflow, f"{dashboard}/api/studies"):
-            _wait_for(address)
+            _wait_for(process, mlflow if name == "mlflow-server" else dashboard)
         yield mlflow, dashboard
 
 
@@ -159,14 +161,14 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for(address: str) -> None:
+def _wait_for(server: subprocess.Popen, address: str) -> None:
     end = time.monotonic() + 120
     while True:
         try:
             ask(address)
             return
         except OSError:
-            if time.monotonic() > end:
+            if server.poll() is not None or time.monotonic() > end:
                 raise
             time.sleep(0.2)
 
