@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,16 +91,24 @@ class RunRecorder:
         self._log(report.step, points)
 
     def finish(
-        self, config: Config, checkpoint_dir: Path, cache_dir: Path | None = None
+        self,
+        config: Config,
+        checkpoint_dir: Path,
+        cache_dir: Path | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Recorded:
         """Put the best epoch's artifacts and scores on the run.
 
         Args:
             checkpoint_dir: where the training keeps its checkpoints.
             cache_dir: where pulled backbones lie.
+            should_stop: asked while the best epoch is evaluated once more, if it is.
 
         Returns:
             What of it the dispatcher wants to know. The pictures are in the outbox.
+
+        Raises:
+            TrainingStopped: ``should_stop`` said yes; nothing is lost.
         """
         from minbert import count_parameters, estimates, evaluate_best, save_model
 
@@ -109,7 +117,7 @@ class RunRecorder:
         work_dir = self._outbox.files
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir(parents=True)
-        best = evaluate_best(config, checkpoint_dir, cache_dir)
+        best = evaluate_best(config, checkpoint_dir, cache_dir, should_stop)
         sure = estimates(best.predictions)
         pictures = write_report(best, work_dir)
         write_estimates(sure, work_dir / "estimates.csv")

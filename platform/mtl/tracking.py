@@ -20,12 +20,13 @@ from minbert.errors import InputError
 from .courier import Courier
 from .markdown import paragraph
 from .masking import clean, without_login
-from .mlflow_store import UI_PORT
+from .mlflow_store import UI_PORT, sqlite_file
 from .naming import run_name
 from .outbox import Outbox, Run, outboxes
 from .recorder import RunRecorder
 from .runs_view import run_path, view_path
 from .sending import Sender
+from .sqlite_files import refuse_damaged
 
 if TYPE_CHECKING:
     import optuna
@@ -66,11 +67,13 @@ class StudyTracker:
         courier: sends; it says whether MLflow is away.
 
     Raises:
-        InputError: the store cannot be opened.
+        InputError: the store cannot be opened, or is damaged.
     """
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        if file := sqlite_file(home.mlflow_uri):
+            refuse_damaged(file)
         self.courier = Courier(Sender(home.mlflow_uri, home.mlflow_artifacts))
 
     def study_box(self, study_key: str) -> Outbox:

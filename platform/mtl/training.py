@@ -221,7 +221,7 @@ def _train(
             for report in reports:
                 recorder.on_epoch(report)
                 watcher.evaluated(report)
-        return recorder.finish(config, folder, home.cache).best
+        return recorder.finish(config, folder, home.cache, lambda: interrupts.asked).best
 
 
 def _minutes(began: float) -> float:

@@ -260,9 +260,12 @@ class _Trial:
         self.pruned = isinstance(verdict, Cancel) and verdict.prune
 
     def _finish(self, checkpoints: Path) -> Finished:
-        recorded = self.recorder.finish(self.config, checkpoints, Path(self.job.cache_dir))
+        stopping = self.inbox.stopping.is_set
+        recorded = self.recorder.finish(
+            self.config, checkpoints, Path(self.job.cache_dir), stopping
+        )
         # If MLflow is away, the dispatcher sends what waits when it is back.
-        self.courier.wait([self.outbox], enough=self.inbox.stopping.is_set)
+        self.courier.wait([self.outbox], enough=stopping)
         best = recorded.best
         return Finished(
             self.job.number,
