@@ -1,12 +1,6 @@
 """A real browser over the real pages: a small study, both servers, headless Chromium."""
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
@@ -14,7 +8,6 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from study_runs import MTL
 
 PATIENCE = 60  # seconds for a page on a busy machine; a page that is there is not waited for
 _ASSISTANT = "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"  # a panel over half of the page
@@ -70,24 +63,3 @@ class Browser:
 
     def close(self) -> None:
         self.driver.quit()
-
-
-@contextmanager
-def served(home: Path):
-    """Run `mtl ui` over a home; yield the addresses of MLflow and the dashboard."""
-    process = subprocess.Popen(
-        [MTL, "ui", "--port", "0", "--dashboard-port", "0"],
-        env={**os.environ, "MTL_HOME": str(home), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    said = ""
-    try:
-        while "Ctrl-C stops both." not in said:
-            line = process.stdout.readline()
-            assert line, f"mtl ui ended: {said}"
-            said += line
-        yield said, *re.findall(r"^(?:MLflow UI|Optuna dashboard) +(http://[\d.:]+)", said, re.M)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)

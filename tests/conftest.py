@@ -19,7 +19,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for this test alone; nothing of the environment leads elsewhere."""
     folder = tmp_path / "home"
     monkeypatch.setenv("MTL_HOME", str(folder))
-    for name in ("MLFLOW_TRACKING_URI", "MTL_STORAGE", "COLUMNS", "FORCE_COLOR", "MLFLOW_RUN_ID"):
+    for name in (
+        *("MLFLOW_TRACKING_URI", "MTL_STORAGE", "COLUMNS", "FORCE_COLOR", "MLFLOW_RUN_ID"),
+        *("MTL_UI_PASSWORD", "MTL_UI_USER", "MTL_MLFLOW_ADDRESS"),
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

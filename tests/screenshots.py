@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from browser import Browser, served
+from browser import Browser
+from readers import served
 from study_runs import MTL
 
 _TRAINING = "?workflowType=machine_learning"  # MLflow's sidebar

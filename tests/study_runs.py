@@ -1,5 +1,6 @@
 """Small studies, run through the real command line, and what they leave in the two stores."""
 
+import contextlib
 import json
 import os
 import signal
@@ -57,24 +58,45 @@ backbone = '{backbone}'
 
 
 class Study:
-    """A study file in a home of its own."""
+    """A study file in a home of its own.
+
+    Attributes:
+        env: what the command's environment has beside this process'.
+        mlflow: the folder with mlflow.db and artifacts: the home, unless a server keeps them.
+    """
 
     def __init__(self, folder: Path, home: Path, **changes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file, self.home = write_study(folder, **changes), home
+        self._settle(write_study(folder, **changes), home)
+
+    def _settle(self, file: Path, home: Path) -> None:
+        self.file, self.home, self.mlflow = file, home, home
+        self.env: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
 
-    def start(self, *options: str) -> subprocess.Popen:
-        """Start `mtl study run` in a session of its own."""
-        self.process = subprocess.Popen(
-            [MTL, "study", "run", str(self.file), *(options or ("--jobs", "1"))],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "MTL_HOME": str(self.home), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
+    def elsewhere(self, home: Path) -> "Study":
+        """Return the same study, over the same files, in another home."""
+        other = object.__new__(Study)
+        other._settle(self.file, home)
+        return other
+
+    def start(self, *options: str, log: Path | None = None) -> subprocess.Popen:
+        """Start `mtl study run` in a session of its own; what it prints can be read from its
+        stdout, or is added to a log."""
+        with log.open("ab") if log else contextlib.nullcontext(subprocess.PIPE) as out:
+            self.process = subprocess.Popen(
+                [MTL, "study", "run", str(self.file), *(options or ("--jobs", "1"))],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self.environment(),
+                start_new_session=True,
+            )
         return self.process
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which `mtl` finds this study."""
+        return {**os.environ, "MTL_HOME": str(self.home), "PYTHONUNBUFFERED": "1", **self.env}
 
     def wait_for(self, text: str) -> str:
         """Read what it prints up to a line that holds the text."""
@@ -101,7 +123,8 @@ class Study:
             self.process.wait()
 
     def query(self, database: str, sql: str) -> list[tuple]:
-        connection = sqlite3.connect(self.home / database, timeout=60)
+        folder = self.mlflow if database == "mlflow.db" else self.home
+        connection = sqlite3.connect(folder / database, timeout=60)
         try:
             return connection.execute(sql).fetchall()
         finally:
@@ -181,14 +204,23 @@ class Study:
         return rows[0][0] if rows else None
 
     def worker_pids(self) -> list[int]:
-        """Processes of the running study's workers."""
+        """Processes of the running study's workers; none if it does not run."""
         import psutil
 
-        return [
-            child.pid
-            for child in psutil.Process(self.process.pid).children()
-            if "mtl.worker" in child.cmdline()
-        ]
+        try:
+            children = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        return [child.pid for child in children if _is_worker(child)]
+
+
+def _is_worker(process) -> bool:
+    import psutil
+
+    try:
+        return "mtl.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def wait_until(condition, seconds: float = 60.0) -> None:

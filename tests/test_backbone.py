@@ -127,8 +127,16 @@ def test_a_hub_that_is_away_is_said(tmp_path, hub):
 def test_weights_without_safetensors_are_refused(hub, tmp_path):
     folder, _, address = hub
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors .* pytorch_model\.bin is a p"):
         pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_pickle_beside_the_safetensors_is_not_fetched(hub, tmp_path):
+    folder, _, address = hub
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
+    assert not [file for file in report.folder.rglob("*") if file.suffix == ".bin"]
 
 
 def test_an_unknown_backbone_says_how_to_get_it(tmp_path):

@@ -190,3 +190,18 @@ def test_points_come_first_and_cap_the_study(study):
     assert [setting for _, setting, _ in view.started] == ["r=4 α=8", "r=0 α=1"]
     assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0
+
+
+def test_synchronous_batches_give_the_same_study_twice(study, tmp_path):
+    """TPE beyond its random start, a pruner, and two workers: every trial, score and verdict."""
+    _write(study, trials=13, sampler="tpe", pruner="median", epochs=2, steps=2)
+    other = study.elsewhere(tmp_path / "other")
+    for each in (study, other):
+        each.start("--jobs", "2", "--synchronous")
+    for each in (study, other):
+        code, out = each.end()
+        assert code == 0, out
+    assert len(study.trials()) == 13
+    assert study.params() == other.params()
+    assert study.trials() == other.trials()
+    assert study.points() == other.points()

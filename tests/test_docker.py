@@ -17,6 +17,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -210,6 +211,8 @@ class Containers:
         own = image_environment() | self.services[name].environment
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         basic = {"PATH": path, "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        if "PYTHONPATH" in os.environ:  # a checkout that is tried without being installed
+            basic["PYTHONPATH"] = os.environ["PYTHONPATH"]
         mapped = {key: self.here(value) for key, value in own.items()}
         return basic | {k: v.replace("//mlflow:", "//127.0.0.1:") for k, v in mapped.items()}
 
@@ -320,6 +323,18 @@ def test_a_study_runs_against_both_servers(containers: Containers, tmp_path: Pat
     for name in SERVERS:
         containers.processes[name].terminate()
         assert containers.processes[name].wait(timeout=60) in (0, -signal.SIGTERM)
+
+
+def test_a_password_closes_the_dashboard_and_leaves_it_healthy(containers: Containers):
+    containers.services["dashboard"].environment["MTL_UI_PASSWORD"] = "hush, my dear"
+    containers.start("dashboard")
+    containers.wait_healthy("dashboard")
+    port = containers.ports["8080"]
+    assert ask(port, "/api/studies")[0] == 401
+    basic = b64encode(b"mtl:hush, my dear").decode()
+    assert ask(port, "/api/studies", Authorization=f"Basic {basic}")[0] == 200
+    assert ask(port, "/api/studies", Authorization=f"Basic {basic}", Host="evil.example")[0] == 403
+    assert "hush" not in containers.log("dashboard")
 
 
 def test_a_dashboard_that_cannot_start_says_why(tmp_path: Path):

@@ -10,6 +10,7 @@ import small
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 from mtl.executors import EXECUTORS, open_executor
+from mtl.outbox import Outbox
 from mtl.stores import Home
 from mtl.tracking import StudyTracker
 
@@ -24,7 +25,7 @@ def executor(request):
 @pytest.fixture
 def make_job(tmp_path):
     home = Home.resolve()
-    tracker = StudyTracker(home.mlflow_uri, home.mlflow_artifacts)
+    tracker = StudyTracker(home)
     keys = {
         "backbone": str(small.backbone(tmp_path / "bert")),
         "data.path": str(small.data(tmp_path / "data")),
@@ -35,16 +36,18 @@ def make_job(tmp_path):
 
     def make(number: int, **more) -> TrialJob:
         config = Config.from_keys(keys | more).to_keys()
-        run_id = tracker.create_trial_run(
-            parent_run_id=None, study="s", number=number, params=config, tags={}
-        )
+        box = Outbox(home.spool / f"s-{number}")
+        tracker.open_trial(box, study="s", number=number, params=config, tags={})
+        assert tracker.wait_for_run(box)
+        tracker.courier.forget(box)
         return TrialJob(
-            study="s", number=number, run_id=run_id, config=config,
+            study="s", number=number, config=config, outbox=str(box.folder),
             checkpoint_dir=str(home.checkpoint_dir("s", number)), cache_dir=str(home.cache),
-            tracking_uri=home.mlflow_uri, work_dir=str(home.checkpoints / f"s/{number}.work"),
+            tracking_uri=home.mlflow_uri, artifact_root=str(home.mlflow_artifacts),
         )  # fmt: skip
 
-    return make
+    yield make
+    tracker.close()
 
 
 def _until(executor, kind):

@@ -3,8 +3,9 @@
 import subprocess
 
 import pytest
-from browser import Browser, served
+from browser import Browser
 from conftest import sets
+from readers import served
 from study_runs import MTL
 
 TASKS = ("sst", "para", "sts")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -11,10 +12,15 @@ from mlflow import MlflowClient
 from tracking_samples import epoch_report, new_store, step_report
 
 from minbert import Config, InputError
-from mtl.mlflow_store import connect, masked
+from mtl.courier import Courier
+from mtl.mlflow_store import connect
 from mtl.naming import run_name, setting
+from mtl.outbox import Outbox
+from mtl.recorder import RunRecorder
 from mtl.report import leaderboard
-from mtl.tracking import DatasetInput, RunRecorder, StudyTracker
+from mtl.sending import Sender
+from mtl.stores import Home
+from mtl.tracking import DatasetInput, StudyTracker
 
 PARAMS = {
     "backbone": "demo",
@@ -26,19 +32,30 @@ PARAMS = {
 
 
 @pytest.fixture
-def uri(tmp_path):
-    return new_store(tmp_path / "mlflow.db")
+def uri():
+    return new_store(Home.resolve().path / "mlflow.db")
 
 
 @pytest.fixture
-def tracker(tmp_path, uri):
-    return StudyTracker(uri, tmp_path / "artifacts" / "mlflow")
+def tracker(uri):
+    tracker = StudyTracker(Home.resolve())
+    yield tracker
+    tracker.close()
 
 
-def trial_run(tracker, number=7, parent=None, **more):
-    parent = parent or tracker.open_study("sweep", "what it is", {"mtl.profile": "demo"})
-    return tracker.create_trial_run(
-        parent_run_id=parent,
+def study_run(tracker, text="what it is", tags=None, run_id=None, name="sweep"):
+    """Open a study's run; return its id."""
+    tracker.open_study(tracker.study_box("key"), name, text, tags or {}, run_id)
+    return tracker.wait_for_run(tracker.study_box("key")).run_id
+
+
+def trial_box(tracker, number=7, **more) -> Outbox:
+    """Begin a trial's run, which MLflow has created when this returns."""
+    box = tracker.trial_box("key", number)
+    tracker.open_trial(
+        box,
+        parent=tracker.study_box("key"),
+        parent_run_id=study_run(tracker),
         study="sweep",
         number=number,
         params=PARAMS,
@@ -46,6 +63,15 @@ def trial_run(tracker, number=7, parent=None, **more):
         setting="r=4 α=8",
         **more,
     )
+    assert tracker.wait_for_run(box)
+    return box
+
+
+def sent(tracker, *boxes) -> None:
+    """Wait until MLflow has everything."""
+    for box in boxes:
+        tracker.courier.watch(box)
+    assert tracker.drain(boxes, lambda: False)
 
 
 def history(uri, run_id):
@@ -59,22 +85,22 @@ def history(uri, run_id):
     return points
 
 
-def train(uri, run_id, first=1, last=50, steps_per_epoch=25):
+def train(box, first=1, last=50, steps_per_epoch=25):
     """Observe the steps of a training from `first` to `last`, as its trainer would send them."""
-    recorder = RunRecorder(uri, run_id)
+    recorder = RunRecorder(box)
     for step in range(first, last + 1):
         recorder.on_step(step_report(step))
         if step % steps_per_epoch == 0:
             recorder.on_epoch(epoch_report(step // steps_per_epoch, steps_per_epoch))
 
 
-def test_a_trial_run_says_what_it_is(tracker, uri, tmp_path):
-    parent = tracker.open_study("sweep", "what it is", {"mtl.profile": "demo"})
+def test_a_trial_run_says_what_it_is(tracker, uri, home):
+    parent = study_run(tracker)
     data = [DatasetInput("sst/train", "d" * 64, 120, "/data"), DatasetInput("sst/dev", "e", 9, "")]
-    run = connect(uri).get_run(trial_run(tracker, parent=parent, datasets=data))
+    run = connect(uri).get_run(trial_box(tracker, datasets=data).run.run_id)
     assert run.info.run_name == "trial 7 · r=4 α=8"
     assert run.info.status == "RUNNING"
-    assert run.info.artifact_uri.startswith((tmp_path / "artifacts" / "mlflow" / "sweep").as_uri())
+    assert run.info.artifact_uri.startswith((home / "artifacts/mlflow/sweep").as_uri())
     assert run.data.params == {
         "backbone": "demo",
         "train.lr": "1e-05",
@@ -95,8 +121,8 @@ def test_a_trial_run_says_what_it_is(tracker, uri, tmp_path):
 
 
 def test_a_study_is_one_experiment_with_one_parent(tracker, uri):
-    parent = tracker.open_study("sweep", "first", {"mtl.settings": {"a": 1}})
-    assert tracker.open_study("sweep", "again", {}, run_id=parent) == parent
+    parent = study_run(tracker, "first", {"mtl.settings": {"a": 1}})
+    assert study_run(tracker, "again", run_id=parent) == parent
     client = connect(uri)
     experiment = client.get_experiment_by_name("sweep")
     runs = client.search_runs([experiment.experiment_id])
@@ -105,21 +131,24 @@ def test_a_study_is_one_experiment_with_one_parent(tracker, uri):
 
 
 def test_a_run_that_was_deleted_in_the_browser_comes_back(tracker, uri):
-    parent = tracker.open_study("sweep", "text", {})
-    tracker.end(parent, "killed")
+    parent, box = study_run(tracker), tracker.study_box("key")
+    tracker.end(box, "killed")
+    sent(tracker, box)
     connect(uri).delete_run(parent)
-    tracker.open_study("sweep", "text", {}, run_id=parent)
+    study_run(tracker, run_id=parent)
     info = connect(uri).get_run(parent).info
     assert (info.lifecycle_stage, info.status) == ("active", "RUNNING")
 
 
-def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, tmp_path):
-    tracker.open_study("sweep", "text", {})
+def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home):
+    study_run(tracker)
     client = connect(uri)
     client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
-    fresh = StudyTracker(uri, tmp_path / "artifacts")
-    with pytest.raises(InputError, match="'sweep' was deleted.*mlflow experiments restore"):
-        fresh.open_study("sweep", "text", {})
+    with closing(StudyTracker(Home.resolve())) as fresh:
+        box = fresh.study_box("another")
+        fresh.open_study(box, "sweep", "text", {})
+        with pytest.raises(InputError, match="'sweep' was deleted.*mlflow experiments restore"):
+            fresh.wait_for_run(box)
 
 
 @pytest.mark.parametrize(
@@ -127,28 +156,36 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, tmp_p
     [("complete", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED"), ("killed", "KILLED")],
 )
 def test_a_run_ends_with_status_state_and_reason(tracker, uri, state, status):
-    run_id = trial_run(tracker)
-    tracker.end(run_id, state, "why it ended")
+    box = trial_box(tracker)
+    run_id = box.run.run_id
+    tracker.end(box, state, "why it ended")
+    sent(tracker, box)
     run = connect(uri).get_run(run_id)
     assert run.info.status == status
     assert run.data.tags["mtl.state"] == state
     assert run.data.tags["mtl.reason"] == "why it ended"
     assert run.info.end_time >= run.info.start_time
-    tracker.reopen(run_id)
-    assert connect(uri).get_run(run_id).info.status == "RUNNING"
+    assert box.closed == (state != "killed")
+    tracker.reopen(box, run_id)
+    sent(tracker, box)
+    run = connect(uri).get_run(run_id)
+    assert (run.info.status, run.data.tags.get("mtl.reason")) == ("RUNNING", None)
+    assert not box.closed
 
 
 def test_a_text_is_kept(tracker, uri, tmp_path):
-    run_id = trial_run(tracker)
-    tracker.log_text(run_id, "Traceback …", "traceback.txt")
-    path = connect(uri).download_artifacts(run_id, "traceback.txt", str(tmp_path))
+    box = trial_box(tracker)
+    tracker.log_text(box, "Traceback …", "traceback.txt")
+    sent(tracker, box)
+    path = connect(uri).download_artifacts(box.run.run_id, "traceback.txt", str(tmp_path))
     assert Path(path).read_text(encoding="utf-8") == "Traceback …"
 
 
 def test_metrics_of_a_training(tracker, uri):
-    run_id = trial_run(tracker)
-    train(uri, run_id)
-    points = history(uri, run_id)
+    box = trial_box(tracker)
+    train(box)
+    sent(tracker, box)
+    points = history(uri, box.run.run_id)
     keys = {key for key, _ in points}
     assert keys >= {
         *("dev/sst_accuracy", "dev/para_accuracy", "dev/sts_pearson", "dev/score", "best/score"),
@@ -169,37 +206,68 @@ def test_metrics_of_a_training(tracker, uri):
 def test_a_resumed_training_leaves_the_points_of_an_undisturbed_one(
     tracker, uri, killed, checkpoint
 ):
-    whole, broken = trial_run(tracker, 1), trial_run(tracker, 2)
-    train(uri, whole)
-    train(uri, broken, last=killed)
-    train(uri, broken, first=checkpoint + 1)
+    whole, broken = trial_box(tracker, 1), trial_box(tracker, 2)
+    train(whole)
+    train(broken, last=killed)
+    train(broken, first=checkpoint + 1)
+    sent(tracker, whole, broken)
 
-    def exact(run_id):  # of what is measured the points agree, the values may not
-        points = history(uri, run_id)
+    def exact(box):  # of what is measured the points agree, the values may not
+        points = history(uri, box.run.run_id)
         measured = ("train/tokens", "system/")
         return {k: 0 if k[0].startswith(measured) else v for k, v in points.items()}
 
     assert exact(broken) == exact(whole)
 
 
-def test_recording_is_complete_after_every_call(tracker, uri):
-    run_id = trial_run(tracker)
-    RunRecorder(uri, run_id).on_step(step_report(10))
-    assert ("train/batch_loss", 10) in history(uri, run_id)
+def test_recording_is_complete_after_every_call(tracker):
+    box = trial_box(tracker)
+    RunRecorder(box).on_step(step_report(10))
+    assert ("train/batch_loss", 10) in Outbox(box.folder).points()
 
 
-def _create(uri, root, barrier, names):
+def test_a_sender_that_died_before_it_noted_what_it_sent_is_followed_by_another(tracker, uri, home):
+    """Everything is sent again, by a process that has seen nothing, and nothing is there twice."""
+    box = trial_box(tracker)
+    train(box)
+    tracker.end(box, "complete")
+    sent(tracker, box)
+    before, run_id = history(uri, box.run.run_id), box.run.run_id
+    box.mark_sent(0)
+    (box.folder / "run.json").unlink()
+    with closing(Courier(Sender(uri, home / "artifacts/mlflow"))) as courier:
+        courier.watch(box)
+        assert courier.wait([box])
+    assert box.run.run_id == run_id
+    assert history(uri, run_id) == before
+    client = connect(uri)
+    experiments = [client.get_experiment_by_name("sweep").experiment_id]
+    assert len(client.search_runs(experiments)) == 2  # the study's and the trial's
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tracker, uri):
+    box = trial_box(tracker)
+    recorder = RunRecorder(box)
+    recorder.on_step(step_report(10))
+    with (box.folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"op": "metrics", "st')
+    recorder.on_step(step_report(20))
+    sent(tracker, box)
+    points = history(uri, box.run.run_id)
+    assert sorted(step for key, step in points if key == "train/batch_loss") == [10, 20]
+
+
+def _create(barrier, names):
     barrier.wait()
-    tracker = StudyTracker(uri, Path(root))
-    names.put(tracker.open_study("same", "text", {}))
+    with closing(StudyTracker(Home.resolve())) as tracker:
+        names.put(study_run(tracker, name="same"))
 
 
-def test_processes_that_start_at_once_share_a_new_store(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_processes_that_start_at_once_share_a_new_store(home):
+    uri = Home.resolve().mlflow_uri
     context = multiprocessing.get_context("spawn")
     barrier, names = context.Barrier(3), context.Queue()
-    arguments = (uri, str(tmp_path / "artifacts"), barrier, names)
-    processes = [context.Process(target=_create, args=arguments) for _ in range(3)]
+    processes = [context.Process(target=_create, args=(barrier, names)) for _ in range(3)]
     for process in processes:
         process.start()
     runs = {names.get(timeout=120) for _ in processes}
@@ -208,7 +276,7 @@ def test_processes_that_start_at_once_share_a_new_store(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     client = connect(uri)
     assert len({client.get_run(run).info.experiment_id for run in runs}) == 1
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+    with sqlite3.connect(home / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -224,22 +292,20 @@ def test_nothing_global_is_set(tracker, uri):
     import mlflow
 
     before = mlflow.get_tracking_uri()
-    train(uri, trial_run(tracker), last=30)
+    box = trial_box(tracker)
+    train(box, last=30)
+    sent(tracker, box)
     assert mlflow.get_tracking_uri() == before != uri
     assert mlflow.active_run() is None
 
 
 def test_a_run_s_address_is_one_that_a_browser_can_open(tracker, uri, monkeypatch):
-    run_id = tracker.open_study("sweep", "", {})
-    path = f"/#/experiments/1/runs/{run_id}?"
-    assert tracker.address(run_id).startswith(f"http://127.0.0.1:5000{path}")
+    study_run(tracker)
+    run = tracker.study_box("key").run
+    path = f"/#/experiments/1/runs/{run.run_id}?"
+    assert tracker.address(run).startswith(f"http://127.0.0.1:5000{path}")
     monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://mlflow.example/")
-    assert tracker.address(run_id).startswith(f"https://mlflow.example{path}")
-
-
-def test_passwords_are_masked():
-    assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert masked("https://me:secret@host:port/x") == "https://***@host:port/x"
+    assert tracker.address(run).startswith(f"https://mlflow.example{path}")
 
 
 @pytest.mark.parametrize(
@@ -257,13 +323,14 @@ def test_run_names(number, searched, name):
 
 
 def test_a_study_is_recorded_anew_each_time(tracker, uri, tmp_path):
-    parent = tracker.open_study("sweep", "text", {})
+    parent, box = study_run(tracker), tracker.study_box("key")
     study = optuna.create_study(study_name="sweep", direction="maximize")
     for rank in (1, 2, 4, 8, 16):
         trial = study.ask({"lora.rank": optuna.distributions.IntDistribution(rank, 16)})
         study.tell(trial, 0.5 + rank / 100)
     for _ in range(2):
-        tracker.record_study(parent, leaderboard(study), study)
+        tracker.record_study(box, leaderboard(study), study)
+        sent(tracker, box)
     client = connect(uri)
     paths = {file.path for file in client.list_artifacts(parent)}
     assert paths == {
@@ -282,15 +349,16 @@ def test_a_real_training_ends_with_its_artifacts(tracker, uri, tmp_path):
     config = Config.from_keys(
         {"train.epochs": 2, "train.steps_per_epoch": 12, "lora.rank": 2, "train.lr": 1e-3}
     )
-    run_id = trial_run(tracker)
-    recorder = RunRecorder(uri, run_id)
+    box = trial_box(tracker)
+    recorder, run_id = RunRecorder(box), box.run.run_id
     checkpoints = tmp_path / "checkpoints"
     reports = minbert.train(
         config, cache_dir=tmp_path / "cache", checkpoint_dir=checkpoints, on_step=recorder.on_step
     )
     for report in reports:
         recorder.on_epoch(report)
-    pictures = recorder.finish(config, checkpoints, tmp_path / "work", tmp_path / "cache").pictures
+    pictures = recorder.finish(config, checkpoints, tmp_path / "cache").pictures
+    sent(tracker, box)
     assert [picture.name for picture in pictures] == ["sst.png", "para.png", "sts.png"]
     root = Path(MlflowClient(uri).download_artifacts(run_id, ""))
     found = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}

@@ -1,11 +1,13 @@
 """The training loop: learning, exact resumption, checkpoints, divergence."""
 
 import contextlib
+import json
 
 import numpy as np
 import pytest
 import small
 import torch
+from safetensors.torch import load_file, save_file
 
 from minbert import (
     Config,
@@ -17,9 +19,18 @@ from minbert import (
     total_steps,
     train,
 )
-from minbert.checkpoint import BEST, LAST, PREVIOUS, read_last
+from minbert.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    DamagedError,
+    Snapshot,
+    _digest,
+    read_snapshot,
+    write_snapshot,
+)
 from minbert.data import load_corpus
-from minbert.trainer import _Keeper
+from minbert.keeper import Keeper
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,7 @@ def config(folder, **keys) -> Config:
     return small.config(folder, **({"train.epochs": 3, "train.steps_per_epoch": 7} | keys))
 
 
-def run(config, folder, checkpoint_dir=None, stop_at=None):
+def run(config, folder, checkpoint_dir=None, stop_at=None, on_notice=None):
     """Train to the end or to a step; return the reports and the steps."""
     steps, reports = [], []
     stop = (lambda: steps[-1].step == stop_at) if stop_at else None
@@ -41,6 +52,7 @@ def run(config, folder, checkpoint_dir=None, stop_at=None):
         checkpoint_dir=checkpoint_dir,
         on_step=steps.append,
         should_stop=stop,
+        on_notice=on_notice,
     )
     with contextlib.suppress(TrainingStopped):
         reports.extend(training)
@@ -76,7 +88,7 @@ def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
     rest, late_steps = run(wanted, folder, tmp_path / "parts")
     assert early_steps[-1].step == stop_at and late_steps[0].step == stop_at + 1
     assert bits(first + rest, early_steps + late_steps) == bits(whole, all_steps)
-    one, two = (read_last(tmp_path / name).tensors for name in ("whole", "parts"))
+    one, two = (read_snapshot(tmp_path / name / LAST).tensors for name in ("whole", "parts"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     best, again = load_best(tmp_path / "whole"), load_best(tmp_path / "parts")
@@ -88,9 +100,9 @@ def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch)
     """What a kill leaves behind: the newest checkpoint is older than the newest step."""
     wanted = config(folder, **LORA)
     whole, all_steps = run(wanted, folder)
-    monkeypatch.setattr(_Keeper, "save_if_due", lambda self, seconds: None)
+    monkeypatch.setattr(Keeper, "save_if_due", lambda self, seconds: None)
     run(wanted, folder, tmp_path, stop_at=5)
-    monkeypatch.setattr(_Keeper, "save", lambda self: None)
+    monkeypatch.setattr(Keeper, "save", lambda self: None)
     run(wanted, folder, tmp_path, stop_at=16)  # leaves nothing
     monkeypatch.undo()
     reports, steps = run(wanted, folder, tmp_path)
@@ -104,23 +116,149 @@ def test_a_finished_training_yields_nothing_more(folder, tmp_path):
     assert run(wanted, folder, tmp_path) == ([], [])
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, tmp_path, caplog):
+def flip(file, place=-9):
+    damaged = bytearray(file.read_bytes())
+    damaged[place] ^= 4
+    file.write_bytes(damaged)
+
+
+def test_damaged_checkpoints_cost_time_and_nothing_else(folder, tmp_path, caplog):
     wanted = config(folder, **LORA)
-    whole, _ = run(wanted, folder)
-    run(wanted, folder, tmp_path, stop_at=4)
-    run(wanted, folder, tmp_path, stop_at=9)
-    newest = tmp_path / LAST
-    damaged = bytearray(newest.read_bytes())
-    damaged[-9] ^= 4
-    newest.write_bytes(damaged)
-    assert read_last(tmp_path).state["numbers"]["step"] < 9
-    assert "damaged" in caplog.text
-    reports, _ = run(wanted, folder, tmp_path)
-    assert reports[-1].scores == whole[-1].scores
+    whole, all_steps = run(wanted, folder)
+    for stop_at in (4, 9, 17):
+        run(wanted, folder, tmp_path, stop_at=stop_at)
+    before = read_snapshot(tmp_path / PREVIOUS)
+    flip(tmp_path / LAST)
+    notices = []
+    reports, steps = run(wanted, folder, tmp_path, stop_at=18, on_notice=notices.append)
+    assert steps[0].step == before.state["numbers"]["step"] + 1
+    (notice,) = notices
+    assert LAST in notice and "the checkpoint before is used" in notice and notice in caplog.text
+    # The damaged one did not take the place of the good one.
+    assert read_snapshot(tmp_path / PREVIOUS).state == before.state
+    # A part that a kill left of a file is no checkpoint, and goes.
     for name in (LAST, PREVIOUS):
         (tmp_path / name).write_bytes(b"garbage")
-    with pytest.raises(InputError, match="not a readable checkpoint"):
-        run(wanted, folder, tmp_path)
+    (tmp_path / "last.part").write_bytes(b"part")
+    reports, steps = run(wanted, folder, tmp_path, on_notice=notices.append)
+    assert len(notices) == 2 and "begins anew" in notices[1]
+    assert bits(reports, steps) == bits(whole, all_steps)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *(LAST, PREVIOUS, BEST, "last.damaged", "previous.damaged")
+    }
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), flip])
+def test_a_lost_best_epoch_does_not_fail_a_training_at_its_end(
+    folder, tmp_path, damage, monkeypatch
+):
+    wanted = config(folder, **LORA)
+    whole, all_steps = run(wanted, folder)
+    monkeypatch.setattr(Keeper, "save_if_due", lambda self, seconds: None)
+    for stop_at in (5, 9):
+        run(wanted, folder, tmp_path, stop_at=stop_at)
+    damage(tmp_path / BEST)
+    notices = []
+    reports, steps = run(wanted, folder, tmp_path, on_notice=notices.append)
+    # The checkpoint of step 9 stands on an evaluation that is lost; the one of step 5 does not.
+    assert bits(reports, steps) == bits(whole, all_steps[5:])
+    assert len(notices) == 1 and BEST in notices[0]
+    # Finished, and the best is lost again, with nothing before it: all is trained again.
+    damage(tmp_path / BEST)
+    (tmp_path / PREVIOUS).unlink()
+    reports, steps = run(wanted, folder, tmp_path)
+    assert bits(reports, steps) == bits(whole, all_steps)
+    assert load_best(tmp_path).epoch == whole[-1].best_epoch
+
+
+def test_no_bytes_make_a_checkpoint_more_than_damaged(folder, tmp_path):
+    """Whatever stands in a file: it is read as it was written, or refused in one line."""
+    file = tmp_path / LAST
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    good = Snapshot(tensors | {"none": torch.zeros(0)}, {"x": [1, 2.5, "é"]})
+    write_snapshot(good, file)
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    hostile = [whole[:n] for n in (0, 7, 8, 40, len(whole) - 1)] + [whole + b"x", b"\xff" * 64]
+    for _ in range(300):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(whole))] = rng.integers(256)
+        hostile.append(bytes(spoilt))
+    for bytes_ in hostile:
+        file.write_bytes(bytes_)
+        try:
+            assert read_snapshot(file).state == good.state
+        except DamagedError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[], "x", {}, {"identity": 1, "numbers": {}}, {"numbers": {"epoch": "one"}}, {"numbers": {}}],
+)
+def test_a_whole_file_that_is_no_checkpoint_is_not_gone_on_from(folder, tmp_path, state):
+    wanted = config(folder, **LORA)
+    run(wanted, folder, tmp_path, stop_at=2)
+    known = read_snapshot(tmp_path / LAST)
+    if isinstance(state, dict) and "identity" not in state:
+        numbers = known.state["numbers"] | state.get("numbers", {})
+        tensors = {} if not state.get("numbers") else known.tensors  # the right words, no weights
+        write_snapshot(Snapshot(tensors, known.state | {"numbers": numbers}), tmp_path / LAST)
+    else:
+        write_snapshot(Snapshot(known.tensors, state), tmp_path / LAST)
+    notices = []
+    _, steps = run(wanted, folder, tmp_path, stop_at=3, on_notice=notices.append)
+    assert steps[0].step == 1 and "begins anew" in notices[0]
+
+
+def test_a_checkpoint_is_safetensors_own_format(folder, tmp_path):
+    wanted = config(folder, **LORA)
+    run(wanted, folder, tmp_path, stop_at=2)
+    known = read_snapshot(tmp_path / LAST)
+    state = json.dumps(known.state)
+    metadata = {"state": state, "digest": _digest(known.tensors, state)}
+    ours = load_file(tmp_path / LAST)
+    save_file(known.tensors, tmp_path / LAST, metadata=metadata)
+    theirs = load_file(tmp_path / LAST)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    _, steps = run(wanted, folder, tmp_path, stop_at=3)
+    assert steps[0].step == 3
+    flip(tmp_path / LAST)
+    with pytest.raises(DamagedError):
+        read_snapshot(tmp_path / LAST)
+
+
+@pytest.mark.parametrize("recipe", [LORA, RECIPES[-1]])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_training_stops_in_the_middle_of_an_evaluation(
+    folder, tmp_path, monkeypatch, recipe, batch
+):
+    """Its checkpoint has all steps of the epoch, and the evaluation comes after it is resumed."""
+    monkeypatch.setattr("minbert.evaluate.TOKEN_BUDGET", 80)  # several batches a task
+    wanted = config(folder, **recipe)
+    whole, all_steps = run(wanted, folder)
+    early, asked = [], []
+
+    def should_stop():
+        asked.append(early[-1].step)
+        return asked.count(14) == 1 + batch  # once after the step, then after each batch
+
+    with pytest.raises(TrainingStopped):
+        list(
+            train(
+                wanted,
+                cache_dir=folder / "cache",
+                checkpoint_dir=tmp_path,
+                on_step=early.append,
+                should_stop=should_stop,
+            )
+        )
+    numbers = read_snapshot(tmp_path / LAST).state["numbers"]
+    assert (numbers["epoch"], numbers["in_epoch"], numbers["step"]) == (2, 7, 14)
+    assert asked.count(7) > 6  # the first epoch's evaluation asked as often as it had batches
+    reports, steps = run(wanted, folder, tmp_path)
+    assert bits(whole[:1] + reports, early + steps) == bits(whole, all_steps)
 
 
 def test_a_checkpoint_of_another_training_is_refused(folder, tmp_path):

@@ -22,6 +22,7 @@ from .config import short
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
 from .paths import is_folder
+from .pickles import is_pickle, pickle_in, refusal
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache
@@ -147,6 +148,9 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
         return Path(__file__).parent / "demo"
     if is_folder(name):
         return Path(name)
+    if Path(name).is_file():
+        wrong = f"backbone: {name!r} is a file; give the folder that it lies in"
+        raise InputError(refusal(name) if is_pickle(Path(name)) else wrong)
     pulled = None if cache_dir is None else pulled_folder(name, cache_dir)
     if pulled is not None and is_folder(pulled):
         return pulled
@@ -186,9 +190,9 @@ def load_encoder_state(folder: Path) -> dict[str, Tensor]:
     """
     file = folder / WEIGHTS
     if not file.is_file():
-        pickles = [p.name for p in folder.glob("*.bin")]
-        why = f"{pickles[0]} is a pickle, which is never read; " if pickles else ""
-        raise InputError(f"{file}: no such file; {why}convert the weights to safetensors")
+        raise InputError(
+            pickle_in(folder) or f"{file}: no such file; convert the weights to safetensors"
+        )
     stat = file.stat()
     return _read_weights(file, stat.st_mtime_ns, stat.st_size)
 
@@ -206,7 +210,8 @@ def _read_weights(file: Path, mtime: int, size: int) -> dict[str, Tensor]:
                 for ours, like in expected.items()
             }
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable safetensors file ({error})") from None
+        wrong = f"{file}: not a readable safetensors file ({error})"
+        raise InputError(refusal(file) if is_pickle(file) else wrong) from None
 
 
 def _pieces(file: Path, source, names: dict[str, str], ours: str, like: Tensor):

@@ -1,30 +1,48 @@
 """Checkpoints: everything a training needs to go on exactly, in safetensors.
 
 A file is written beside and renamed, and carries a digest of its content; the one before is kept
-and used if the newest is damaged.
+and used if the newest is damaged. A damaged file is set aside, so that it is never kept in the
+place of a good one; if none is left, the training begins anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
 from .reports import EpochReport, TaskPredictions
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-_log = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+"""The ending of a checkpoint that was set aside; there is at most one for each of the names."""
+
+_STRIDE = 1 << 28  # bytes after which the disk is set to work while more are written
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class DamagedError(InputError):
+    """A checkpoint cannot be gone on from: its bytes, or what they say, are wrong."""
 
 
 @dataclass(frozen=True)
@@ -41,74 +59,130 @@ class Snapshot:
 
 
 def write_snapshot(snapshot: Snapshot, file: Path, keep: Path | None = None) -> None:
-    """Write a snapshot to a file, whole or not at all.
+    """Write a snapshot to a file, whole or not at all: what fails leaves the files as they were.
 
     Args:
         keep: where the file that was there before is moved to, if it is to be kept.
+
+    Raises:
+        OSError: it cannot be written; the disk is full, say.
     """
     part = file.with_suffix(".part")
     state = json.dumps(snapshot.state)
     tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    metadata = {"state": state, "digest": _digest(tensors, state)}
-    save_file(tensors, part, metadata=metadata)
-    with part.open("rb+") as written:
-        os.fsync(written.fileno())
-    if keep is not None and file.exists():
-        os.replace(file, keep)
-    os.replace(part, file)
+    try:
+        _write(tensors, state, part)
+        # Between the two renames there is no newest file, but a good one before it.
+        if keep is not None and file.exists():
+            os.replace(file, keep)
+        os.replace(part, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(file.parent)
+
+
+def _write(tensors: Mapping[str, Tensor], state: str, file: Path) -> None:
+    """Write the layout of safetensors to the disk, and find the digest meanwhile.
+
+    Not by safetensors' own `save_file`, which wants the digest first: at a gigabyte, hashing,
+    copying and waiting for the disk take a second or more each, and an interrupt has few. Nor
+    does its error say why a file cannot be written in a way that can be told from others.
+    """
+    # The largest elements first, so that each begins where its kind may.
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    with file.open("wb") as out, ThreadPoolExecutor(2) as pool:
+        digest = pool.submit(_digest, tensors, state)
+        out.write(_header(tensors, order, {"state": state, "digest": "0" * 64}))
+        syncs, behind = [], 0
+        for name in order:
+            behind += out.write(_bytes(tensors[name]))
+            if behind >= _STRIDE:
+                out.flush()
+                syncs.append(pool.submit(os.fdatasync, out.fileno()))
+                behind = 0
+        out.seek(0)
+        out.write(_header(tensors, order, {"state": state, "digest": digest.result()}))
+        out.flush()
+        for sync in syncs:
+            sync.result()  # the system says once that a write failed, to whoever asks first
+        os.fsync(out.fileno())
+
+
+def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: dict[str, str]) -> bytes:
+    """Return the beginning of a safetensors file: its length, and where each tensor lies."""
+    about: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        about[name] = {
+            "dtype": _DTYPES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(about).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_snapshot(file: Path) -> Snapshot:
     """Read a snapshot and check its digest.
 
     Raises:
-        InputError: the file is damaged.
+        DamagedError: the file is damaged, or is no checkpoint.
+        OSError: the system does not let it be read.
     """
+    with file.open("rb"):  # safetensors' own errors do not tell a refusal from a damaged file
+        pass
     try:
         with safe_open(file, framework="pt") as source:
             metadata = source.metadata() or {}
             tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable checkpoint ({error})") from None
-    if metadata.get("digest") != _digest(tensors, metadata.get("state", "")):
-        raise InputError(f"{file}: a damaged checkpoint, its digest does not fit its content")
-    try:
-        state = json.loads(metadata["state"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not a readable checkpoint ({error!r})") from None
-    if not isinstance(state, dict):
-        raise InputError(f"{file}: not a checkpoint, it describes nothing")
-    return Snapshot(tensors, state)
+        state = metadata.get("state", "")
+        fits = metadata.get("digest") == _digest(tensors, state)
+        parsed = json.loads(state) if fits else None
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(f"{file}: not a readable checkpoint ({reason})") from None
+    if not fits:
+        raise DamagedError(f"{file}: a damaged checkpoint, its digest does not fit its content")
+    if not isinstance(parsed, dict):
+        raise DamagedError(f"{file}: not a checkpoint, it describes nothing")
+    return Snapshot(tensors, parsed)
 
 
 def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(_bytes(tensors[name]))
     return digest.hexdigest()
 
 
-def read_last(folder: Path) -> Snapshot | None:
-    """Return the newest checkpoint of a folder that is whole; None if it never had one.
+def _bytes(tensor: Tensor) -> np.ndarray:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
-    Raises:
-        InputError: there are checkpoints, and none of them is whole.
-    """
-    problem: InputError | None = None
-    for name in (LAST, PREVIOUS):
-        if not (folder / name).is_file():
-            continue
-        try:
-            snapshot = read_snapshot(folder / name)
-        except InputError as error:
-            _log.warning("%s; the one before is used", error)
-            problem = error
-        else:
-            return snapshot
-    if problem:
-        raise problem
-    return None
+
+def set_aside(file: Path) -> None:
+    """Rename a damaged file, so that it can be looked at and is never taken for a good one."""
+    os.replace(file, file.with_suffix(DAMAGED))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder."""
+    for file in folder.glob("*.part"):
+        if file.is_file():
+            file.unlink()
 
 
 def best_snapshot(report: EpochReport, weights: Mapping[str, Tensor]) -> Snapshot:

@@ -41,7 +41,7 @@ class Dataset:
         self.task = task
         self._folder = folder
         arrays = (
-            np.load(folder / f"{name}.npy", mmap_mode="r")
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("tokens", "offsets", "seconds", "labels")
         )
         self.tokens, self.offsets, self.seconds, self.labels = arrays

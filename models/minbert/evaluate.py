@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -18,12 +18,18 @@ TOKEN_BUDGET = 4096  # a batch
 
 @torch.inference_mode()
 def predict_dataset(
-    model: MultiTaskModel, dataset: Dataset, device: torch.device, dtype: torch.dtype, adapter=None
+    model: MultiTaskModel,
+    dataset: Dataset,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapter=None,
+    heed: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Return the head's raw outputs for every example, float32 [examples, outputs], in file order.
 
     Args:
         adapter: merged adapter, if several datasets share one; made here if not given.
+        heed: called after every batch; what it raises ends the prediction.
     """
     adapter = adapter if adapter is not None else model.merged_adapter()
     outputs = torch.empty(len(dataset), dataset.task.outputs)
@@ -32,6 +38,8 @@ def predict_dataset(
             batch, _ = dataset.batch(indices)
             out = model(batch.to(device), dataset.task, adapter=adapter)
             outputs[torch.from_numpy(indices[batch.order])] = out.float().cpu()
+            if heed is not None:
+                heed()
     return outputs
 
 
@@ -50,12 +58,17 @@ class DevSets:
         self._device = device
 
     @torch.inference_mode()
-    def predict(self, model: MultiTaskModel, dtype: torch.dtype) -> dict[str, TaskPredictions]:
-        """Return the predictions of every task."""
+    def predict(
+        self,
+        model: MultiTaskModel,
+        dtype: torch.dtype,
+        heed: Callable[[], None] | None = None,
+    ) -> dict[str, TaskPredictions]:
+        """Return the predictions of every task. ``heed``: see :func:`predict_dataset`."""
         adapter = model.merged_adapter()
         return {
             name: task_predictions(
-                dataset, predict_dataset(model, dataset, self._device, dtype, adapter)
+                dataset, predict_dataset(model, dataset, self._device, dtype, adapter, heed)
             )
             for name, dataset in self.datasets.items()
         }

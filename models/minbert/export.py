@@ -41,6 +41,7 @@ from .config import Config
 from .errors import InputError
 from .lora import SITES, LowRank
 from .multitask import MultiTaskModel
+from .pickles import is_pickle, pickle_in, refusal
 from .training import load_weights, prepare_model
 
 _PEFT = "base_model.model."
@@ -165,9 +166,8 @@ def read_config(folder: Path) -> Config:
     try:
         table = dict(tomllib.loads(file.read_text("utf-8"))["config"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{file}: cannot be read ({error}); is this a run's model folder?"
-        ) from None
+        wrong = f"{file}: cannot be read ({error}); is this a run's model folder?"
+        raise InputError(pickle_in(Path(folder)) or wrong) from None
     try:
         return Config.from_keys(table)
     except InputError as error:
@@ -214,7 +214,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
+        wrong = f"{file}: cannot be read ({error})"
+        raise InputError(refusal(file) if is_pickle(file) else wrong) from None
 
 
 @torch.no_grad()

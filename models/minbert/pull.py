@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .backbone import BackboneReport, check_backbone, file_digest, pulled_folder
 from .errors import InputError
+from .pickles import find_pickle
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
 _NEEDED = frozenset({"config.json", "model.safetensors"})
@@ -53,7 +54,9 @@ def _fetch(api, name: str, info, part: Path) -> None:
     published = {file.rfilename: file for file in info.siblings or ()}
     missing = sorted(_NEEDED - set(published))
     if missing:
-        raise InputError(f"backbone: {name!r} has no {missing[0]} at revision {info.sha}")
+        found = find_pickle(published)
+        instead = f"; its {found} is a pickle, which is never read" if found else ""
+        raise InputError(f"backbone: {name!r} has no {missing[0]} at revision {info.sha}{instead}")
     digests = {}
     for file in (f for f in FILES if f in published):
         path = Path(api.hf_hub_download(name, file, revision=info.sha, local_dir=part))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,10 +168,14 @@ class Training:
         if self.smart is not None:
             self.smart.after_step(self.trained)
 
-    def evaluate(self) -> EpochReport:
-        """Score the dev sets. Doing it twice gives the same report, but for its seconds."""
+    def evaluate(self, heed: Callable[[], None] | None = None) -> EpochReport:
+        """Score the dev sets. Doing it twice gives the same report, but for its seconds.
+
+        Args:
+            heed: called after every batch; what it raises leaves the training as it was.
+        """
         begin = time.perf_counter()
-        predictions = self.dev.predict(self.model, self.dtype)
+        predictions = self.dev.predict(self.model, self.dtype, heed)
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
         if is_best:

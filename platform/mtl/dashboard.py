@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 import json
+import socket
 import warnings
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from ipaddress import ip_address
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from .login import DashboardLogin, Login
+
 if TYPE_CHECKING:
+    from .listening import Address
     from .stores import Home
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# MLflow's server sends the first two by itself.
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "SAMEORIGIN"),
+    ("Referrer-Policy", "same-origin"),
+]
 
 
 class Guard:
@@ -25,7 +34,7 @@ class Guard:
     It answers 403, with the reason as JSON, to whatever would change something (the dashboard
     changes nothing on a GET), unless ``allow_edit``; to requests under another host's name, by
     which a foreign page reaches a local server (DNS rebinding); and to changes that a page of
-    another origin asks for.
+    another origin asks for. Every answer forbids foreign pages to frame it.
     """
 
     def __init__(self, app: Callable, hosts: Iterable[str], allow_edit: bool) -> None:
@@ -38,11 +47,11 @@ class Guard:
         if reason is None:
             # The dashboard answers 500 to a request without this header.
             environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
-            return self._app(environ, start_response)
+            return self._app(environ, _with_headers(start_response))
         body = json.dumps({"reason": reason}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         status = HTTPStatus.FORBIDDEN
-        start_response(f"{status.value} {status.phrase}", headers)
+        _with_headers(start_response)(f"{status.value} {status.phrase}", headers)
         return [body]
 
     def _refusal(self, environ: dict[str, Any]) -> str | None:
@@ -61,16 +70,34 @@ class Guard:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # a browser's open connection does not hold up the end
 
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks a name server for this machine's name: it may not answer.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+        self.setup_environ()
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        # As MLflow's server: no IPv4 beside it.
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        super().server_bind()
+
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Keep requests off the screen."""
 
 
-def make_dashboard(home: Home, host: str, port: int, allow_edit: bool) -> WSGIServer:
+def make_dashboard(
+    home: Home, address: Address, port: int, allow_edit: bool, login: Login | None = None
+) -> WSGIServer:
     """Return a server of the dashboard over a home's studies, listening but not yet serving.
 
-    Without ``allow_edit`` its connections to the database are read-only, too.
+    Without ``allow_edit`` its connections to the database are read-only, too. With a ``login``
+    it answers to nothing else.
     """
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
@@ -84,21 +111,19 @@ def make_dashboard(home: Home, host: str, port: int, allow_edit: bool) -> WSGISe
     if storage is None:
         storage = open_storage(home)  # makes the tables where nothing was recorded yet
     store = FileSystemArtifactStore(str(home.optuna_artifacts))
-    app = Guard(wsgi(storage, artifact_store=store), local_names(host), allow_edit)
-    return make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+    names = (*address.names, *address.others)
+    app = Guard(wsgi(storage, artifact_store=store), names, allow_edit)
+    if login is not None:
+        app = DashboardLogin(app, login)
+    server = _Server6 if address.family == socket.AF_INET6 else _Server
+    return make_server(address.ip, port, app, server_class=server, handler_class=_QuietHandler)
 
 
-def local_names(host: str) -> list[str]:
-    """Return the host names under which a server that listens on ``host`` may be asked."""
-    return sorted({host, "localhost", "127.0.0.1", "::1"})
+def _with_headers(start_response: Callable) -> Callable:
+    def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable:
+        return start_response(status, [*headers, *_HEADERS], *error)
 
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address is reachable from this machine only."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return start
 
 
 def _hostname(url: str) -> str | None:

@@ -1,8 +1,9 @@
 """The dashboard alone, as a container runs it: ``python -m mtl.dashboard_server``.
 
-It is read-only, as ``mtl ui`` makes it, and asks for no password: whoever reaches the address reads
-every study. So an address that others reach has to be asked for, and whoever asks sees to it that
-only the right ones do (docker-compose.yml publishes the port on loopback alone).
+It is read-only, as ``mtl ui`` makes it, and asks for a password if MTL_UI_PASSWORD is set. Without
+one whoever reaches the address reads every study. So an address that others reach has to be asked
+for, and whoever asks sees to it that only the right ones do (docker-compose.yml publishes the port
+on loopback alone).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from types import FrameType
 from minbert.errors import InputError
 
 from .dashboard import make_dashboard
+from .listening import Address
+from .login import find_login
+from .masking import clean
 from .stores import Home
 
 
@@ -26,11 +30,13 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _leave)
     try:
-        server = make_dashboard(Home.resolve(), options.host, options.port, allow_edit=False)
+        address, login = Address.resolve(options.host), find_login(needed=None)
+        server = make_dashboard(Home.resolve(), address, options.port, False, login)
     except (InputError, OSError, OverflowError) as error:
-        print(f"mtl: {error}", file=sys.stderr)
+        print(f"mtl: {clean(str(error))}", file=sys.stderr)
         return 2
-    print(f"Optuna dashboard on {options.host}:{server.server_port} (read-only)", flush=True)
+    asks = "" if login is None else f", asks for the name {login.user} and the password"
+    print(f"Optuna dashboard on {options.host}:{server.server_port} (read-only{asks})", flush=True)
     try:
         server.serve_forever(0.1)
     except KeyboardInterrupt:

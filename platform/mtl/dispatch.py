@@ -14,17 +14,17 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .ask import ask, ask_again, make_pruner, make_sampler
-from .executors import Executor, default_jobs, open_executor
-from .interrupts import Interrupts, StopNow
-from .lease import Lease, LeaseLostError
+from .ask import make_pruner, make_sampler
+from .dispatcher import Dispatcher
+from .executors import default_jobs, open_executor
+from .interrupts import Interrupts
+from .lease import Lease
 from .preflight import preflight
 from .recorded import choose_name, fits, left_running, summarize
 from .replicates import missing
@@ -35,12 +35,7 @@ from .trials import Trials
 if TYPE_CHECKING:
     import optuna
 
-    from .events import Event
     from .view import View
-
-_TICK = 0.25  # seconds between looks at signals
-_GRACE = 3.5  # seconds that interrupted trials have to checkpoint
-
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -52,6 +47,7 @@ class StudyResult:
         interrupted: by a signal; the same command goes on.
         new_trials: that have ended in this call.
         seconds: that this call took.
+        waiting: runs of which MLflow, being away, does not have everything.
     """
 
     name: str
@@ -63,6 +59,7 @@ class StudyResult:
     interrupted: bool
     new_trials: int
     seconds: float
+    waiting: int
 
 
 def run_study(
@@ -73,6 +70,7 @@ def run_study(
     executor: str = "local",
     view: View,
     study_name: str | None = None,
+    synchronous: bool = False,
 ) -> StudyResult:
     """Run a study to its total of trials, or go on with it.
 
@@ -81,6 +79,8 @@ def run_study(
         executor: see `mtl.executors.EXECUTORS`.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
+        synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
+            ended: the same seed and jobs then give the same trials and scores (on processors).
 
     Raises:
         InputError: nothing can be run: bad data, weights, home, database; the study has other
@@ -93,24 +93,34 @@ def run_study(
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:
+            batch = (jobs or default_jobs()) if synchronous else None
             wanted = _wanted(storage, name, spec)
             if not wanted:
-                view.message(
-                    f"study {name} has its {spec.total} trials: nothing to do; "
-                    "raise --trials to continue it"
-                )
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
-                trials.sweep()
-                trials.close_study(only_if_open=True)
+                _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
             jobs = min(jobs or default_jobs(), wanted)
             with closing(open_executor(executor, jobs=jobs, logs=home.logs)) as pool:
+                lease.also = pool.keep_alive
                 inputs = preflight(spec, home)
-                trials = Trials(_open_study(storage, spec, name), spec, home, view, inputs)
-                dispatcher = _Dispatcher(trials, view, lease, interrupts, pool)
-                dispatcher.run()
+                study = _open_study(storage, spec, name)
+                trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                dispatcher = Dispatcher(trials, view, lease, interrupts, pool, batch)
+                with closing(trials.runs.tracker):
+                    dispatcher.run()
             return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+
+
+def _tidy_up(trials: Trials) -> None:
+    """Finish what an earlier life of a study that has its trials left open."""
+    trials.view.message(
+        f"study {trials.study.study_name} has its {trials.spec.total} trials: nothing to do; "
+        "raise --trials to continue it"
+    )
+    with closing(trials.runs.tracker):
+        trials.sweep()
+        trials.close_study()
 
 
 def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
@@ -175,90 +185,12 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
         interrupted=interrupted,
         new_trials=trials.ended_here,
         seconds=seconds,
+        waiting=trials.runs.waiting,
     )
     trials.view.study_ended(result, trials.rows())
-    return result
-
-
-class _Dispatcher:
-    def __init__(
-        self, trials: Trials, view: View, lease: Lease, interrupts: Interrupts, pool: Executor
-    ) -> None:
-        self._trials, self._view, self._pool = trials, view, pool
-        self._lease, self._interrupts = lease, interrupts
-        self._left = deque(left_running(trials.study))
-        self.interrupted = False
-
-    def run(self) -> None:
-        trials, spec = self._trials, self._trials.spec
-        if spec.cap_note:
-            self._view.message(spec.cap_note)
-        trials.sweep()
-        trials.open_study()
-        self._view.study_started(
-            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs
+    if result.waiting:
+        trials.view.message(
+            f"{result.waiting} runs wait for MLflow in {trials.home.spool}; when it is back, "
+            f"`mtl study sync {result.name}` sends them, or any further run of the study"
         )
-        self._work(self._pool)
-
-    def _work(self, pool: Executor) -> None:
-        try:
-            while not self._interrupts.asked and self._fill(pool):
-                self._listen(pool, _TICK)
-            if self._interrupts.asked:
-                self._interrupt(pool)
-            else:
-                self._trials.close_study()
-        except StopNow:
-            pool.close()
-            self._leave()
-        except LeaseLostError:
-            raise  # trials and runs belong to another dispatcher now: not a word is written
-        except InputError:
-            # What was given cannot be trained with: nothing has been lost, nothing is recorded
-            # but the wish, and the same command goes on when it is put right.
-            pool.close()
-            self._leave()
-            raise
-
-    def _fill(self, pool: Executor) -> bool:
-        """Give every free worker a trial; say whether anything is still to be done."""
-        trials = self._trials
-        while pool.free and not self._interrupts.asked:
-            if self._left:
-                self._lease.hold()
-                pool.submit(trials.take_up(ask_again, self._left.popleft(), pool.jobs))
-            elif missing(trials.study, trials.spec):
-                self._lease.hold()
-                pool.submit(trials.take_up(ask, None, pool.jobs))
-            else:
-                break
-        return bool(trials.running or self._left)
-
-    def _listen(self, pool: Executor, timeout: float) -> None:
-        for event in pool.events(timeout):
-            self._lease.hold()
-            self._handle(event, pool)
-
-    def _handle(self, event: Event, pool: Executor) -> None:
-        answer = self._trials.handle(event)
-        if answer == "advance":
-            pool.advance(event.number)
-        elif answer == "prune":
-            pool.cancel(event.number, prune=True)
-        elif answer == "again":
-            self._left.appendleft(event.number)
-
-    def _interrupt(self, pool: Executor) -> None:
-        """Let running trials checkpoint; what has not by the end of the grace is ended."""
-        self._trials.leaving = True
-        for number in list(self._trials.running):
-            pool.cancel(number)
-        deadline = time.monotonic() + _GRACE
-        while self._trials.running and time.monotonic() < deadline:
-            self._listen(pool, _TICK)
-        pool.close()
-        self._leave()
-
-    def _leave(self) -> None:
-        self.interrupted = True
-        self._trials.leave()
+    return result

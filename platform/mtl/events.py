@@ -5,6 +5,10 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
+SILENCE = 30.0
+"""Seconds without a word from its dispatcher after which a worker is on its own. By then another
+may have taken the study over: see `mtl.lease.TERM`."""
+
 # ---- from the dispatcher to a worker ------------------------------------------------------------
 
 
@@ -14,23 +18,23 @@ class TrialJob:
 
     Attributes:
         study: the study's name. number: the trial's.
-        run_id: its MLflow run, which the worker fills.
         config: every configuration key.
         checkpoint_dir: where it is checkpointed, and resumed from if there is something.
-        cache_dir: tokenised data, shared by all. work_dir: for the artifacts, emptied first.
-        tracking_uri: MLflow's store.
+        cache_dir: tokenised data, shared by all.
+        outbox: folder of its run's outbox, which the worker fills and sends.
+        tracking_uri: MLflow's store. artifact_root: its artifacts, where it is an SQLite file.
         threads: of the processor, for this trial.
         resumed: it was started before.
     """
 
     study: str
     number: int
-    run_id: str
     config: dict[str, object]
     checkpoint_dir: str
     cache_dir: str
+    outbox: str
     tracking_uri: str
-    work_dir: str
+    artifact_root: str
     threads: int = 1
     resumed: bool = False
 
@@ -48,6 +52,11 @@ class Cancel:
 
     number: int
     prune: bool = False
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The dispatcher is there, even if it has nothing to say."""
 
 
 # ---- from a worker to the dispatcher ------------------------------------------------------------
@@ -73,6 +82,14 @@ class Evaluated:
     step: int
     scores: dict[str, float]
     best_score: float
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """Something of a training that the user should know; it goes on."""
+
+    number: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -116,12 +133,21 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The training raised. `bad_input`: by the user's doing; there is no traceback to show."""
+    """The training raised.
+
+    Attributes:
+        traceback: where; empty if there is nothing to see in it.
+        bad_input: by the user's doing.
+        memory: there was not enough; another worker may have more.
+        blocked: by the machine, not by the training: any other trial would fail like this one.
+    """
 
     number: int
     reason: str
     traceback: str = ""
     bad_input: bool = False
+    memory: bool = False
+    blocked: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,14 +159,20 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Died:
-    """The worker is gone. exitcode: negative for a signal, None if unknown. Says the executor."""
+    """The worker is gone. Says the executor.
+
+    Attributes:
+        exitcode: negative for a signal, None if unknown.
+        memory: the system has ended a process for want of memory, so most likely this one.
+    """
 
     number: int
     exitcode: int | None
+    memory: bool = False
 
     @property
     def how(self) -> str:
-        """How the process ended: ``was killed by SIGKILL (out of memory, perhaps)``."""
+        """How the process ended: ``was killed by SIGKILL (out of memory)``."""
         if self.exitcode is None:
             return "is gone"
         if self.exitcode >= 0:
@@ -149,8 +181,8 @@ class Died:
             name = signal.Signals(-self.exitcode).name
         except ValueError:
             name = f"signal {-self.exitcode}"
-        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
+        hint = " (out of memory)" if self.memory else ""
         return f"was killed by {name}{hint}"
 
 
-Event = Progress | Evaluated | Finished | Failed | Stopped | Died
+Event = Progress | Evaluated | Noticed | Finished | Failed | Stopped | Died

@@ -6,14 +6,16 @@ intervals would push the rest off the screen; they are kept as system attributes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-HIDDEN = frozenset({"config", "estimates", "point", "scores"})
+HIDDEN = frozenset({"config", "estimates", "lost_at", "point", "scores", "setting"})
 _PREFIX = "mtl:"
+_LATE = "mtl:run:"  # an attribute of the study: the run of a trial that had ended by then
 
 
 def set_fact(study: optuna.Study, trial_id: int, name: str, value: Any) -> None:
@@ -33,3 +35,29 @@ def facts(trial: FrozenTrial) -> dict[str, Any]:
         if name.startswith(_PREFIX)
     }
     return {**trial.user_attrs, **hidden}
+
+
+def late_runs(study: optuna.Study) -> dict[int, str]:
+    """Return the runs, by number, of trials that had ended before MLflow created them."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    found = {key.removeprefix(_LATE): run for key, run in attributes.items() if _LATE in key}
+    return {int(number): run for number, run in found.items()}
+
+
+def run_of(trial: FrozenTrial, late: Mapping[int, str]) -> str | None:
+    """Return the id of a trial's run in MLflow; None while MLflow has not created it.
+
+    Args:
+        late: see `late_runs`.
+    """
+    return trial.user_attrs.get("mlflow_run_id") or late.get(trial.number)
+
+
+def set_run(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:
+    """Write down which run a trial has: at the study, if the trial has ended, as Optuna lets
+    nothing be written to it then."""
+    storage = study._storage
+    if trial.state.is_finished():
+        storage.set_study_system_attr(study._study_id, f"{_LATE}{trial.number}", run_id)
+    else:
+        storage.set_trial_user_attr(trial._trial_id, "mlflow_run_id", run_id)

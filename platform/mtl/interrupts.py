@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a study runs: the first asks, the second does not."""
+"""SIGINT, SIGTERM and SIGHUP while a study runs: the first asks, the second does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed, or the connection to it lost.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopNow(KeyboardInterrupt):
@@ -14,7 +15,7 @@ class StopNow(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Catches the two signals inside a `with`.
+    """Catches these signals inside a `with`; those that are ignored (`nohup`) stay so.
 
     Attributes:
         asked: a first signal has come; finish what must be finished and leave.
@@ -28,7 +29,8 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         # Python runs signal handlers in the main thread alone; elsewhere the caller has its own.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._on_signal) for number in heeded}
         return self
 
     def __exit__(

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,10 @@ class Lease:
         study: the study's name.
         term: seconds without renewal after which others may take it.
 
+    Attributes:
+        also: called as often as the lease is renewed, by its thread: workers hear of a dispatcher
+            that lives, and of none that is suspended.
+
     Raises:
         InputError: another dispatcher holds it (at entry).
     """
@@ -64,6 +69,7 @@ class Lease:
         self._holder = uuid.uuid4().hex
         self._renewed = 0.0
         self._ended = threading.Event()
+        self.also: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         # One statement at a time: the dispatcher's thread and the renewing one share the row.
         self._lock = threading.Lock()
@@ -146,6 +152,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._term / 3):
+            self.also()
             try:
                 self._renew()
             except LeaseLostError:

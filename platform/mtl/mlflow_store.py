@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
+
+from .masking import clean, masked
+from .telemetry import OFF
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,12 +19,14 @@ UI_PORT = 5000
 """Where `mtl ui` serves MLflow unless it is told otherwise."""
 
 # Read by MLflow when it is imported, so they are set before. What the user has set stays.
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
+QUIET = OFF | {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A server that is away is for the courier to wait for, not for a request, which would take
+    # minutes with MLflow's own numbers.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 
 
@@ -57,7 +61,7 @@ def connect(tracking_uri: str) -> MlflowClient:
             _wait_for_disk_less()
         return _client(tracking_uri)
     except (OSError, sqlite3.Error, _mlflow_error(), _sqlalchemy_error()) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = clean(str(error)).strip().splitlines()[0]
         raise InputError(f"MLflow's store {masked(tracking_uri)} cannot be opened: {reason}") from (
             error
         )
@@ -67,17 +71,6 @@ def is_ready(tracking_uri: str) -> bool:
     """Tell, without MLflow's seconds of import, whether an SQLite store has all its tables."""
     file = sqlite_file(tracking_uri)
     return file is not None and _is_wal(file)
-
-
-def masked(uri: str) -> str:
-    """Return a URI without the password that it may hold."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):  # not SQLAlchemy's to read: hide who, too
-        return re.sub(r"//[^/]*@", "//***@", uri)
 
 
 def _client(tracking_uri: str) -> MlflowClient:

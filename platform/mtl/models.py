@@ -9,8 +9,10 @@ from urllib.request import url2pathname
 
 from minbert.errors import InputError
 from minbert.paths import given_path, is_folder
+from minbert.pickles import is_pickle, refusal
 
-from .mlflow_store import connect, masked, sqlite_file
+from .masking import masked
+from .mlflow_store import connect, sqlite_file
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -28,6 +30,9 @@ def model_folder(run: str, home: Home) -> Path:
     folder = given_path(run)
     if is_folder(folder):
         return folder / "model" if (folder / "model").is_dir() else folder
+    if folder.is_file():
+        wrong = f"{run!r} is a file; give the folder that it lies in"
+        raise InputError(refusal(run) if is_pickle(folder) else wrong)
     return _fetch(run, home)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 _SEED = "train.seed"
 _SHORT = {
@@ -47,3 +48,9 @@ def run_name(number: int | None, given: str) -> str:
     """Name a run: ``trial 7 · r=4 α=8``."""
     name = "training" if number is None else f"trial {number}"
     return f"{name} · {given}" if given else name
+
+
+def folder_name(study: str) -> str:
+    """Return a folder's name for a study's name, which may hold anything; different for each."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in study)[:60]
+    return plain if plain == study else f"{plain}-{sha256(study.encode()).hexdigest()[:8]}"

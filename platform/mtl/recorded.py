@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from .facts import late_runs, run_of
 from .limits import exceeded
 from .names import check_distinct, check_name
 from .spec import differing_keys
@@ -87,7 +88,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
             "number": best.number,
             "score": best.value,
             "params": dict(best.params),
-            "run_id": best.user_attrs.get("mlflow_run_id"),
+            "run_id": run_of(best, late_runs(study)),
         },
     )
 

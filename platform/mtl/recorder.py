@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .mlflow_store import connect
+from .outbox import Outbox
 from .usage import ProcessUsage
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, Estimate, StepReport
 
 _EVERY = 10  # steps between points
-_METRICS_PER_CALL = 1000  # MLflow's limit
 
 
 class Recorded(NamedTuple):
@@ -36,12 +35,12 @@ class Recorded(NamedTuple):
 
 
 class RunRecorder:
-    """An observer of one training: logs its steps and evaluations to its run.
+    """An observer of one training: records its steps and evaluations for its run.
 
-    Nothing that is logged depends on what this object has seen before, but throughput, which no
+    Nothing that is recorded depends on what this object has seen before, but throughput, which no
     two runs share anyway: a training that was killed and resumed leaves the points of one that
-    was not. Every point is written before the call returns, since the training may be killed
-    after any step and sends again only what follows its last checkpoint; a step that comes again
+    was not. Every point is in the outbox before the call returns, since the training may be killed
+    after any step and says again only what follows its last checkpoint; a step that comes again
     is dropped.
 
     Metrics, all by global training step:
@@ -52,14 +51,13 @@ class RunRecorder:
         train/lr, train/tokens_per_second: every ten steps and at each evaluation.
         dev/<score>, dev/score, best/score: at each evaluation.
 
-    Raises:
-        InputError: the store cannot be opened.
+    Args:
+        outbox: of the run; nothing else may record in it at the same time.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str) -> None:
-        self._client = connect(tracking_uri)
-        self._run_id = run_id
-        self._seen = self._recorded()
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._seen = outbox.points()
         self._tokens = 0
         self._seconds = 0.0
         self._usage = ProcessUsage()
@@ -93,22 +91,24 @@ class RunRecorder:
         self._log(report.step, points)
 
     def finish(
-        self, config: Config, checkpoint_dir: Path, work_dir: Path, cache_dir: Path | None = None
+        self, config: Config, checkpoint_dir: Path, cache_dir: Path | None = None
     ) -> Recorded:
         """Put the best epoch's artifacts and scores on the run.
 
         Args:
             checkpoint_dir: where the training keeps its checkpoints.
-            work_dir: an empty folder for the artifacts; they stay there.
             cache_dir: where pulled backbones lie.
 
         Returns:
-            What of it the dispatcher wants to know.
+            What of it the dispatcher wants to know. The pictures are in the outbox.
         """
         from minbert import count_parameters, estimates, evaluate_best, save_model
 
         from .report.artifacts import write_config, write_estimates, write_report
 
+        work_dir = self._outbox.files
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir(parents=True)
         best = evaluate_best(config, checkpoint_dir, cache_dir)
         sure = estimates(best.predictions)
         pictures = write_report(best, work_dir)
@@ -116,7 +116,7 @@ class RunRecorder:
         write_config(config.to_keys(), work_dir / "config.toml")
         save_model(config, checkpoint_dir, work_dir / "model", cache_dir)
         size = sum(file.stat().st_size for file in (work_dir / "model").rglob("*.safetensors"))
-        self._client.log_artifacts(self._run_id, str(work_dir))
+        self._outbox.append("files", folder=work_dir.name)
         counts = count_parameters(config, cache_dir)
         points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
         points |= {f"final/{name}": given.value for name, given in sure.items()}
@@ -129,21 +129,8 @@ class RunRecorder:
         return Recorded(best, sure, size, counts.trainable, pictures)
 
     def _log(self, step: int, points: Mapping[str, float]) -> None:
-        """Write the points of one step that the run does not have."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        new = [key for key in points if (key, step) not in self._seen]
-        metrics = [Metric(key, float(points[key]), now, step) for key in new]
-        for start in range(0, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(self._run_id, metrics[start : start + _METRICS_PER_CALL])
-        self._seen.update((key, step) for key in new)
-
-    def _recorded(self) -> set[tuple[str, int]]:
-        """Return the (key, step) of every point on the run: a resumed training sends some again."""
-        keys = self._client.get_run(self._run_id).data.metrics
-        return {
-            (key, point.step)
-            for key in keys
-            for point in self._client.get_metric_history(self._run_id, key)
-        }
+        """Record the points of one step that were not recorded before."""
+        new = {key: float(value) for key, value in points.items() if (key, step) not in self._seen}
+        if new:
+            self._outbox.append("metrics", step=step, values=new)
+            self._seen.update((key, step) for key in new)

@@ -1,33 +1,35 @@
-"""``mtl ui``: the MLflow UI and Optuna dashboard over what was recorded, on loopback."""
+"""``mtl ui``: the MLflow UI and Optuna dashboard over what was recorded.
+
+On loopback they are for whoever uses this machine. Elsewhere, or under a proxy's name, they ask for
+a password, both for the same one.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
-from minbert.errors import InputError
-
-from .dashboard import is_loopback, local_names, make_dashboard
-from .mlflow_store import QUIET, UI_PORT, connect, is_ready, masked
+from .dashboard import make_dashboard
+from .listening import LOOPBACK, Address, bracketed
+from .login import Login, find_login
+from .masking import clean, without_login
+from .mlflow_process import log_file, mlflow_process
+from .mlflow_store import UI_PORT
 from .runs_view import SIDEBAR
 
 if TYPE_CHECKING:
     from .stores import Home
 
 _START_SECONDS = 120.0  # a cold disk and one busy core
-_STOP_SECONDS = 5.0
 _SHOWN = 8  # studies whose addresses are printed
 # MLflow opens on pages about language models' traces unless it is told what one came for.
 _RUNS_PAGE = f"/#/experiments?{SIDEBAR}"
@@ -38,51 +40,57 @@ def serve(
     port: int = UI_PORT,
     dashboard_port: int = 8080,
     allow_edit: bool = False,
-    host: str = "127.0.0.1",
+    host: str = LOOPBACK,
+    allowed_hosts: Sequence[str] = (),
+    ask: Callable[[], str] | None = None,
 ) -> int:
     """Serve both user interfaces until SIGINT or SIGTERM, print their addresses, return 0.
 
     Returns 1 if the MLflow server ends by itself. A port 0 is any free one. Where the home's
     MLflow is a server already, its address is printed and only the dashboard is started.
 
+    Args:
+        host: the address to listen on. Any but loopback needs a password, from the environment
+            (`mtl.login`) or asked for; if the environment has one, loopback asks for it, too.
+        allowed_hosts: further names under which they may be asked, a proxy's; need a password.
+        ask: reads a password from a terminal, if there is one.
+
     Raises:
-        InputError: a port is taken, a store cannot be opened, or the host is not loopback.
+        InputError: a port is taken, a store cannot be opened, the host is no address of this
+            machine, or there is no good password where there must be one.
     """
-    if not is_loopback(host):
-        raise InputError(f"host {host}: only loopback is served, since there is no password yet")
+    address = Address.resolve(host, allowed_hosts)
+    login = find_login(_why_a_password(address), ask)
     remote = home.mlflow_uri.startswith(("http://", "https://"))
     if not remote:
-        port = _free_port(host, port, "--port")
-    dashboard_port = _free_port(host, dashboard_port, "--dashboard-port")
+        port = address.free_port(port, "--port")
+    dashboard_port = address.free_port(dashboard_port, "--dashboard-port")
+    started = nullcontext() if remote else mlflow_process(home, address, port, login)
     with (
         _stop_asked() as stop,
-        _mlflow(home, host, None if remote else port) as mlflow,
+        started as mlflow,
         # The dashboard comes up while MLflow's server is still importing.
-        _dashboard(home, host, dashboard_port, allow_edit) as dashboard,
+        _dashboard(home, address, dashboard_port, allow_edit, login) as dashboard,
     ):
-        address = home.mlflow_uri if remote else f"http://{host}:{port}"
-        if not _wait_ready(mlflow, f"{address}/health", stop):
+        root = without_login(home.mlflow_uri) if remote else address.url(port)
+        if not _wait_ready(mlflow, f"{root}/health", stop):
             return 0 if stop.is_set() else _failed(home)
-        _announce(home, address, f"http://{host}:{dashboard.server_port}", allow_edit)
+        _announce(home, root, address.url(dashboard.server_port), allow_edit)
+        if login is not None:
+            _warn(address, [] if remote else [port], dashboard.server_port, login)
+        print("Ctrl-C stops both.", flush=True)
         while not stop.wait(0.2):
             if mlflow is not None and mlflow.poll() is not None:
                 return _failed(home)
     return 0
 
 
-def _free_port(host: str, port: int, option: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the servers do: a port whose last connections are still closing is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} of {host} cannot be used: {error.strerror}; choose another with "
-                f"{option}, or 0 for any free one"
-            ) from error
-        return probe.getsockname()[1]
+def _why_a_password(address: Address) -> str | None:
+    if not address.loopback:
+        return f"host {address.given} is reachable from other machines"
+    if address.others:
+        return f"a server under the name {address.others[0]} is for other machines"
+    return None
 
 
 @contextmanager
@@ -99,81 +107,10 @@ def _stop_asked() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _mlflow(home: Home, host: str, port: int | None) -> Iterator[subprocess.Popen | None]:
-    """Run MLflow's own server as a process; without a port there is none to run."""
-    if port is None:
-        yield None
-        return
-    if not is_ready(home.mlflow_uri):
-        connect(home.mlflow_uri)  # makes the tables where nothing was recorded yet
-    with _log(home).open("wb") as log:
-        # Its own session: a terminal's Ctrl-C reaches us alone, and we end the whole group.
-        process = subprocess.Popen(
-            _command(home, host, port),
-            env=_environment(host, port),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        _end_group(process)
-
-
-def _command(home: Home, host: str, port: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mtl.mlflow_server"),
-        *("--store", home.mlflow_uri),
-        *("--artifacts", home.mlflow_artifacts.absolute().as_uri()),
-        *("--host", host, "--port", str(port)),
-    ]
-
-
-def _environment(host: str, port: int) -> dict[str, str]:
-    names = [f"{_bracketed(name)}:{port}" for name in local_names(host)]
-    # A tracking address of the caller would send the server's own calls elsewhere.
-    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return QUIET | kept | {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}" for name in names),
-        # They evaluate language models: nothing here does, and they take processes and seconds.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-
-
-def _bracketed(name: str) -> str:
-    return f"[{name}]" if ":" in name else name
-
-
-def _end_group(process: subprocess.Popen) -> None:
-    """End a process and all that it started; whatever does not end in time is killed."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        if _group_gone(process, _STOP_SECONDS):
-            break
-    process.wait()
-
-
-def _group_gone(process: subprocess.Popen, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        process.poll()  # reaps the leader, which would count as alive
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@contextmanager
-def _dashboard(home: Home, host: str, port: int, allow_edit: bool) -> Iterator[WSGIServer]:
-    server = make_dashboard(home, host, port, allow_edit)
+def _dashboard(
+    home: Home, address: Address, port: int, allow_edit: bool, login: Login | None
+) -> Iterator[WSGIServer]:
+    server = make_dashboard(home, address, port, allow_edit, login)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="optuna-dashboard")
     thread.start()
     try:
@@ -195,6 +132,8 @@ def _wait_ready(
         try:
             with urllib.request.urlopen(address, timeout=2) as answer:
                 return answer.status == 200
+        except urllib.error.HTTPError as error:
+            return error.code == 401  # it is there, and asks for the password
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             stop.wait(0.1)
     return process is None
@@ -202,13 +141,25 @@ def _wait_ready(
 
 def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None:
     editing = "can change and delete studies" if allow_edit else "read-only"
-    print(f"MLflow UI         {masked(mlflow)}{_RUNS_PAGE}")
+    print(f"MLflow UI         {mlflow}{_RUNS_PAGE}")
     print(f"Optuna dashboard  {dashboard}  ({editing})")
     for name, path in _runs(home)[:_SHOWN]:
-        print(f"  {name:<15} {masked(mlflow)}{path}")
+        print(f"  {name:<15} {mlflow}{path}")
     if _nothing_recorded(home):
         print(f"Nothing is recorded in {home.path} yet: `mtl study run lora_sweep` changes that.")
-    print("Ctrl-C stops both.", flush=True)
+
+
+def _warn(address: Address, mlflow: list[int], dashboard: int, login: Login) -> None:
+    """Say who can reach what is served, and what that means."""
+    print(f"Asked for: the name {login.user} and the password.")
+    if address.loopback and not address.others:
+        return
+    print("Both can be reached from other machines:" if mlflow else "It can be reached as:")
+    for name in address.outside:
+        places = [f"{bracketed(name)}:{port}" for port in (*mlflow, dashboard)]
+        print(f"  {'  '.join(places) if name not in address.others else name}")
+    print("The password and all pages travel unencrypted: whoever is on the way can read them.")
+    print("For more than a trusted network put a proxy with TLS in front (docs/security.md).")
 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
@@ -231,14 +182,9 @@ def _nothing_recorded(home: Home) -> bool:
     return not recorded and not any(home.mlflow_artifacts.glob("*"))
 
 
-def _log(home: Home) -> Path:
-    home.logs.mkdir(parents=True, exist_ok=True)
-    return home.logs / "mlflow-server.log"
-
-
 def _failed(home: Home) -> int:
-    log = _log(home)
+    log = log_file(home)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "it wrote nothing"
-    print(f"The MLflow server does not run: {last} ({log})", file=sys.stderr)
+    print(f"The MLflow server does not run: {clean(last)} ({log})", file=sys.stderr)
     return 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 from minbert.paths import given_path
+
+from .faults import causes, explain
+from .masking import clean, masked
+from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
 
 if TYPE_CHECKING:
     import optuna
@@ -119,15 +124,17 @@ def open_storage(home: Home) -> optuna.storages.BaseStorage:
     own log off the screen.
 
     Raises:
-        InputError: the database cannot be opened.
+        InputError: the database cannot be opened, or is damaged: nothing is written to it then.
     """
     from filelock import FileLock
     from optuna.storages import RDBStorage, get_storage
 
     _quiet_optuna()
     try:
-        if not _sqlite_file(home.storage_url):
+        file = _sqlite_file(home.storage_url)
+        if file is None:
             return get_storage(RDBStorage(home.storage_url, _engine_options(home.storage_url)))
+        refuse_damaged(file)
         # Two processes that make the tables of a new file at once collide in Optuna's schema.
         with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
             storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
@@ -154,37 +161,64 @@ def open_engine(home: Home) -> Engine:
 def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
     """Open Optuna's storage for reading only; None where nothing was ever recorded.
 
-    Works while a study runs; nothing is created, nothing is migrated.
+    Works while a study runs; nothing is created, nothing is migrated. Works on a disk that is full
+    or cannot be written, too.
 
     Raises:
         InputError: the database cannot be opened.
     """
     file = _sqlite_file(home.storage_url)
-    if file is not None and not file.is_file():
+    if file is not None and not os.path.lexists(file):
         return None
     from optuna.storages import RDBStorage, get_storage
 
     _quiet_optuna()
+    options = reading_options(home.storage_url)
     try:
-        storage = RDBStorage(
-            home.storage_url,
-            _engine_options(home.storage_url),
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
-        if file is not None:
-            _configure_sqlite(storage.engine, ["query_only=ON"])
-        if not _has_tables(storage.engine):
+        if not _has_tables(home.storage_url, options):
             return None
+        storage = RDBStorage(
+            home.storage_url, options, skip_compatibility_check=True, skip_table_creation=True
+        )
         return get_storage(storage)
     except Exception as error:
         raise _cannot_open(home, error) from error
 
 
-def _has_tables(engine: Engine) -> bool:
+def read_engine(home: Home) -> Engine:
+    """Open the same database for reading tables of our own.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
     import sqlalchemy
 
-    return sqlalchemy.inspect(engine).has_table("studies")
+    try:
+        return sqlalchemy.create_engine(home.storage_url, **reading_options(home.storage_url))
+    except Exception as error:
+        raise _cannot_open(home, error) from error
+
+
+def reading_options(url: str, timeout: float = BUSY_TIMEOUT) -> dict[str, Any]:
+    """Return SQLAlchemy's options for an engine that reads a database and leaves it as it is.
+
+    Args:
+        timeout: seconds to wait for a writer of the same SQLite file, or for a server's answer.
+    """
+    file = _sqlite_file(url)
+    if file is not None:
+        return {"creator": lambda: open_reading(file, timeout)}
+    return _engine_options(url)
+
+
+def _has_tables(url: str, options: dict[str, Any]) -> bool:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, **options)
+    try:
+        return sqlalchemy.inspect(engine).has_table("version_info")  # Optuna makes it last
+    finally:
+        engine.dispose()
 
 
 def _cannot_open(home: Home, error: Exception) -> Exception:
@@ -194,19 +228,14 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
 
     if not isinstance(error, SQLAlchemyError | OptunaError | ImportError | RuntimeError | OSError):
         return error
-    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    file = _sqlite_file(home.storage_url)
+    first = next((e for e in causes(error) if isinstance(e, sqlite3.Error)), error)
+    if file is not None and is_damage(first):
+        return InputError(damaged(file, str(first)))
+    if fault := explain(error, home.path):
+        return InputError(fault)
+    reason = " ".join(clean(str(getattr(first, "orig", None) or first)).split())
     return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
-
-
-def masked(url: str) -> str:
-    """A database URL with its password hidden, for messages and logs."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "(not a database URL)"
 
 
 def _engine_options(url: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What MLflow keeps of a study, seen from the dispatcher: it creates runs and ends them.
 
 The worker's half, which fills a trial's run, is ``mtl.recorder``. Both only watch: nothing here
-decides what is trained.
+decides what is trained. And nothing here waits for MLflow, but where it says so: everything goes
+into outboxes, which a courier sends.
 """
 
 from __future__ import annotations
@@ -9,36 +10,32 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .courier import Courier
 from .markdown import paragraph
-from .mlflow_store import UI_PORT, connect, sqlite_file
+from .masking import clean, without_login
+from .mlflow_store import UI_PORT
 from .naming import run_name
+from .outbox import Outbox, Run, outboxes
 from .recorder import RunRecorder
-from .runs_view import offer_view, run_path, view_path
+from .runs_view import run_path, view_path
+from .sending import Sender
 
 if TYPE_CHECKING:
     import optuna
 
+    from .stores import Home
+
 __all__ = ["DatasetInput", "RunRecorder", "StudyTracker"]
 
-# How a trial ended -> the run's status in MLflow, which knows no pruning.
-_STATUS = {
-    "complete": "FINISHED",
-    "pruned": "FINISHED",
-    "failed": "FAILED",
-    "killed": "KILLED",
-}
-_PARAMS_PER_CALL = 100  # MLflow's limit
 _DIGEST_LENGTH = 36  # MLflow's limit
+_PATIENCE = 3.0  # seconds that a run's id is waited for: without it, its trial begins all the same
 
 
 @dataclass(frozen=True)
@@ -57,204 +54,209 @@ class DatasetInput:
 
 
 class StudyTracker:
-    """The dispatcher's side of tracking: experiments, parent runs, trial runs.
+    """The dispatcher's side of tracking: a study's run, and those of its trials.
+
+    A run is known by its outbox, and MLflow's id of it as soon as MLflow has created it
+    (`mtl.outbox.Outbox.run`).
 
     Args:
-        tracking_uri: MLflow's store, an SQLAlchemy URL or the address of a server.
-        artifact_root: folder for artifacts where the store is a local SQLite file; a server
-            decides by itself where artifacts go.
+        home: names MLflow's store and holds the spool.
+
+    Attributes:
+        courier: sends; it says whether MLflow is away.
 
     Raises:
         InputError: the store cannot be opened.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: Path) -> None:
-        self.tracking_uri = tracking_uri
-        self._artifact_root = Path(artifact_root)
-        self._client = connect(tracking_uri)
-        self._experiments: dict[str, str] = {}
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.courier = Courier(Sender(home.mlflow_uri, home.mlflow_artifacts))
+
+    def study_box(self, study_key: str) -> Outbox:
+        """Return the outbox of a study's run; the key tells the study from others of its name."""
+        return Outbox(self._home.spool / study_key)
+
+    def trial_box(self, study_key: str, number: int) -> Outbox:
+        """Return the outbox of a trial's run."""
+        return Outbox(self._home.spool / f"{study_key}-{number}")
+
+    def left_over(self, study_key: str) -> list[Outbox]:
+        """Return the outboxes that earlier dispatchers of a study left, its own first."""
+        boxes = outboxes(self._home.spool)
+        return [box for box in boxes if box.folder.name.partition("-")[0] == study_key]
 
     def open_study(
         self,
-        study_name: str,
+        box: Outbox,
+        name: str,
         description: str,
         tags: Mapping[str, object],
         run_id: str | None = None,
-    ) -> str:
-        """Return the id of the study's parent run; ``run_id`` reopens the one that it has.
+    ) -> None:
+        """Open a study's run: created, or RUNNING again.
 
-        Raises:
-            InputError: the study's experiment was deleted in MLflow.
+        Args:
+            name: of the study, and of its experiment.
+            run_id: the run that it has.
         """
-        note = paragraph(description)
-        if run_id is not None:
-            self.reopen(run_id)
-            self._client.set_tag(run_id, "mlflow.note.content", note)
-            return run_id
-        own = {"mtl.study": study_name, "mtl.kind": "study", "mlflow.note.content": note}
-        return self._create_run(study_name, f"study {study_name}", own | {**tags})
+        note = {"mlflow.note.content": paragraph(description)}
+        own = {"mtl.study": name, "mtl.kind": "study", "mtl.study_key": box.folder.name}
+        if self._reopened(box, run_id):
+            box.append("tags", values=note)
+        else:
+            find = {"mtl.study_key": box.folder.name, "mtl.kind": "study"}
+            self._create(box, name, f"study {name}", {**tags, **own, **note}, find)
+        self.courier.watch(box)
 
-    def create_trial_run(
+    def open_trial(
         self,
+        box: Outbox,
         *,
-        parent_run_id: str | None,
         study: str,
         number: int | None,
         params: Mapping[str, object],
         tags: Mapping[str, object],
+        parent: Outbox | None = None,
+        parent_run_id: str | None = None,
         setting: str = "",
         datasets: Sequence[DatasetInput] = (),
-    ) -> str:
-        """Create the run of one training and return its id.
+    ) -> None:
+        """Record that one training begins.
+
+        The run of a study's trial is created once: a dispatcher that was killed before it noted
+        the id finds the run by its tags.
 
         Args:
-            parent_run_id: the study's run; None for a training outside any study.
             study: the experiment's name.
             number: the trial's number; None outside a study.
             params: every configuration key with its value.
+            parent: the study's outbox; None for a training outside any study.
+            parent_run_id: the study's run, if MLflow has created it.
             setting: what distinguishes it from its neighbours; it is in the run's name.
             datasets: the data it reads.
-
-        The run of this parent and number is created once: a dispatcher that was killed before it
-        noted the id finds it here, filled or not.
         """
-        kind = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
-        if number is not None:
-            kind["mtl.trial"] = str(number)
-        if parent_run_id is not None:
-            kind["mlflow.parentRunId"] = parent_run_id
+        own = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
+        find, unknown = {}, None
+        if parent is not None:
+            find = {"mtl.study_key": parent.folder.name, "mtl.trial": str(number)}
+            known = parent_run_id or (parent.run and parent.run.run_id)
+            if known:
+                own["mlflow.parentRunId"] = known
+            else:
+                unknown = {"mtl.study_key": parent.folder.name, "mtl.kind": "study"}
         name = run_name(number, setting)
-        run_id = self.find_run(study, kind) if parent_run_id is not None else None
-        if run_id is None:
-            run_id = self._create_run(study, name, kind | {**tags})
-        else:
-            self.reopen(run_id)
-        self._log_params(run_id, params)
-        self._log_datasets(run_id, datasets)
-        return run_id
+        self._create(box, study, name, {**tags, **own, **find}, find, unknown)
+        box.append("params", values={key: _value(value) for key, value in params.items()})
+        if datasets:
+            box.append("inputs", datasets=[_dataset(part) for part in datasets])
+        self.courier.watch(box)
 
-    def find_run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
-        """Return the id of a run of an experiment that has all of these tags; None if none has."""
-        terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items() if key != "mtl.study"]
-        found = self._client.search_runs(
-            [self._experiment(experiment)], " and ".join(terms), max_results=1
+    def reopen(self, box: Outbox, run_id: str | None) -> None:
+        """Set a run that MLflow knows RUNNING again, whatever became of it."""
+        self._reopened(box, run_id)
+        self.courier.watch(box)
+
+    def _reopened(self, box: Outbox, run_id: str | None) -> bool:
+        if run_id is None and not box.begun:
+            return False
+        if box.run is None and run_id is not None:
+            box.set_run(Run(run_id, None))
+        box.append("reopen")
+        return True
+
+    def _create(
+        self,
+        box: Outbox,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, object],
+        find: Mapping[str, str],
+        parent: Mapping[str, str] | None = None,
+    ) -> None:
+        tags = {**_source_tags(tags), **tags, "mtl.state": "running"}
+        values = {key: _tag(value) for key, value in tags.items() if value is not None}
+        box.append(
+            "create", experiment=experiment, name=name, tags=values, find=dict(find), parent=parent
         )
-        return found[0].info.run_id if found else None
 
-    def reopen(self, run_id: str) -> None:
-        """Set a run RUNNING again, whatever became of it: deleted in the user interface, too."""
-        run = self._client.get_run(run_id)
-        if run.info.lifecycle_stage == "deleted":
-            self._client.restore_run(run_id)
-        self._client.update_run(run_id, status="RUNNING")
-        self._client.set_tag(run_id, "mtl.state", "running")
-        if "mtl.reason" in run.data.tags:
-            self._client.delete_tag(run_id, "mtl.reason")
-
-    def end(self, run_id: str, state: str, reason: str | None = None) -> None:
+    def end(self, box: Outbox, state: str, reason: str | None = None) -> None:
         """End a run. ``state`` is complete, pruned, failed or killed; ``reason`` says why."""
-        status = _STATUS[state]
-        self._client.set_tag(run_id, "mtl.state", state)
-        if reason is not None:
-            self._client.set_tag(run_id, "mtl.reason", reason)
-        self._client.set_terminated(run_id, status, end_time=_now())
+        why = {} if reason is None else {"mtl.reason": clean(reason)}
+        box.append("tags", values={"mtl.state": state, **why})
+        box.append("end", state=state)
+        self.courier.watch(box)
+
+    def log_text(self, box: Outbox, text: str, path: str) -> None:
+        """Keep a text, a traceback say, as the artifact ``path`` of a run."""
+        box.append("text", text=text, path=path)
 
     def record_study(
-        self, run_id: str, rows: list[dict[str, Any]], optuna_study: optuna.Study
+        self, box: Outbox, rows: list[dict[str, Any]], optuna_study: optuna.Study
     ) -> None:
-        """Put leaderboard, figures and description of the study on its parent run, anew each time.
+        """Put leaderboard, figures and description of the study on its run, anew each time.
 
         Args:
             rows: the leaderboard (``mtl.report.leaderboard``).
         """
         from .report.study import describe_study, leaderboard_table, write_study_files
 
-        with tempfile.TemporaryDirectory(prefix="mtl-study-") as folder:
-            write_study_files(rows, optuna_study, Path(folder))
-            self._client.log_artifacts(run_id, folder)
+        shutil.rmtree(box.files, ignore_errors=True)
+        box.files.mkdir(parents=True)
+        write_study_files(rows, optuna_study, box.files)
         # Not log_table, which appends: a study that is continued would list its trials twice.
-        self._client.log_dict(run_id, leaderboard_table(rows), "leaderboard.json")
-        table = json.dumps([{"path": "leaderboard.json", "type": "table"}])
-        self._client.set_tag(run_id, "mlflow.loggedArtifacts", table)
-        self._client.set_tag(run_id, "mlflow.note.content", describe_study(rows, optuna_study))
+        table = json.dumps(leaderboard_table(rows))
+        (box.files / "leaderboard.json").write_text(table, "utf-8")
+        box.append("files", folder=box.files.name)
+        listed = json.dumps([{"path": "leaderboard.json", "type": "table"}])
+        note = describe_study(rows, optuna_study)
+        box.append("tags", values={"mlflow.loggedArtifacts": listed, "mlflow.note.content": note})
 
-    def address(self, run_id: str) -> str:
+    def offer_runs(self, box: Outbox, keys: Sequence[str]) -> None:
+        """Give the study a list of its runs, with the configuration keys that tell them apart as
+        columns."""
+        box.append("view", keys=list(keys))
+
+    def wait_for_run(
+        self, box: Outbox, enough: Callable[[], bool] = lambda: False
+    ) -> Run | None:
+        """Wait a moment for MLflow to create or reopen a run; None if it has not.
+
+        Raises:
+            InputError: MLflow will not have it, and says why.
+        """
+        self.courier.wait([box], _PATIENCE, enough)
+        if box.folder in self.courier.refused:
+            raise InputError(self.courier.refused[box.folder])
+        return box.run
+
+    def drain(self, boxes: Iterable[Outbox], enough: Callable[[], bool]) -> bool:
+        """Wait until MLflow has everything, or is away; say whether it has."""
+        return self.courier.wait(boxes, None, enough)
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Send no more."""
+        self.courier.close(seconds)
+
+    def address(self, run: Run) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
-        return self.root + run_path(self._experiment_of(run_id), run_id)
+        return self.root + run_path(run.experiment_id, run.run_id)
 
-    def offer_runs(self, run_id: str, keys: Sequence[str]) -> str:
-        """Give the study with this parent run a list of its runs, with the configuration keys
-        that tell them apart as columns; return its path on the server."""
-        experiment = self._experiment_of(run_id)
-        offer_view(self._client, experiment, run_id, keys)
-        return view_path(experiment)
+    def list_path(self, run: Run) -> str:
+        """Return the path of the list of a study's runs on the server."""
+        return view_path(run.experiment_id)
 
     @property
     def root(self) -> str:
         """Where a browser finds MLflow: the server, or where `mtl ui` serves the file. In a
         container the server has another name outside, which $MTL_MLFLOW_ADDRESS gives."""
-        root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self.tracking_uri).rstrip("/")
+        root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self._home.mlflow_uri).rstrip("/")
         served = root.startswith(("http://", "https://"))
-        return root if served else f"http://127.0.0.1:{UI_PORT}"
-
-    def _experiment_of(self, run_id: str) -> str:
-        return self._client.get_run(run_id).info.experiment_id
-
-    def log_text(self, run_id: str, text: str, path: str) -> None:
-        """Keep a text, a traceback say, as the artifact ``path`` of a run."""
-        self._client.log_text(run_id, text, path)
-
-    def _create_run(self, experiment: str, name: str, tags: Mapping[str, object]) -> str:
-        tags = {**_source_tags(tags), **tags, "mtl.state": "running"}
-        values = {key: _tag(value) for key, value in tags.items() if value is not None}
-        run = self._client.create_run(self._experiment(experiment), tags=values, run_name=name)
-        return run.info.run_id
-
-    def _experiment(self, name: str) -> str:
-        """Return the id of the experiment, created where it is new."""
-        if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
-            self._experiments[name] = self._new_experiment(name) if found is None else _id(found)
-        return self._experiments[name]
-
-    def _new_experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        location = None
-        if sqlite_file(self.tracking_uri) is not None:
-            location = (self._artifact_root.absolute() / _folder_name(name)).as_uri()
-        try:
-            return self._client.create_experiment(name, location)
-        except MlflowException:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return _id(found)  # another process was quicker
-
-    def _log_params(self, run_id: str, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Param
-
-        values = [Param(key, _value(value)) for key, value in params.items()]
-        for start in range(0, len(values), _PARAMS_PER_CALL):
-            self._client.log_batch(run_id, params=values[start : start + _PARAMS_PER_CALL])
-
-    def _log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
-        if datasets:
-            self._client.log_inputs(run_id, datasets=[_mlflow_input(part) for part in datasets])
+        return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
 
 
-def _mlflow_input(part: DatasetInput):
-    from mlflow.entities import Dataset, InputTag
-    from mlflow.entities import DatasetInput as MlflowDatasetInput
-
-    dataset = Dataset(
-        name=part.name,
-        digest=part.digest[:_DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": part.source}),
-        profile=json.dumps({"num_rows": part.rows}),
-    )
-    return MlflowDatasetInput(dataset, tags=[InputTag("mlflow.data.context", part.context)])
+def _dataset(part: DatasetInput) -> dict[str, Any]:
+    return asdict(part) | {"digest": part.digest[:_DIGEST_LENGTH], "context": part.context}
 
 
 def _source_tags(tags: Mapping[str, object]) -> dict[str, object]:
@@ -271,22 +273,6 @@ def _source_tags(tags: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _id(experiment) -> str:
-    if experiment.lifecycle_stage == "deleted":
-        raise InputError(
-            f"the MLflow experiment {experiment.name!r} was deleted: restore it with "
-            f"`mlflow experiments restore -x {experiment.experiment_id}`, "
-            "or run the study under another name with --as"
-        )
-    return experiment.experiment_id
-
-
-def _folder_name(study: str) -> str:
-    """Return a folder's name for a study's name, which may hold anything; different for each."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in study)[:60]
-    return plain if plain == study else f"{plain}-{sha256(study.encode()).hexdigest()[:8]}"
-
-
 def _value(value: object) -> str:
     """Return a configuration value as `--set` reads it: TOML's true, [1, 2], 1e-05."""
     return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
@@ -294,7 +280,3 @@ def _value(value: object) -> str:
 
 def _tag(value: object) -> str:
     return value if isinstance(value, str) else _value(value)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
+from .faults import explain
 from .interrupts import Interrupts, StopNow
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
+    from .outbox import Outbox
+    from .preflight import Inputs
     from .stores import Home
+    from .tracking import StudyTracker
 
 EXPERIMENT = "train"
 _CONFIG = "config.json"
@@ -47,6 +53,7 @@ class TrainingResult:
         scores: of the best epoch; empty if it did not complete.
         minutes: this time's share, earlier ones of a resumed training are not counted.
         reason: why it failed.
+        waiting: the folder where some of it waits for MLflow, if that is away.
     """
 
     run_id: str
@@ -56,6 +63,7 @@ class TrainingResult:
     best_epoch: int | None
     minutes: float
     reason: str | None = None
+    waiting: str | None = None
 
 
 def train_once(
@@ -70,70 +78,150 @@ def train_once(
         profile: the recipe's name, for a tag. resume: the id of an interrupted training's run.
 
     Raises:
-        InputError: data or weights cannot be used; nothing is recorded then.
+        InputError: data or weights cannot be used; nothing is recorded then. Or the machine
+            refuses, a full disk say: the line says how to go on.
     """
     import minbert
 
-    from .preflight import git_commit, read_inputs
+    from .preflight import read_inputs
     from .tracking import StudyTracker
 
     inputs = read_inputs(config, home)
     total = minbert.total_steps(config, home.cache)
-    tracker = StudyTracker(home.mlflow_uri, home.mlflow_artifacts)
+    with closing(StudyTracker(home)) as tracker:
+        box = _box(home, resume)
+        run_id = _open_run(tracker, box, config, profile, inputs, resume)
+        folder = home.checkpoints / EXPERIMENT / run_id
+        with _alone(folder):
+            _remember(folder, config)
+            watcher.started(run_id, total, demo="demo" in (config.backbone, config.data.path))
+            began = time.monotonic()
+            state, best, reason = _outcome(config, home, folder, box, tracker, watcher)
+            tracker.end(box, state, reason)
+            sent = tracker.drain([box], lambda: False)
+            if state == "complete":
+                shutil.rmtree(folder)
+        folder.with_name(f"{run_id}.lock").unlink(missing_ok=True)
+        if sent and state != "killed":
+            box.remove()
+    scores, epoch = (best.scores, best.epoch) if best else ({}, None)
+    waiting = None if sent else str(home.spool)
+    return TrainingResult(
+        run_id, profile, state, scores, epoch, _minutes(began), reason, waiting
+    )
+
+
+def _box(home: Home, resume: str | None) -> Outbox:
+    """Return the outbox of a new training, or the one that a training to be resumed has."""
+    from .outbox import Outbox, outboxes
+
+    if resume is None:
+        return Outbox(home.spool / f"{EXPERIMENT}-{uuid.uuid4().hex}")
+    for box in outboxes(home.spool):
+        if box.folder.name == resume or (box.run is not None and box.run.run_id == resume):
+            return box
+    return Outbox(home.spool / f"{EXPERIMENT}-{resume}")
+
+
+def _open_run(
+    tracker: StudyTracker,
+    box: Outbox,
+    config: Config,
+    profile: str | None,
+    inputs: Inputs,
+    resume: str | None,
+) -> str:
+    """Create the run, or open it again; return what the training is called: the run's id, or the
+    outbox' name where MLflow is away."""
+    from .preflight import git_commit
+
     if resume is None:
         tags = {"mtl.profile": profile, "mtl.git_commit": git_commit(), **inputs.tags}
-        run_id = tracker.create_trial_run(
-            parent_run_id=None, study=EXPERIMENT, number=None, params=config.to_keys(),
-            tags=tags, datasets=inputs.datasets,
-        )
-    else:
-        run_id = resume
-        tracker.reopen(run_id)
-    folder = home.checkpoints / EXPERIMENT / run_id
-    _remember(folder, config)
-    watcher.started(run_id, total, demo="demo" in (config.backbone, config.data.path))
-    began = time.monotonic()
+        tracker.open_trial(
+            box, study=EXPERIMENT, number=None, params=config.to_keys(), tags=tags,
+            datasets=inputs.datasets,
+        )  # fmt: skip
+        run = tracker.wait_for_run(box)
+        return run.run_id if run else box.folder.name
+    tracker.reopen(box, None if box.begun else resume)
+    tracker.wait_for_run(box)
+    return resume
+
+
+def _outcome(
+    config: Config,
+    home: Home,
+    folder: Path,
+    box: Outbox,
+    tracker: StudyTracker,
+    watcher: Watcher,
+) -> tuple[str, EpochReport | None, str | None]:
+    """Train; return the state in which that ended, the best epoch and a reason."""
     try:
-        best = _train(config, home, folder, run_id, watcher)
+        return "complete", _train(config, home, folder, box, watcher), None
     except (TrainingStopped, StopNow):
-        tracker.end(run_id, "killed", "interrupted")
-        return TrainingResult(run_id, profile, "killed", {}, None, _minutes(began))
+        return "killed", None, "interrupted"
     except DivergedError as error:
-        tracker.end(run_id, "failed", str(error))
-        return TrainingResult(run_id, profile, "failed", {}, None, _minutes(began), str(error))
+        return "failed", None, str(error)
     except BaseException as error:
-        tracker.end(run_id, "failed", f"{type(error).__name__}: {error}")
+        if fault := explain(error, home.path, f"mtl train --resume {folder.name}"):
+            raise InputError(fault) from error  # the run stays open: the training can go on
+        tracker.end(box, "failed", f"{type(error).__name__}: {error}")
+        tracker.drain([box], lambda: False)
         raise
-    tracker.end(run_id, "complete")
-    shutil.rmtree(folder)
-    return TrainingResult(run_id, profile, "complete", best.scores, best.epoch, _minutes(began))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process from training the same.
+
+    Raises:
+        InputError: one does.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"training {folder.name} is running in another process (it holds {folder}.lock); "
+            "wait for it or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _train(
-    config: Config, home: Home, folder: Path, run_id: str, watcher: Watcher
+    config: Config, home: Home, folder: Path, box: Outbox, watcher: Watcher
 ) -> EpochReport:
     import minbert
 
-    from .tracking import RunRecorder
+    from .recorder import RunRecorder
 
-    recorder = RunRecorder(home.mlflow_uri, run_id)
+    recorder = RunRecorder(box)
 
     def on_step(report: StepReport) -> None:
         recorder.on_step(report)
         watcher.step(report)
 
     with Interrupts() as interrupts:
-        for report in minbert.train(
+        training = minbert.train(
             config,
             cache_dir=home.cache,
             checkpoint_dir=folder,
             on_step=on_step,
             should_stop=lambda: interrupts.asked,
-        ):
-            recorder.on_epoch(report)
-            watcher.evaluated(report)
-        with tempfile.TemporaryDirectory(prefix="mtl-train-") as work:
-            return recorder.finish(config, folder, Path(work), home.cache).best
+        )
+        # Closed here: what goes wrong when it is closed later, by chance, is only printed.
+        with closing(training) as reports:
+            for report in reports:
+                recorder.on_epoch(report)
+                watcher.evaluated(report)
+        return recorder.finish(config, folder, home.cache).best
 
 
 def _minutes(began: float) -> float:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
+from minbert.checkpoint import LAST
+
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import Trial
@@ -27,15 +29,17 @@ class TrialFiles:
         """The folder of a trial's checkpoints."""
         return self._home.checkpoint_dir(self._study.study_name, number)
 
-    def work(self, number: int) -> Path:
-        """The folder in which a trial's artifacts are made."""
-        return self.checkpoints(number).with_name(f"{number}.work")
+    def checkpointed(self, number: int) -> int:
+        """When a trial's last checkpoint was written, in nanoseconds; 0 if there is none."""
+        try:
+            return (self.checkpoints(number) / LAST).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def remove(self, number: int) -> None:
         """Remove what a trial that has ended leaves here: what counts lies in MLflow."""
         folder = self.checkpoints(number)
-        for path in (folder, self.work(number)):
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{number}.lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()  # when it was the last trial's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, singledispatchmethod
+from functools import singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,16 +12,25 @@ from optuna.trial import TrialState
 
 from minbert import InputError
 
-from .events import Died, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
-from .facts import set_fact
+from .events import (
+    Died,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Progress,
+    Stopped,
+    TrialJob,
+)
+from .facts import facts, set_fact
 from .limits import set_constraints
 from .naming import setting
-from .notes import study_note, trial_note, write_note
-from .preflight import Inputs, git_commit
+from .preflight import Inputs
 from .replicates import REPLICATE
 from .stores import Home
+from .studyruns import StudyRuns
 from .studyspec import StudySpec
-from .tracking import StudyTracker
 from .trialfiles import TrialFiles
 
 if TYPE_CHECKING:
@@ -30,12 +39,12 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
+    from .outbox import Outbox
     from .view import View
 
 Answer = Literal["advance", "prune", "again"] | None
 Ask = Callable[..., tuple["Trial", "Config"]]
 
-_RETRIES = 1  # times that a trial is resumed after its worker died
 _ENDS = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -43,7 +52,7 @@ _ENDS = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed":
 class _Running:
     trial: Trial
     config: Config
-    run_id: str
+    outbox: Outbox
     progressed: bool
     pruning: bool = False
 
@@ -64,18 +73,14 @@ class Trials:
         home: Home,
         view: View,
         inputs: Mapping[tuple[str, str], Inputs] | None = None,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self.study, self.spec, self.home, self.view = study, spec, home, view
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
-        self._inputs = inputs or {}
+        self.runs = StudyRuns(study, spec, home, inputs or {}, enough)
         self._files = TrialFiles(home, study)
-        self._parent = study.user_attrs.get("parent_run_id")
-
-    @cached_property
-    def _tracker(self) -> StudyTracker:
-        return StudyTracker(self.home.mlflow_uri, self.home.mlflow_artifacts)
 
     # ---- the study ------------------------------------------------------------------------------
 
@@ -83,47 +88,29 @@ class Trials:
     def ended(self) -> int:
         return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
 
-    def open_study(self) -> None:
-        """Create the study's MLflow run, or open it again."""
-        name = self.study.study_name
-        key = {"mtl.study_key": self.study.user_attrs["key"]}
-        tags = {
-            "mtl.profile": self.spec.profile,
-            "mtl.sampler": self.spec.sampler,
-            "mtl.pruner": self.spec.pruner,
-            "mtl.git_commit": git_commit(),
-            **key,
-        }
-        self.study.set_user_attr("open", True)
-        # A dispatcher that was killed before it noted the run's id left a run with this key.
-        known = self._parent or self._tracker.find_run(name, key)
-        run_id = self._tracker.open_study(name, self.spec.description, tags, known)
-        if run_id != self._parent:
-            self._parent = run_id
-            self.study.set_user_attr("parent_run_id", run_id)
-        path = self._tracker.offer_runs(run_id, self.spec.telling)
-        self.study.set_user_attr("runs", path)
-        write_note(self.study, study_note(self.spec.description, self._tracker.root + path))
-
-    def close_study(self, only_if_open: bool = False) -> None:
-        """Put leaderboard and figures on the study's run and end it."""
-        if self._parent is None or (only_if_open and not self.study.user_attrs.get("open")):
-            return
-        self._tracker.record_study(self._parent, self.rows(), self.study)
-        self._tracker.end(self._parent, "complete")
-        self.study.set_user_attr("open", False)
+    def close_study(self) -> None:
+        """End the study's run, with leaderboard and figures, if it has not ended yet."""
+        if self.study.user_attrs.get("open"):
+            self.runs.close_study(self.rows)
+        else:
+            self.runs.send_all()
 
     def leave(self) -> None:
         """End every run as killed; the trials stay RUNNING in Optuna, to be taken up again."""
         for number in sorted(self.running):
             self._set_aside(number)
-        if self._parent is not None:
-            self._tracker.end(self._parent, "killed", "interrupted")
+        self.runs.leave()
 
     def _set_aside(self, number: int) -> None:
-        self._tracker.end(self.running[number].run_id, "killed", "interrupted")
+        self.runs.end(number, "killed", "interrupted")
         del self.running[number]
         self.view.trial_ended(number, "killed", None, "interrupted")
+
+    def look_around(self) -> None:
+        """Note what MLflow has done in the meantime, and say what the user should know."""
+        self.runs.settle()
+        for news in self.runs.news():
+            self.view.message(news)
 
     def rows(self) -> list[dict[str, Any]]:
         """The leaderboard."""
@@ -146,9 +133,10 @@ class Trials:
         frozen = self._frozen(trial.number)
         progressed = bool(frozen.intermediate_values)
         named = self._setting(frozen, config)
-        run_id = self._open_run(frozen, trial, config, named)
-        self.running[trial.number] = _Running(trial, config, run_id, progressed)
+        outbox = self.runs.open_trial(frozen, config, named)
+        self.running[trial.number] = _Running(trial, config, outbox, progressed)
         self.view.trial_started(trial.number, named, number is not None)
+        self.runs.hand_over(trial.number)
         return self._job(trial.number, resumed=number is not None)
 
     def _setting(self, frozen: FrozenTrial, config: Config) -> str:
@@ -162,34 +150,14 @@ class Trials:
         return TrialJob(
             study=self.study.study_name,
             number=number,
-            run_id=running.run_id,
             config=running.config.to_keys(),
             checkpoint_dir=str(self._files.checkpoints(number)),
             cache_dir=str(self.home.cache),
+            outbox=str(running.outbox.folder),
             tracking_uri=self.home.mlflow_uri,
-            work_dir=str(self._files.work(number)),
+            artifact_root=str(self.home.mlflow_artifacts),
             resumed=resumed,
         )
-
-    def _open_run(self, frozen: FrozenTrial, trial: Trial, config: Config, named: str) -> str:
-        """Reopen the trial's run; create it, and note it at the trial, if there is none."""
-        run_id = frozen.user_attrs.get("mlflow_run_id")
-        if run_id is not None:
-            self._tracker.reopen(run_id)
-            return run_id
-        inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
-        run_id = self._tracker.create_trial_run(
-            parent_run_id=self._parent,
-            study=self.study.study_name,
-            number=trial.number,
-            params=config.to_keys(),
-            setting=named,
-            datasets=inputs.datasets,
-            tags={"mtl.profile": self.spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
-        )
-        trial.set_user_attr("mlflow_run_id", run_id)
-        write_note(self.study, trial_note(named, self._tracker.address(run_id)), trial._trial_id)
-        return run_id
 
     # ---- what workers say -----------------------------------------------------------------------
 
@@ -197,7 +165,8 @@ class Trials:
         """Record an event; return what the worker shall do, or that the trial starts again.
 
         Raises:
-            InputError: a trial cannot even start, by what was given, and none has yet.
+            InputError: a trial cannot even start, by what was given, and none has yet; or the
+                machine refuses, and would refuse every other.
         """
         return self._on(event) if event.number in self.running else None
 
@@ -217,17 +186,32 @@ class Trials:
     def _(self, event: Evaluated) -> Answer:
         running = self.running[event.number]
         running.progressed = True
-        trial = running.trial
-        # A resumed training says again what it said after its last checkpoint.
-        if event.epoch not in self._frozen(event.number).intermediate_values:
-            trial.report(event.scores["score"], event.epoch)
         self.view.trial_evaluated(event.number, event.epoch, event.scores, event.best_score)
-        # After the last epoch there is nothing left to save.
-        last = event.epoch >= running.config.train.epochs
-        if not last and trial.should_prune():
+        if self._hopeless(running, event):
             running.pruning = True
             return "prune"
         return "advance"
+
+    def _hopeless(self, running: _Running, event: Evaluated) -> bool:
+        """Report a score and ask the pruner. A resumed training says again what it said after its
+        last checkpoint: what was answered then is answered now."""
+        trial, known = running.trial, self._frozen(event.number).intermediate_values
+        if self._frozen(event.number).user_attrs.get("pruned_at") == event.epoch:
+            return True
+        if event.epoch not in known:
+            trial.report(event.scores["score"], event.epoch)
+        elif event.epoch < max(known):
+            return False
+        # After the last epoch there is nothing left to save.
+        if event.epoch >= running.config.train.epochs or not trial.should_prune():
+            return False
+        trial.set_user_attr("pruned_at", event.epoch)
+        return True
+
+    @_on.register
+    def _(self, event: Noticed) -> Answer:
+        self.view.message(f"trial {event.number}: {event.text}")
+        return None
 
     @_on.register
     def _(self, event: Finished) -> Answer:
@@ -243,12 +227,12 @@ class Trials:
 
     @_on.register
     def _(self, event: Failed) -> Answer:
-        if event.bad_input and not self._any_progress():
+        if event.blocked or (event.bad_input and not self._any_progress()):
             raise InputError(event.reason)
+        if event.memory:
+            return self._lost(event.number, event.reason)
         if event.traceback:
-            self._tracker.log_text(
-                self.running[event.number].run_id, event.traceback, "traceback.txt"
-            )
+            self.runs.log_text(event.number, event.traceback, "traceback.txt")
         self._end(event.number, "failed", None, event.reason)
         return None
 
@@ -262,16 +246,17 @@ class Trials:
         return self._lost(event.number, f"its worker {event.how}{log}")
 
     def _lost(self, number: int, reason: str) -> Answer:
-        """A trial lost its worker: it is resumed once, but by who comes after an interrupt."""
+        """A trial lost its worker. It goes on from its checkpoint, but not if that is where it was
+        lost before: it would be lost there again. After an interrupt it is left to who comes."""
         if self.leaving:
             self._set_aside(number)
             return None
-        trial = self.running[number].trial
-        retries = trial.user_attrs.get("retries", 0)
-        if retries >= _RETRIES:
-            self._end(number, "failed", None, f"{reason}, and so did the one before")
+        trial, here = self.running[number].trial, self._files.checkpointed(number)
+        if facts(self._frozen(number)).get("lost_at") == here:
+            self._end(number, "failed", None, f"{reason}, at the same place as before")
             return None
-        trial.set_user_attr("retries", retries + 1)
+        set_fact(self.study, trial._trial_id, "lost_at", here)
+        trial.set_user_attr("retries", trial.user_attrs.get("retries", 0) + 1)
         self.view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
         del self.running[number]
         return "again"
@@ -288,7 +273,7 @@ class Trials:
         running = self.running.pop(number)
         if reason is not None:
             running.trial.set_user_attr("reason", reason)
-        self._tracker.end(running.run_id, state, reason)
+        self.runs.end(number, state, reason)
         value = score if state == "complete" else None
         self.study.tell(running.trial, value, state=_ENDS[state])
         self._files.remove(number)

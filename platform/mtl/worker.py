@@ -5,9 +5,10 @@ Run as ``python -m mtl.worker FD`` by an executor; FD is a pipe to the dispatche
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
@@ -15,19 +16,37 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
-from .events import Advance, Cancel, Evaluated, Event, Failed, Finished, Progress, Stopped, TrialJob
+from .events import (
+    SILENCE,
+    Advance,
+    Cancel,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Progress,
+    Stopped,
+    TrialJob,
+)
+from .faults import explain
+from .masking import clean, mask_streams
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
-LOCK_WAIT = 20.0
-"""Seconds to wait for a worker of before, which notices within ORPHAN_GRACE that it is alone."""
+    from .courier import Courier
+
+LOCK_WAIT = 60.0
+"""Seconds to wait for a worker of before: it notices within SILENCE that its dispatcher is gone,
+and ends within ORPHAN_GRACE of that."""
 ORPHAN_GRACE = 10.0
 """Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
 _PROGRESS_EVERY = 0.25
@@ -61,12 +80,14 @@ class Inbox:
     def _read(self) -> None:
         while True:
             try:
+                if not self._connection.poll(SILENCE):
+                    break  # suspended: another dispatcher may have taken over by now
                 message = self._connection.recv()
             except (EOFError, OSError):
                 break
             if isinstance(message, TrialJob):
                 self._begin(message)
-            elif message.number == self._number:
+            elif isinstance(message, Advance | Cancel) and message.number == self._number:
                 if isinstance(message, Cancel) and not message.prune:
                     self.stopping.set()
                 self._commands.put(message)
@@ -87,7 +108,8 @@ class Inbox:
 
 
 def main(descriptor: int) -> None:
-    """Work until the dispatcher closes the pipe."""
+    """Work until the dispatcher closes the pipe, or there is too little memory."""
+    faulthandler.enable()  # a crash in compiled code leaves its place in the log
     connection = Connection(descriptor)
     inbox = Inbox(connection)
     # The dispatcher decides what an interrupt means; a request to terminate means a checkpoint.
@@ -102,14 +124,17 @@ def main(descriptor: int) -> None:
             inbox.stopping.set()
 
     while (job := inbox.next_job()) is not None:
-        send(run_trial(job, inbox, send))
+        end = run_trial(job, inbox, send)
+        send(end)
+        if isinstance(end, Failed) and end.memory:
+            return  # what it holds is given back; the next trial gets a new process
 
 
 def _load() -> None:
     """Import what every trial needs, once."""
     import minbert.trainer  # noqa: F401
-    import mtl.tracking  # noqa: F401
 
+    from . import recorder, sending  # noqa: F401
     from .mlflow_store import load_mlflow
 
     load_mlflow()
@@ -128,35 +153,67 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
     except TrainingStopped:
         return Stopped(job.number)
     except Timeout:
-        return Failed(
-            job.number,
-            f"another process still trains this trial (it holds the lock "
-            f"{folder}.lock); end it and run the study again",
-        )
+        held = f"another process still trains trial {job.number}: it holds {folder}.lock"
+        return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
     except InputError as error:
-        return Failed(job.number, str(error), bad_input=True)
+        blocked = explain(error, folder) is not None
+        return Failed(job.number, clean(str(error)), bad_input=True, blocked=blocked)
     except DivergedError as error:
         return Failed(job.number, f"diverged: {error}")
     except Exception as error:  # noqa: BLE001  (the edge: whatever a trial raises ends it alone)
-        line = " ".join(str(error).split())[:300]
-        return Failed(job.number, f"{type(error).__name__}: {line}", traceback.format_exc())
+        if fault := explain(error, folder):
+            return Failed(job.number, fault, blocked=True)
+        line = " ".join(clean(str(error)).split())[:300]
+        if _lacks_memory(error):
+            return Failed(job.number, f"out of memory ({line})", memory=True)
+        return Failed(job.number, f"{type(error).__name__}: {line}", clean(traceback.format_exc()))
+
+
+def _lacks_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # torch's allocator on processors raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@cache
+def _courier(tracking_uri: str, artifact_root: str) -> Courier:
+    """The thread that sends this process' runs; one for all of its trials."""
+    from .courier import Courier
+    from .sending import Sender
+
+    return Courier(Sender(tracking_uri, Path(artifact_root)))
 
 
 class _Trial:
     def __init__(self, job: TrialJob, inbox: Inbox, send: Send) -> None:
         from minbert import Config
 
-        from .tracking import RunRecorder
+        from .outbox import Outbox
+        from .recorder import RunRecorder
 
         self.job, self.inbox, self.send = job, inbox, send
         self.config: Config = Config.from_keys(job.config)
-        self.recorder = RunRecorder(job.tracking_uri, job.run_id)
+        self.outbox = Outbox(Path(job.outbox))
+        self.recorder = RunRecorder(self.outbox)
+        self.courier = _courier(job.tracking_uri, job.artifact_root)
         self.pruned = False
         self.total_steps = 0
         self.minutes = 0.0
         self._said = 0.0
 
     def run(self) -> Event:
+        self.courier.watch(self.outbox)
+        try:
+            return self._train()
+        finally:
+            self.courier.forget(self.outbox)
+
+    def _train(self) -> Event:
         import torch
 
         import minbert
@@ -171,6 +228,7 @@ class _Trial:
             checkpoint_dir=checkpoints,
             on_step=self._on_step,
             should_stop=self.inbox.stopping.is_set,
+            on_notice=lambda text: self.send(Noticed(job.number, text)),
         )
         for report in reports:
             self._on_epoch(report)
@@ -202,10 +260,9 @@ class _Trial:
         self.pruned = isinstance(verdict, Cancel) and verdict.prune
 
     def _finish(self, checkpoints: Path) -> Finished:
-        work = Path(self.job.work_dir)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        recorded = self.recorder.finish(self.config, checkpoints, work, Path(self.job.cache_dir))
+        recorded = self.recorder.finish(self.config, checkpoints, Path(self.job.cache_dir))
+        # If MLflow is away, the dispatcher sends what waits when it is back.
+        self.courier.wait([self.outbox], enough=self.inbox.stopping.is_set)
         best = recorded.best
         return Finished(
             self.job.number,
@@ -215,7 +272,7 @@ class _Trial:
             best.epoch,
             self.minutes or _minutes(best, self.config),
             recorded.trainable,
-            sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file()),
+            sum(file.stat().st_size for file in checkpoints.glob("*.safetensors")),
             recorded.model_bytes,
             [str(picture) for picture in recorded.pictures],
         )
@@ -228,4 +285,5 @@ def _minutes(report: EpochReport, config: Config) -> float:
 
 
 if __name__ == "__main__":
+    mask_streams()  # both are a log
     main(int(sys.argv[1]))

@@ -36,4 +36,7 @@ for _command in (study, train, predict, params, ui, data, backbone, doctor, gc):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    from mtl.masking import mask_logging
+
+    mask_logging()
     raise SystemExit(run(cli))

@@ -3,9 +3,12 @@
 0: done. 1: some trial failed, or there is nothing to show. 2: bad input. 130: interrupted.
 """
 
+import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,6 +17,8 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
+from mtl.faults import explain, unreadable
+from mtl.masking import clean
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -21,9 +26,13 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
+    # It logs the traceback of each error of its database, and raises the error, too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         _check_text(sys.argv[1:] if args is None else args)
         code = command.main(args=args, prog_name="mtl", standalone_mode=False)
@@ -42,6 +51,11 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return FAILED
     except Exception as error:  # noqa: BLE001 (the last resort: nobody is shown a traceback)
+        if fault := explain(error, _home()):
+            _empty_stdout()
+            return _say(fault, BAD_INPUT)
+        if damage := unreadable(error, _home()):
+            return _say(f"{damage}; {_log(error)}", BAD_INPUT)
         return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
 
 
@@ -57,7 +71,7 @@ def _check_text(args: Sequence[str]) -> None:
 
 
 def _say(text: str, code: int) -> int:
-    line = _CONTROL.sub(" ", text)  # nothing of it steers the terminal
+    line = _CONTROL.sub(" ", clean(text))  # nothing of it steers the terminal
     click.echo(f"mtl: {' '.join(line.split())}", err=True)
     return code
 
@@ -73,8 +87,8 @@ def _brief(error: Exception) -> str:
 
 def _log(error: Exception) -> str:
     """Write the traceback into the home's logs; return words that say where."""
-    text = "".join(traceback.format_exception(error))
-    logs = Path(os.environ.get("MTL_HOME") or ".mtl") / "logs"
+    text = clean("".join(traceback.format_exception(error)))
+    logs = _home() / "logs"
     file = logs / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -83,6 +97,18 @@ def _log(error: Exception) -> str:
         click.echo(text, err=True)
         return "its traceback stands above"
     return f"its traceback is in {file}"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("MTL_HOME") or ".mtl").absolute()
+
+
+def _empty_stdout() -> None:
+    """Write what standard output still holds, if it lies on a disk that takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
 
 
 def _forget_stdout() -> None:

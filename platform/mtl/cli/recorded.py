@@ -46,9 +46,9 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     from mtl.lease import dispatcher_of
     from mtl.recorded import summarize
     from mtl.report import best_of, leaderboard
-    from mtl.stores import Home, open_engine
+    from mtl.stores import Home, read_engine
 
-    engine = open_engine(Home.resolve(create=False))
+    engine = read_engine(Home.resolve(create=False))
     summary = summary_payload(summarize(study))
     rows = leaderboard(study)
     trials = study.get_trials(deepcopy=False)

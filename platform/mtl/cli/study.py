@@ -22,11 +22,13 @@ from .common import (
 from .exits import DONE, FAILED, INTERRUPTED
 from .promote import promote
 from .report import compare, report
+from .sync import sync
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
     from mtl.spec import StudySpec
 
+_GO_ON = "Interrupted. To go on where it stopped"
 _jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
 )
@@ -131,6 +133,11 @@ def plan(
     show_default=True,
     help="Where trials run: local is worker processes on this machine.",
 )
+@click.option(
+    "--synchronous",
+    is_flag=True,
+    help="Start trials in batches of --jobs, so that the same seed gives the same trials.",
+)
 @set_option
 @_as_option
 @json_option
@@ -141,6 +148,7 @@ def run(
     replicates: int | None,
     jobs: int | None,
     executor: str,
+    synchronous: bool,
     sets: tuple[str, ...],
     study_name: str | None,
     as_json: bool,
@@ -152,24 +160,44 @@ def run(
     The same command again goes on where the study stopped; a finished study is left as it is,
     and a larger --trials continues it.
     """
-    from mtl.dispatch import run_study
     from mtl.lease import LeaseLostError
-    from mtl.stores import Home
-    from mtl.view import choose_view
 
     spec = _load(name, profile, trials, sets, replicates)
-    home = Home.resolve()
     try:
-        with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-            result = run_study(
-                spec, home, jobs=jobs, executor=executor, view=view, study_name=study_name
-            )
+        result = _run(spec, jobs, executor, study_name, synchronous, as_json)
     except LeaseLostError as error:
         raise InputError(str(error)) from None
+    except KeyboardInterrupt:  # before any trial ran, or the second Ctrl-C
+        click.echo(f"{_GO_ON}: {again()}", err=True)
+        return INTERRUPTED
     if as_json:
         print_json(vars(result))
     _say_next(result, spec, quiet=as_json)
     return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
+
+
+def _run(
+    spec: "StudySpec",
+    jobs: int | None,
+    executor: str,
+    study_name: str | None,
+    synchronous: bool,
+    as_json: bool,
+) -> "StudyResult":
+    from mtl.dispatch import run_study
+    from mtl.stores import Home
+    from mtl.view import choose_view
+
+    with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+        return run_study(
+            spec,
+            Home.resolve(),
+            jobs=jobs,
+            executor=executor,
+            view=view,
+            study_name=study_name,
+            synchronous=synchronous,
+        )
 
 
 def _load(
@@ -193,7 +221,7 @@ def _load(
 def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
     """Say what to type next."""
     if result.interrupted:
-        click.echo(f"Interrupted. To go on where it stopped: {again()}", err=True)
+        click.echo(f"{_GO_ON}: {again()}", err=True)
     elif not quiet:
         name = shlex.quote(result.name)
         click.echo("\nWhat next:")
@@ -271,3 +299,4 @@ def export(name: str, out: str | None, as_json: bool) -> int:
 study.add_command(compare)
 study.add_command(report)
 study.add_command(promote)
+study.add_command(sync)

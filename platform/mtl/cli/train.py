@@ -74,6 +74,12 @@ def _recipe(profile: str) -> Mapping[str, Any]:
 def _say_end(result: "TrainingResult", quiet: bool) -> None:
     from mtl.view import words
 
+    if result.waiting:
+        click.echo(
+            f"MLflow is away: what it has not got waits in {result.waiting}; when it is back, "
+            "`mtl study sync` sends it",
+            err=True,
+        )
     if result.state == "killed":
         click.echo(f"Interrupted. To go on: mtl train --resume {result.run_id}", err=True)
     elif result.state == "failed":

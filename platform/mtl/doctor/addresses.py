@@ -1,4 +1,4 @@
-"""Addresses with passwords in them: asked with a short patience, shown without the password."""
+"""Addresses with a login in them, asked with a short patience."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 PATIENCE = 3.0
 """Seconds that a server has to answer."""
 
 _MOST = 100_000  # bytes of an answer that are read
-_TELLING = ("password", "passwd", "pwd", "secret", "token")
 
 
 class Answer(NamedTuple):
@@ -67,24 +65,3 @@ def _authorization(login: str) -> str | None:
     else:
         return None
     return "Basic " + base64.b64encode(pair.encode()).decode()
-
-
-def secrets(url: str) -> set[str]:
-    """Return the passwords that an address holds, as they are written there and as they are."""
-    address, _, query = url.partition("?")
-    # Up to the last @, too: a password that was not quoted as it should be is a password still.
-    logins = _split(url)[1], address.partition("://")[2].rpartition("@")[0]
-    found = {login.partition(":")[2] for login in logins}
-    for key, value in parse_qsl(query):
-        if any(word in key.lower() for word in _TELLING):
-            found.add(value)
-    return {text for raw in found for text in (raw, unquote(raw)) if text}
-
-
-def without(text: str, hidden: Iterable[str]) -> str:
-    """Return a text with every password in it masked."""
-    for secret in sorted(hidden, key=len, reverse=True):
-        text = text.replace(f":{secret}@", ":***@").replace(f"={secret}", "=***")
-        if len(secret) > 3:  # a shorter one would take ordinary words apart
-            text = text.replace(secret, "***")
-    return text

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from minbert.errors import InputError
+from mtl.masking import clean
 
 
 class Check(NamedTuple):
@@ -48,7 +49,13 @@ def guarded(name: str, look: Callable[..., Iterable[Check]], *given: Any) -> lis
         checks.append(refused(name, error))
     except Exception as error:  # noqa: BLE001 (broken parts are what it looks for: none ends it)
         checks.append(bad(name, said(error), "put right what it names, then: mtl doctor"))
-    return [Check(*(" ".join(text.split()) for text in check)) for check in checks]
+    return [_shown(check) for check in checks]
+
+
+def _shown(check: Check) -> Check:
+    """Each text in one line, and no secret in it."""
+    found, mend = (" ".join(clean(text).split()) for text in (check.found, check.mend))
+    return check._replace(found=found, mend=mend)
 
 
 def refused(name: str, error: InputError, mend: str = "") -> Check:
@@ -60,6 +67,6 @@ def refused(name: str, error: InputError, mend: str = "") -> Check:
 
 def said(error: BaseException, length: int = 200) -> str:
     """Return the kind and the first line of an error, in at most ``length`` characters."""
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    lines = clean(str(getattr(error, "orig", None) or error)).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from mtl.sqlite_files import mend, one, open_reading, quick_check
 from mtl.stores import Home
 
 from .addresses import PATIENCE
@@ -98,19 +97,17 @@ def sqlite_file(variable: str, url: str) -> Path | None:
 
 
 def _sqlite(name: str, file: Path, url: str, schema: Callable[[str], str]) -> Check:
-    aside = shlex.quote(f"{file}.damaged")
-    mend = f"restore a copy, or start anew: mv {shlex.quote(str(file))} {aside}"
     try:
-        with closing(_open(file)) as connection:
-            faults, mode = _quick_check(connection), _one(connection, "PRAGMA journal_mode")
+        with closing(open_reading(file)) as connection:
+            faults = quick_check(connection, _LONGEST)
+            mode = one(connection, "PRAGMA journal_mode")
         if faults not in ("ok", None):
-            return bad(name, f"{file} is damaged: {faults}", mend)
-        with undisturbed(url):
-            version = schema(url)
+            return bad(name, f"{file} is damaged: {faults}", mend(file))
+        version = schema(url)
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             return note(name, f"{file} is locked by another process", "wait for it, and look again")
-        return bad(name, f"{file} is damaged: {error}", mend)
+        return bad(name, f"{file} is damaged: {error}", mend(file))
     except _SchemaError as error:
         return bad(name, f"{file}: {error}", error.mend)
     sound = "sound" if faults else f"too large to be read whole in {_LONGEST:.0f} s"
@@ -118,52 +115,6 @@ def _sqlite(name: str, file: Path, url: str, schema: Callable[[str], str]) -> Ch
     if mode != "wal":
         return note(name, f"{found}, no write-ahead log yet", "the next study or training sets it")
     return ok(name, f"{found}, write-ahead log")
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    """Open a file that exists so that looking leaves it, and what lies beside it, as they are.
-
-    Where a killed writer left a log behind, only a connection that cannot write leaves it there;
-    where there is none, such a connection would leave an empty one, and an ordinary one does not.
-    """
-    left = file.with_name(f"{file.name}-wal").exists()
-    mode = "ro" if left else "rw"
-    try:
-        connection = sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", timeout=5, uri=True)
-    except sqlite3.OperationalError:  # it cannot be written: where it lies is said by the home
-        connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", timeout=5, uri=True)
-    connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
-@contextmanager
-def undisturbed(url: str) -> Iterator[None]:
-    """Keep what others read in the meantime from tidying an SQLite file's log as they leave."""
-    file = sqlite_file("MTL_STORAGE", url)
-    if file is None or not file.exists() or not file.with_name(f"{file.name}-wal").exists():
-        yield
-        return
-    with closing(_open(file)) as connection:
-        _one(connection, "SELECT count(*) FROM sqlite_master")  # opens the log, too
-        yield
-
-
-def _quick_check(connection: sqlite3.Connection) -> str | None:
-    """Return ``ok`` or the first fault; None if the file is too large to be read in time."""
-    deadline = time.monotonic() + _LONGEST
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-    try:
-        return str(_one(connection, "PRAGMA quick_check(1)"))
-    except sqlite3.OperationalError as error:
-        if "interrupted" in str(error):
-            return None
-        raise
-    finally:
-        connection.set_progress_handler(None, 0)
-
-
-def _one(connection: sqlite3.Connection, statement: str) -> object:
-    return connection.execute(statement).fetchone()[0]
 
 
 # ---- other databases ----------------------------------------------------------------------------
@@ -188,7 +139,7 @@ def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str])
 def _engine(url: str) -> Iterator[Engine]:
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(url, connect_args=_patience(url))
+    engine = sqlalchemy.create_engine(url, **_options(url))
     try:
         yield engine
     finally:
@@ -209,8 +160,9 @@ def optuna_storage(url: str) -> Iterator[RDBStorage | None]:
     if not there:
         yield None
         return
-    options = {"connect_args": _patience(url)}
-    storage = RDBStorage(url, options, skip_compatibility_check=True, skip_table_creation=True)
+    storage = RDBStorage(
+        url, _options(url), skip_compatibility_check=True, skip_table_creation=True
+    )
     try:
         yield storage
     finally:
@@ -218,9 +170,13 @@ def optuna_storage(url: str) -> Iterator[RDBStorage | None]:
         storage.engine.dispose()
 
 
-def _patience(url: str) -> dict[str, float]:
+def _options(url: str) -> dict[str, Any]:
+    """Return options for an engine that waits briefly, and leaves an SQLite file as it is."""
+    file = sqlite_file("the address", url)
+    if file is not None:
+        return {"creator": lambda: open_reading(file)}
     # The drivers of PostgreSQL and MySQL agree on the name; they want whole seconds.
-    return {"timeout": 5} if url.startswith("sqlite") else {"connect_timeout": int(PATIENCE)}
+    return {"connect_args": {"connect_timeout": int(PATIENCE)}}
 
 
 # ---- schemas ------------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ def _who(url: str) -> str:
         health = ask(url, "/health")
         if health == Answer(200, "OK"):
             return f"taken: MLflow {_version(url)} answers there"
+        if health.status == 401:
+            return "taken: something that asks for a password answers there"
         board = ask(url, "/api/studies")
         if "study_summaries" in board.text:
             return "taken: an Optuna dashboard answers there"

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from mtl.stores import Home, open_engine
+from mtl.stores import Home, read_engine
 
 from .checks import Check, note, ok
-from .databases import optuna_storage, sqlite_file, undisturbed
+from .databases import optuna_storage, sqlite_file
 
 if TYPE_CHECKING:
     import optuna
@@ -28,7 +28,7 @@ def unfinished(home: Home) -> Iterator[Check]:
     if file is not None and not file.exists():
         yield ok("studies", "none is recorded yet")
         return
-    with undisturbed(home.storage_url), optuna_storage(home.storage_url) as storage:
+    with optuna_storage(home.storage_url) as storage:
         yield from _look(home, storage) if storage else [ok("studies", "none is recorded yet")]
 
 
@@ -49,7 +49,7 @@ def _left(home: Home, study: optuna.Study) -> Check | None:
     numbers = left_running(study)
     if not numbers:
         return None
-    engine = open_engine(home)
+    engine = read_engine(home)
     try:
         if dispatcher_of(engine, study.study_name):
             return None

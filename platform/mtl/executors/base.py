@@ -11,8 +11,9 @@ class Executor(ABC):
     """Runs trials, `jobs` at a time, each in a worker process that stays warm.
 
     A trial goes: submit -> Progress*, Evaluated -> advance or cancel -> ... -> exactly one of
-    Finished, Failed, Stopped, Died. No method blocks but `events` and `close`; all are called
-    from one thread. Commands for a trial that has ended in the meantime are ignored.
+    Finished, Failed, Stopped, Died. No method blocks but `events` and `close`; all but
+    `keep_alive` are called from one thread. Commands for a trial that has ended in the meantime are
+    ignored.
     """
 
     jobs: int
@@ -38,6 +39,11 @@ class Executor(ABC):
     @abstractmethod
     def events(self, timeout: float) -> list[Event]:
         """Wait up to `timeout` seconds for something to happen; return what did, in order."""
+
+    @abstractmethod
+    def keep_alive(self) -> None:
+        """Tell every worker that its dispatcher is there: one that hears nothing for
+        `mtl.events.SILENCE` seconds checkpoints its trial and ends. Any thread may call it."""
 
     @abstractmethod
     def close(self) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from mtl.events import Advance, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
+from mtl.events import Advance, Alive, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
 
 from . import threads_for, visible_gpus
 from .base import Executor
@@ -24,7 +27,9 @@ _PARTING = 1.0  # seconds that workers have to leave by themselves
 class _Worker:
     process: subprocess.Popen
     connection: Connection
+    killed_before: int  # processes that the system had ended for want of memory
     number: int | None = None  # the trial it works on
+    sending: threading.Lock = field(default_factory=threading.Lock)
 
 
 class LocalExecutor(Executor):
@@ -83,8 +88,14 @@ class LocalExecutor(Executor):
                 continue
             if isinstance(event, _ENDINGS):
                 self._slots[slot].number = None
+            if isinstance(event, Failed) and event.memory:
+                self._bury(slot)  # it ends by itself, and the next trial gets a new one
             events.append(event)
         return events
+
+    def keep_alive(self) -> None:
+        for worker in list(self._slots.values()):
+            self._send(worker, Alive())
 
     def close(self) -> None:
         for worker in self._slots.values():
@@ -111,7 +122,7 @@ class LocalExecutor(Executor):
                 env=self._environment(slot),
                 start_new_session=True,
             )
-        self._slots[slot] = _Worker(process, ours)
+        self._slots[slot] = _Worker(process, ours, _memory_kills())
 
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(self.threads)
@@ -131,7 +142,8 @@ class LocalExecutor(Executor):
                 self._send(worker, command)
 
     def _send(self, worker: _Worker, message: object) -> None:
-        with contextlib.suppress(OSError):  # it is dead; the end of its pipe is the next event
+        # If it is dead, the end of its pipe is the next event.
+        with worker.sending, contextlib.suppress(OSError):
             worker.connection.send(message)
 
     def _bury(self, slot: int) -> list[Event]:
@@ -142,4 +154,15 @@ class LocalExecutor(Executor):
         except subprocess.TimeoutExpired:
             worker.process.kill()
             exitcode = worker.process.wait()
-        return [] if worker.number is None else [Died(worker.number, exitcode)]
+        memory = exitcode == -signal.SIGKILL and _memory_kills() > worker.killed_before
+        return [] if worker.number is None else [Died(worker.number, exitcode, memory)]
+
+
+def _memory_kills() -> int:
+    """How many processes this system has ended for want of memory; 0 where it does not say."""
+    try:
+        counters = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(found[1]) if found else 0

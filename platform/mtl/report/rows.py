@@ -8,7 +8,7 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ..facts import facts
+from ..facts import facts, late_runs, run_of
 from ..limits import exceeded
 from ..naming import setting
 from ..replicates import REPLICATE
@@ -55,7 +55,9 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     counts complete trials within their limits from 1; trials of equal score stand in the order of
     their numbers.
     """
-    rows = sorted((_row(trial) for trial in study.get_trials(deepcopy=False)), key=_place)
+    late = late_runs(study)
+    trials = study.get_trials(deepcopy=False)
+    rows = sorted((_row(trial, run_of(trial, late)) for trial in trials), key=_place)
     keys = _varied(rows)
     for row in rows:
         known = row["params"] | row["config"]
@@ -117,7 +119,7 @@ def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
     return mean(known), stdev(known) if len(known) > 1 else None
 
 
-def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _row(trial: optuna.trial.FrozenTrial, run_id: str | None) -> dict[str, Any]:
     known = facts(trial)
     scores = known.get("scores") or {}
     estimates = known.get("estimates") or {}
@@ -136,7 +138,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         "minutes": known.get("minutes"),
         "trainable_parameters": known.get("trainable_parameters"),
         "model_bytes": known.get("model_bytes"),
-        "run_id": known.get("mlflow_run_id"),
+        "run_id": run_id,
         "over": ", ".join(exceeded(trial)) or None,
         "reason": known.get("reason"),
         "params": dict(trial.params),

@@ -15,7 +15,8 @@ from minbert.errors import InputError
 from minbert.reports import TaskPredictions
 from minbert.tasks import BY_NAME, TASKS, Task
 
-from ..mlflow_store import connect, masked, sqlite_file
+from ..masking import clean, masked
+from ..mlflow_store import connect, sqlite_file
 from .export import uncell
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _unreachable(uri: str) -> str | None:
     try:
         ask(uri, "/health")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"MLflow's server {masked(uri)} cannot be reached: {error}"
+        return f"MLflow's server {masked(uri)} cannot be reached: {clean(str(error))}"
     return None
 
 
@@ -126,7 +127,7 @@ def _asked(question, *given):
     try:
         return question(*given)
     except (MlflowException, OSError) as error:
-        said = str(error).strip().splitlines()
+        said = clean(str(error)).strip().splitlines()
         raise Absent(said[0] if said else type(error).__name__) from error
 
 

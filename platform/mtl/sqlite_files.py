@@ -1,0 +1,128 @@
+"""SQLite files, looked at so that nothing of them changes: sound, damaged, or on a disk that is
+full or cannot be written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from minbert.errors import InputError
+
+# What a disk without room, or without the right to write, answers to whoever opens the log.
+_NO_LOG = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL,
+}
+
+
+def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
+    """Open a file that exists so that looking leaves it, and what lies beside it, as they are.
+
+    Where a killed writer left a log behind, only a connection that cannot write leaves it there;
+    where there is none, such a connection would leave an empty one, and an ordinary one does not.
+    Both keep an index of the log beside the file. Where that cannot be made, and the log holds
+    nothing, the file is read as one that never changes.
+
+    Args:
+        timeout: seconds to wait for a writer that keeps readers out.
+
+    Raises:
+        sqlite3.Error: it is no database, or cannot be opened.
+        InputError: it is no file, or holds what can be read only where files can be written.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: is no file, so no database; move it aside")
+    log = file.with_name(f"{file.name}-wal")
+    left = log.exists() and log.stat().st_size > 0
+    try:
+        return _open(file, "ro" if left else "rw", timeout)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _NO_LOG:
+            raise
+        if left:
+            if os.access(file.parent, os.W_OK):
+                raise
+            raise InputError(
+                f"{file}: the last of it is in {log.name}, which can be read only in a folder "
+                "that can be written; copy its folder to one, and set MTL_HOME to the copy"
+            ) from error
+        return _open(file, "ro&immutable=1", timeout)
+
+
+def _open(file: Path, mode: str, timeout: float) -> sqlite3.Connection:
+    # Connections of a pool change threads, one at a time.
+    connection = sqlite3.connect(
+        f"file:{quote(str(file))}?mode={mode}", timeout, uri=True, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        one(connection, "SELECT count(*) FROM sqlite_master")  # opens the log, too
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def one(connection: sqlite3.Connection, statement: str) -> object:
+    """Return the one value that a statement asks for."""
+    return connection.execute(statement).fetchone()[0]
+
+
+def quick_check(connection: sqlite3.Connection, seconds: float) -> str | None:
+    """Return ``ok`` or the first fault; None if the file is too large to be read in time."""
+    deadline = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+    try:
+        return str(one(connection, "PRAGMA quick_check(1)"))
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            return None
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Say whether SQLite means that a file is damaged, or was never a database."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def damaged(file: Path, found: str) -> str:
+    """Say in one line that a file is damaged, and how to go on."""
+    return f"{file} is damaged ({found}); {mend(file)}"
+
+
+def mend(file: Path) -> str:
+    """Say what can be done about a damaged file."""
+    aside = shlex.quote(f"{file}.damaged")
+    return f"restore a copy, or start anew: mv {shlex.quote(str(file))} {aside}"
+
+
+def refuse_damaged(file: Path, seconds: float = 5.0) -> None:
+    """Look whether a file is sound, before anything is written to it.
+
+    Args:
+        seconds: to look; what a larger file holds beyond is not seen.
+
+    Raises:
+        InputError: it is damaged, or no database; the line says how to go on.
+    """
+    if not os.path.lexists(file):
+        return
+    try:
+        with closing(open_reading(file)) as connection:
+            found = quick_check(connection, seconds)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        found = str(error)
+    if found not in ("ok", None):
+        raise InputError(damaged(file, str(found)))

@@ -1,0 +1,236 @@
+"""The runs of a study and of its trials: opened before the work, ended after it, in both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .facts import facts, late_runs, run_of, set_fact, set_run
+from .notes import study_note, trial_note, write_note
+from .outbox import Outbox, Run
+from .preflight import Inputs, git_commit
+from .stores import Home
+from .studyspec import StudySpec
+from .tracking import StudyTracker
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from minbert import Config
+
+_ENDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+def note_run(study: optuna.Study, number: int, run: Run, address: str) -> None:
+    """Write down at a trial which run it has, and where a browser finds it."""
+    trial = study.get_trials(deepcopy=False)[number]
+    if run_of(trial, late_runs(study)) == run.run_id:
+        return
+    set_run(study, trial, run.run_id)
+    write_note(study, trial_note(facts(trial).get("setting", ""), address), trial._trial_id)
+
+
+def number_of(box: Outbox) -> int | None:
+    """Return the number of the trial that an outbox belongs to; None for the study's own."""
+    number = box.folder.name.partition("-")[2]
+    return int(number) if number.isdigit() else None
+
+
+class StudyRuns:
+    """What MLflow is told of a study.
+
+    Args:
+        inputs: what each pair of data folder and backbone consists of.
+        enough: when it is true, MLflow is not waited for any longer.
+
+    Raises:
+        InputError: MLflow's store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        spec: StudySpec,
+        home: Home,
+        inputs: Mapping[tuple[str, str], Inputs],
+        enough: Callable[[], bool],
+    ) -> None:
+        self._study, self._spec, self._inputs, self._enough = study, spec, inputs, enough
+        self._key: str = study.user_attrs["key"]
+        self.tracker = StudyTracker(home)
+        self._own = self.tracker.study_box(self._key)
+        self._boxes: dict[int, Outbox] = {}  # of trials that run, or that MLflow has not whole
+        self._ended: set[int] = set()
+        self._noted: set[int] = set()
+        self._was_away = False
+        self._told: set[Path] = set()
+
+    # ---- the study's own ------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the study's run."""
+        return self._study.user_attrs.get("parent_run_id")
+
+    def open_study(self) -> None:
+        """Create the study's run, or open it again.
+
+        Raises:
+            InputError: MLflow will not have it.
+        """
+        self._take_up_what_is_left()
+        tags = {
+            "mtl.profile": self._spec.profile,
+            "mtl.sampler": self._spec.sampler,
+            "mtl.pruner": self._spec.pruner,
+            "mtl.git_commit": git_commit(),
+        }
+        self._study.set_user_attr("open", True)
+        name, about = self._study.study_name, self._spec.description
+        self.tracker.open_study(self._own, name, about, tags, self.parent)
+        self.tracker.offer_runs(self._own, self._spec.telling)
+        self.tracker.wait_for_run(self._own, self._enough)
+        self.settle()
+
+    def close_study(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
+        """Put leaderboard and figures on the study's run, end it, and send everything."""
+        self.tracker.record_study(self._own, rows(), self._study)
+        self.tracker.end(self._own, "complete")
+        self._study.set_user_attr("open", False)
+        self.send_all()
+
+    def send_all(self) -> None:
+        """Send what waits, of earlier lives, too, unless MLflow is away."""
+        self._take_up_what_is_left()
+        self.tracker.courier.watch(self._own)
+        self.tracker.drain([self._own, *self._boxes.values()], self._enough)
+        self.settle()
+
+    def leave(self) -> None:
+        """End the study's run as killed; the same command goes on with it."""
+        if self._own.begun or self.parent is not None:
+            self.tracker.end(self._own, "killed", "interrupted")
+        self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=1.0)
+        self.settle()
+
+    def _take_up_what_is_left(self) -> None:
+        """Watch what earlier dispatchers recorded of trials that have ended."""
+        trials = self._study.get_trials(deepcopy=False)
+        for box in self.tracker.left_over(self._key):
+            number = number_of(box)
+            if number is None or number in self._boxes or number >= len(trials):
+                continue
+            if trials[number].state.is_finished():
+                if not box.closed:
+                    self.tracker.end(box, _ENDS[trials[number].state.name])
+                self._boxes[number] = box
+                self._ended.add(number)
+                self.tracker.courier.watch(box)
+
+    # ---- the trials' ----------------------------------------------------------------------------
+
+    def open_trial(self, frozen: FrozenTrial, config: Config, named: str) -> Outbox:
+        """Create a trial's run and note its id, or open the one that it has.
+
+        Raises:
+            InputError: MLflow will not have it.
+        """
+        number = frozen.number
+        box = self._boxes[number] = self.tracker.trial_box(self._key, number)
+        self._ended.discard(number)
+        known = run_of(frozen, {})
+        if known is not None or box.begun:
+            self.tracker.reopen(box, known)
+        else:
+            set_fact(self._study, frozen._trial_id, "setting", named)
+            self._create(box, number, config, named)
+        self.tracker.wait_for_run(box, self._enough)
+        self.settle()
+        return box
+
+    def hand_over(self, number: int) -> None:
+        """Leave the sending to the worker that trains the trial."""
+        self.tracker.courier.forget(self._boxes[number])
+
+    def _create(self, box: Outbox, number: int, config: Config, named: str) -> None:
+        inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
+        self.tracker.open_trial(
+            box,
+            parent=self._own,
+            parent_run_id=self.parent,
+            study=self._study.study_name,
+            number=number,
+            params=config.to_keys(),
+            setting=named,
+            datasets=inputs.datasets,
+            tags={"mtl.profile": self._spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
+        )
+
+    def log_text(self, number: int, text: str, path: str) -> None:
+        """Keep a text as an artifact of a trial's run."""
+        self.tracker.log_text(self._boxes[number], text, path)
+
+    def end(self, number: int, state: str, reason: str | None = None) -> None:
+        """End a trial's run; ``killed`` if it is to be taken up again."""
+        self.tracker.end(self._boxes[number], state, reason)
+        if state != "killed":
+            self._ended.add(number)
+
+    # ---- what MLflow has of it ------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Note the ids that MLflow has given, and remove what it has whole."""
+        self._settle_own()
+        for number, box in list(self._boxes.items()):
+            if number not in self._noted:
+                self._note(number, box)
+            if number in self._ended and number in self._noted and box.empty:
+                self.tracker.courier.forget(box)
+                box.remove()
+                del self._boxes[number]
+
+    def _note(self, number: int, box: Outbox) -> None:
+        run = box.run
+        if run is not None and run.experiment_id is not None:
+            note_run(self._study, number, run, self.tracker.address(run))
+            self._noted.add(number)
+
+    def _settle_own(self) -> None:
+        run = self._own.run
+        if run is None or run.experiment_id is None:
+            return
+        path = self.tracker.list_path(run)
+        if self.parent != run.run_id or self._study.user_attrs.get("runs") != path:
+            self._study.set_user_attr("parent_run_id", run.run_id)
+            self._study.set_user_attr("runs", path)
+            note = study_note(self._spec.description, self.tracker.root + path)
+            write_note(self._study, note)
+        if self._own.closed and self._own.empty and not self._study.user_attrs.get("open"):
+            self.tracker.courier.forget(self._own)
+            self._own.remove()
+
+    @property
+    def waiting(self) -> int:
+        """How many runs MLflow does not have whole."""
+        return sum(not box.empty for box in [self._own, *self._boxes.values()])
+
+    def news(self) -> list[str]:
+        """Say what has changed between MLflow and us since this was asked last."""
+        courier = self.tracker.courier
+        new = {box: why for box, why in courier.refused.items() if box not in self._told}
+        self._told.update(new)
+        said = [f"MLflow will not take what waits in {box}: {why}" for box, why in new.items()]
+        if (courier.away is not None) != self._was_away:
+            self._was_away = courier.away is not None
+            said.append(self._word(courier.away))
+        return said
+
+    def _word(self, away: str | None) -> str:
+        if away is None:
+            return "MLflow answers again: what waited for it is being sent"
+        return (
+            f"MLflow is away ({away}): training goes on, and what it records waits in "
+            f"{self._own.folder.parent}"
+        )

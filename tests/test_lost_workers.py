@@ -1,0 +1,131 @@
+"""Workers that crash or run out of memory, and a dispatcher that is suspended."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from invariants import broken
+from study_runs import Study, wait_until
+
+from mtl.batches import Batch
+from mtl.events import Evaluated, Failed, Finished, Progress
+from mtl.worker import _lacks_memory
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+@pytest.fixture
+def study(tmp_path):
+    study = Study(tmp_path / "study", tmp_path / "home", epochs=4, steps=10)
+    yield study
+    if study.process is not None and study.process.poll() is None:
+        study.process.send_signal(signal.SIGCONT)
+    study.kill()
+
+
+@pytest.fixture
+def little_memory():
+    """A control group that has next to no memory."""
+    version_1 = (_CGROUPS / "memory").is_dir()
+    root, limit = (
+        (_CGROUPS / "memory", "memory.limit_in_bytes") if version_1 else (_CGROUPS, "memory.max")
+    )
+    folder = root / f"mtl-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / limit).write_text("2000000")
+    except OSError as error:
+        pytest.skip(f"no control group with a memory limit can be made here: {error}")
+    yield folder
+    wait_until(lambda: not (folder / "cgroup.procs").read_text().strip())
+    folder.rmdir()
+
+
+def test_a_worker_without_memory_and_one_that_crashes_cost_at_most_their_trial(
+    study, little_memory
+):
+    study.start("--jobs", "1", "--trials", "3")
+    study.wait_for("trial 0 epoch 1")
+    (little_memory / "cgroup.procs").write_text(str(study.worker_pids()[0]))
+    assert "out of memory" in study.wait_for("it goes on from its checkpoint")
+    study.wait_for("trial 0 complete")
+
+    # Crashed, and crashed again before there was another checkpoint.
+    study.wait_for("trial 1 epoch 1")
+    os.kill(study.worker_pids()[0], signal.SIGSEGV)
+    study.wait_for("trial 1 resumed")
+    wait_until(lambda: study.worker_pids())
+    os.kill(study.worker_pids()[0], signal.SIGSEGV)
+    code, out = study.end()
+
+    assert code == 1, out
+    assert [state for _, state, _ in study.trials()] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "SIGSEGV, at the same place as before" in study.attribute(1, "reason")
+    assert study.tag("trial 1", "mtl.reason") == study.attribute(1, "reason")
+    assert study.runs()["trial 1"] == "FAILED"
+    assert study.attribute(0, "retries") == 1
+    assert study.doubles() == []
+
+
+def test_who_follows_a_suspended_dispatcher_finishes_its_study(study):
+    study.start("--jobs", "1", "--trials", "3")
+    study.wait_for("trial 0 epoch 2")
+    study.process.send_signal(signal.SIGSTOP)
+    second = study.elsewhere(study.home)
+    code, out = second.run("--jobs", "1", "--trials", "3")
+    assert code == 2 and "is being run by" in out, out
+    wait_until(lambda: time.time() - _renewed(study) > 30.0)  # the lease' term
+    code, out = second.run("--jobs", "1", "--trials", "3")
+    assert code == 0, out
+    before = study.query("optuna.db", "select * from trials")
+    study.process.send_signal(signal.SIGCONT)
+    code, out = study.end()
+    assert code == 2 and "has taken over" in out, out
+    assert study.query("optuna.db", "select * from trials") == before
+    assert broken(study, 3) == []
+
+
+def _renewed(study: Study) -> float:
+    return study.query("optuna.db", "select renewed from mtl_leases")[0][0]
+
+
+def test_a_lack_of_memory_is_told_from_other_faults():
+    with pytest.raises(RuntimeError) as torches:
+        torch.empty(10**15)
+    with pytest.raises(MemoryError) as pythons:
+        bytearray(1 << 62)
+    assert _lacks_memory(torches.value) and _lacks_memory(pythons.value)
+    assert not _lacks_memory(RuntimeError("shapes do not fit"))
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+def _finished(number: int) -> Finished:
+    return Finished(number, 0.5, {}, {}, 1, 0.1, 1, 1, 1)
+
+
+def _evaluated(number: int) -> Evaluated:
+    return Evaluated(number, 1, 10, {"score": 0.5}, 0.5)
+
+
+def test_a_batch_ends_together_in_the_order_of_its_numbers():
+    batch = Batch(pruned=False)
+    assert not batch.hold(Progress(1, 1, 10, 0.1, 1.0)) and not batch.hold(_evaluated(1))
+    assert batch.hold(_finished(2))
+    assert batch.release([1, 2]) == []
+    assert batch.hold(Failed(1, "it raised"))
+    assert [event.number for event in batch.release([1, 2])] == [1, 2]
+    assert batch.release([]) == []
+
+
+def test_verdicts_of_a_batch_wait_for_all_that_still_train():
+    batch = Batch(pruned=True)
+    assert batch.hold(_evaluated(3)) and batch.hold(_finished(2))
+    assert batch.release([1, 2, 3]) == []
+    assert batch.hold(_evaluated(1))
+    assert [event.number for event in batch.release([1, 2, 3])] == [1, 3]
+    assert not batch.hold(Failed(1, "out of memory", memory=True))
