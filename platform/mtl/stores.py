@@ -44,9 +44,12 @@ class Home:
         """Find the home from the environment; create its folders unless told otherwise.
 
         Raises:
-            InputError: a folder cannot be made or written.
+            InputError: a folder cannot be made or written; MTL_HOME names an unknown user.
         """
-        path = given_path(os.environ.get("MTL_HOME") or ".mtl").absolute()
+        given = given_path(os.environ.get("MTL_HOME") or ".mtl")
+        if str(given).startswith("~"):  # a folder of that name would be made here
+            raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
+        path = given.absolute()
         home = cls(
             path=path,
             mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_url(path / "mlflow.db"),

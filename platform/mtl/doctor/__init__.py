@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from minbert import InputError
 from mtl.stores import Home
 
 from .checks import Check, bad, guarded
@@ -34,7 +35,7 @@ def diagnose(config: Config, ports: Sequence[tuple[str, int]] = ()) -> list[Chec
     checks = guarded("packages", packages)
     try:
         home = Home.resolve(create=False)
-    except (RuntimeError, OSError) as error:  # ~somebody, or a working folder that is gone
+    except (InputError, OSError) as error:  # ~somebody, or a working folder that is gone
         checks.append(bad("home", str(error), "set MTL_HOME to a folder"))
         return checks
     checks += guarded("home", writable, home) + guarded("disk", disk, home)
