@@ -87,6 +87,9 @@ def test_lives_of_trials(executor, make_job):
     executor.cancel(1)
     assert _until(executor, ENDS)[-1] == Stopped(1)
     executor.submit(job)
+    # Nobody had answered to the first evaluation: it comes again.
+    assert _until(executor, Evaluated)[-1].epoch == 1
+    executor.advance(1)
     assert _until(executor, Evaluated)[-1].epoch == 2
     executor.advance(1)
     # Stopped and resumed, it ends where the same training without a break did.

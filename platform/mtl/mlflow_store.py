@@ -23,6 +23,7 @@ QUIET = OFF | {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A server that is away is for the courier to wait for, not for a request, which would take
     # minutes with MLflow's own numbers.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

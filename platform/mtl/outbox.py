@@ -12,6 +12,7 @@ how far it came. The folder goes when the run has ended and MLflow has everythin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,6 +24,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+_PATIENCE = 2.0  # seconds that a sender has to let go of an outbox that is removed
+_GONE = ".gone"
 _log = logging.getLogger(__name__)
 
 
@@ -174,16 +177,33 @@ class Outbox:
     def sole_sender(self) -> FileLock | None:
         """Become the only one who sends this run's operations: a held lock, to be released; None
         if another process is at it."""
+        return self._locked(0)
+
+    def _locked(self, seconds: float) -> FileLock | None:
         lock = FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=seconds)
         except Timeout:
             return None
-        return lock
+        if self.begun:
+            return lock
+        lock.release()  # it was removed a moment ago, and the lock has made the folder again
+        with contextlib.suppress(OSError):
+            (self.folder / "lock").unlink()
+            self.folder.rmdir()
+        return None
 
-    def remove(self) -> None:
-        """Remove the folder, and whatever waits in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove(self) -> bool:
+        """Remove the folder; False if another process is just sending what is in it."""
+        lock = self._locked(_PATIENCE)
+        if lock is None:
+            return not self.begun
+        # Renamed first: nobody shall find a part of it.
+        gone = self.folder.with_name(f".{self.folder.name}{_GONE}")
+        os.replace(self.folder, gone)
+        lock.release()
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
 
     @property
     def _journal(self) -> Path:
@@ -191,8 +211,10 @@ class Outbox:
 
 
 def outboxes(spool: Path) -> list[Outbox]:
-    """Every run's folder under a spool."""
-    return [Outbox(file.parent) for file in sorted(spool.glob("*/journal.jsonl"))]
+    """Every run's folder under a spool. What a killed process left of removed ones goes."""
+    for gone in spool.glob(f".*{_GONE}"):
+        shutil.rmtree(gone, ignore_errors=True)
+    return [Outbox(file.parent) for file in sorted(spool.glob("[!.]*/journal.jsonl"))]
 
 
 def _write(descriptor: int, data: bytes) -> None:

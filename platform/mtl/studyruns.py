@@ -188,8 +188,8 @@ class StudyRuns:
                 self._note(number, box)
             if number in self._ended and number in self._noted and box.empty:
                 self.tracker.courier.forget(box)
-                box.remove()
-                del self._boxes[number]
+                if box.remove():
+                    del self._boxes[number]
 
     def _note(self, number: int, box: Outbox) -> None:
         run = box.run

@@ -50,6 +50,7 @@ and ends within ORPHAN_GRACE of that."""
 ORPHAN_GRACE = 10.0
 """Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
 _PROGRESS_EVERY = 0.25
+_LAST_WORD = 1.0  # seconds that a dispatcher which stops a trial has to speak of its evaluation
 
 Send = Callable[[Event], None]
 
@@ -74,8 +75,15 @@ class Inbox:
         return self._jobs.get()
 
     def wait_for_verdict(self) -> Advance | Cancel | None:
-        """Wait for what comes after an evaluation; None when the dispatcher is gone."""
-        return self._commands.get()
+        """Wait for what comes after an evaluation: Advance, or Cancel to prune. None when the
+        dispatcher is gone, or wants the trial to stop and says nothing of the evaluation: it has
+        not noted it then, and must hear of it again."""
+        while True:
+            try:
+                return self._commands.get(timeout=_LAST_WORD)
+            except queue.Empty:
+                if self.stopping.is_set():
+                    return None
 
     def _read(self) -> None:
         while True:
@@ -90,7 +98,8 @@ class Inbox:
             elif isinstance(message, Advance | Cancel) and message.number == self._number:
                 if isinstance(message, Cancel) and not message.prune:
                     self.stopping.set()
-                self._commands.put(message)
+                else:
+                    self._commands.put(message)
         self.stopping.set()
         self._commands.put(None)
         self._jobs.put(None)
@@ -231,7 +240,9 @@ class _Trial:
             on_notice=lambda text: self.send(Noticed(job.number, text)),
         )
         for report in reports:
-            self._on_epoch(report)
+            if not self._on_epoch(report):
+                # Checkpointed as it was before the evaluation, which then comes again.
+                reports.throw(TrainingStopped("nobody has taken note of the evaluation"))
             if self.pruned:
                 reports.close()
         if self.inbox.stopping.is_set() and not self.pruned:
@@ -246,7 +257,8 @@ class _Trial:
             speed = report.tokens / max(report.seconds, 1e-9)
             self.send(Progress(self.job.number, report.step, self.total_steps, report.loss, speed))
 
-    def _on_epoch(self, report: EpochReport) -> None:
+    def _on_epoch(self, report: EpochReport) -> bool:
+        """Record an evaluation and wait for the verdict; say whether there was one."""
         # Recorded before the trainer is asked to go on: only then it checkpoints this evaluation,
         # so after a kill the report comes again rather than never.
         self.recorder.on_epoch(report)
@@ -257,7 +269,8 @@ class _Trial:
             )
         )
         verdict = self.inbox.wait_for_verdict()
-        self.pruned = isinstance(verdict, Cancel) and verdict.prune
+        self.pruned = isinstance(verdict, Cancel)
+        return verdict is not None
 
     def _finish(self, checkpoints: Path) -> Finished:
         stopping = self.inbox.stopping.is_set
