@@ -3,12 +3,10 @@
 Through the real command line, in few but eventful lives: each start of a study takes seconds.
 """
 
-import os
 import signal
 
-import psutil
 import pytest
-from study_runs import Study, wait_until
+from study_runs import Study
 
 
 @pytest.fixture
@@ -48,26 +46,6 @@ def _assert_equal(one: Study, other: Study) -> None:
     assert one.points() == other.points()
 
 
-def test_killed_dispatchers_are_followed_by_another(study, undisturbed):
-    begun = []
-    for when in ("trial 0 started", "trial 1 epoch 2", "trial 2 epoch 3"):
-        study.start()
-        study.wait_for(when)
-        workers = study.worker_pids()
-        study.kill()
-        assert study.run_ids()[: len(begun)] == begun
-        begun = study.run_ids()
-        wait_until(lambda pids=workers: not any(psutil.pid_exists(pid) for pid in pids))
-
-    code, out = study.run()
-
-    assert code == 0, out
-    assert "trial 2 resumed" in out
-    assert study.run_ids() == begun
-    _assert_whole(study)
-    _assert_equal(study, undisturbed)
-
-
 def test_interrupts_checkpoint_and_the_same_command_goes_on(study, undisturbed):
     study.start()
     study.wait_for("trial 0 epoch 1")
@@ -93,28 +71,6 @@ def test_interrupts_checkpoint_and_the_same_command_goes_on(study, undisturbed):
     assert study.tag("trial 1", "mtl.reason") is None
     _assert_whole(study)
     _assert_equal(study, undisturbed)
-
-
-def test_trial_of_a_dead_worker_is_resumed_once(study):
-    study.start()
-    study.wait_for("trial 0 epoch 1")
-    os.kill(study.worker_pids()[0], signal.SIGKILL)
-    study.wait_for("trial 0 resumed")
-    for _ in range(2):
-        study.wait_for("trial 1 epoch")
-        os.kill(study.worker_pids()[0], signal.SIGKILL)
-        study.wait_for("killed by SIGKILL")
-
-    code, out = study.end()
-
-    assert code == 1, out
-    assert [state for _, state, _ in study.trials()] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert study.attribute(0, "retries") == 1
-    runs = {"trial 0": "FINISHED", "trial 1": "FAILED", "trial 2": "FINISHED"}
-    assert study.runs() == {"study tiny": "FINISHED"} | runs
-    assert "SIGKILL" in study.tag("trial 1", "mtl.reason")
-    assert "SIGKILL" in study.attribute(1, "reason")
-    assert study.doubles() == []
 
 
 def test_second_dispatcher_is_refused(study):

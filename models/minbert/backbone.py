@@ -21,7 +21,7 @@ from torch import Tensor
 from .config import short
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
-from .paths import is_folder
+from .paths import is_file, is_folder
 from .pickles import is_pickle, pickle_in, refusal
 
 WEIGHTS = "model.safetensors"
@@ -148,7 +148,7 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
         return Path(__file__).parent / "demo"
     if is_folder(name):
         return Path(name)
-    if Path(name).is_file():
+    if is_file(name):
         wrong = f"backbone: {name!r} is a file; give the folder that it lies in"
         raise InputError(refusal(name) if is_pickle(Path(name)) else wrong)
     pulled = None if cache_dir is None else pulled_folder(name, cache_dir)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from minbert.errors import InputError
-from minbert.paths import given_path, is_folder
+from minbert.paths import given_path, is_file, is_folder
 from minbert.pickles import is_pickle, refusal
 
 from .masking import masked
@@ -30,7 +30,7 @@ def model_folder(run: str, home: Home) -> Path:
     folder = given_path(run)
     if is_folder(folder):
         return folder / "model" if (folder / "model").is_dir() else folder
-    if folder.is_file():
+    if is_file(folder):
         wrong = f"{run!r} is a file; give the folder that it lies in"
         raise InputError(refusal(run) if is_pickle(folder) else wrong)
     return _fetch(run, home)

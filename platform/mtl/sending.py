@@ -89,8 +89,8 @@ class Sender:
         except InputError as error:
             raise RefusedError(str(error)) from error
         except MlflowException as error:
-            kind = RefusedError if error.error_code in _OF_THE_RUN else AwayError
-            raise kind(_why(error)) from error
+            final = error.error_code in _OF_THE_RUN or "Invalid url" in str(error)
+            raise (RefusedError if final else AwayError)(_why(error)) from error
         except (requests.RequestException, SQLAlchemyError, OSError) as error:
             raise AwayError(_why(error)) from error
 
