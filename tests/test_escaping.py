@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 import threading
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.request import urlopen
@@ -244,13 +244,16 @@ def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
     from mtl.mlflow_store import connect
     from mtl.tracking import StudyTracker
 
-    uri = new_store(tmp_path / "mlflow.db")
-    tracker = StudyTracker(uri, tmp_path)
-    run = tracker.open_study(NAME, DESCRIPTION, {})
-    for _ in range(2):
-        shown = render(connect(uri).get_run(run).data.tags["mlflow.note.content"])
-        assert shown.tags == ["p"] and shown.text.strip() == DESCRIPTION
-        tracker.open_study(NAME, DESCRIPTION, {}, run)
+    home = Home.resolve()
+    uri = new_store(home.path / "mlflow.db")
+    with closing(StudyTracker(home)) as tracker:
+        box = tracker.study_box("key")
+        for _ in range(2):  # created, and opened again
+            tracker.open_study(box, NAME, DESCRIPTION, {})
+            assert tracker.drain([box], lambda: False)
+            tags = connect(uri).get_run(box.run.run_id).data.tags
+            shown = render(tags["mlflow.note.content"])
+            assert shown.tags == ["p"] and shown.text.strip() == DESCRIPTION
 
 
 def test_the_dashboard_knows_the_study(hostile, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tracking_samples import new_store
 from minbert.data import load_corpus
 from mtl.lease import Lease
 from mtl.mlflow_store import connect
+from mtl.outbox import Outbox
 from mtl.stores import Home, open_engine, open_storage
 from mtl.tracking import StudyTracker
 
@@ -49,6 +51,23 @@ def listing(folder: Path) -> list[tuple]:
     return found
 
 
+def recorded(
+    home: Home, key: str, study: str, number: int | None, state: str, parent: str | None = None
+) -> str:
+    """Record a run with a note, ended or not, in MLflow; return its id."""
+    with closing(StudyTracker(home)) as tracker:
+        box = Outbox(home.spool / key)
+        tracker.open_trial(
+            box, study=study, number=number, params={}, tags={},
+            parent=parent and Outbox(home.spool / "key"), parent_run_id=parent,
+        )  # fmt: skip
+        tracker.log_text(box, "text", "note.txt")
+        if state != "running":
+            tracker.end(box, state)
+        assert tracker.drain([box], lambda: False)
+    return box.run.run_id
+
+
 @dataclass
 class Tidied:
     """A home with a study of three trials (complete, failed, running), and their runs."""
@@ -57,7 +76,6 @@ class Tidied:
     here: object
     tmp: Path
     study: optuna.Study
-    tracker: StudyTracker
     runs: dict[int, str]
     parent: str
 
@@ -78,11 +96,7 @@ class Tidied:
 
     def training(self, status: str) -> str:
         """Record a training outside any study that has a checkpoint; return its run's id."""
-        run = self.tracker.create_trial_run(
-            parent_run_id=None, study="train", number=None, params={}, tags={}
-        )
-        if status != "running":
-            self.tracker.end(run, status)
+        run = recorded(self.home, f"train-{status}", "train", None, status)
         put(self.home.checkpoints / "train" / run, "config.json")
         return run
 
@@ -92,22 +106,18 @@ def tidied(home: Path, here, tmp_path: Path) -> Tidied:
     place = Home.resolve()
     new_store(home / "mlflow.db")
     study = optuna.create_study(study_name="sweep", storage=open_storage(place))
-    tracker = StudyTracker(place.mlflow_uri, place.mlflow_artifacts)
-    parent = tracker.open_study("sweep", "what it is", {})
+    parent = recorded(place, "key", "sweep", None, "running")
     study.set_user_attr("parent_run_id", parent)
     runs = {}
     for state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL, None):
         trial = study.ask()
-        run = tracker.create_trial_run(
-            parent_run_id=parent, study="sweep", number=trial.number, params={}, tags={}
-        )
+        ended = "running" if state is None else state.name.lower().replace("fail", "failed")
+        run = recorded(place, f"key-{trial.number}", "sweep", trial.number, ended, parent)
         trial.set_user_attr("mlflow_run_id", run)
-        tracker.log_text(run, "text", "note.txt")
         runs[trial.number] = run
         if state is not None:
             study.tell(trial, 0.5 if state.name == "COMPLETE" else None, state=state)
-            tracker.end(run, state.name.lower().replace("fail", "failed"))
-    return Tidied(place, here, tmp_path, study, tracker, runs, parent)
+    return Tidied(place, here, tmp_path, study, runs, parent)
 
 
 def test_checkpoints_of_ended_trials_go_and_of_running_ones_stay(tidied):
