@@ -258,9 +258,11 @@ def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
 
 def test_the_dashboard_knows_the_study(hostile, monkeypatch):
     from mtl.dashboard import make_dashboard
+    from mtl.listening import Address
 
     monkeypatch.setenv("MTL_HOME", str(hostile[0] / "home"))
-    server = make_dashboard(Home.resolve(create=False), "127.0.0.1", 0, allow_edit=False)
+    address = Address.resolve("127.0.0.1")
+    server = make_dashboard(Home.resolve(create=False), address, 0, allow_edit=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         address = f"http://127.0.0.1:{server.server_port}/api/studies"

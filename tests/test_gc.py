@@ -54,14 +54,15 @@ def listing(folder: Path) -> list[tuple]:
 def recorded(
     home: Home, key: str, study: str, number: int | None, state: str, parent: str | None = None
 ) -> str:
-    """Record a run with a note, ended or not, in MLflow; return its id."""
+    """Record a run, ended or not, in MLflow, a trial's with a note; return its id."""
     with closing(StudyTracker(home)) as tracker:
         box = Outbox(home.spool / key)
         tracker.open_trial(
             box, study=study, number=number, params={}, tags={},
             parent=parent and Outbox(home.spool / "key"), parent_run_id=parent,
         )  # fmt: skip
-        tracker.log_text(box, "text", "note.txt")
+        if number is not None:
+            tracker.log_text(box, "text", "note.txt")
         if state != "running":
             tracker.end(box, state)
         assert tracker.drain([box], lambda: False)
