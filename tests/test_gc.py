@@ -57,10 +57,13 @@ def recorded(
     """Record a run, ended or not, in MLflow, a trial's with a note; return its id."""
     with closing(StudyTracker(home)) as tracker:
         box = Outbox(home.spool / key)
-        tracker.open_trial(
-            box, study=study, number=number, params={}, tags={},
-            parent=parent and Outbox(home.spool / "key"), parent_run_id=parent,
-        )  # fmt: skip
+        if key == "key":
+            tracker.open_study(box, study, "what it is", {})
+        else:
+            tracker.open_trial(
+                box, study=study, number=number, params={}, tags={},
+                parent=parent and Outbox(home.spool / "key"), parent_run_id=parent,
+            )  # fmt: skip
         if number is not None:
             tracker.log_text(box, "text", "note.txt")
         if state != "running":
