@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .view import View
 
+
 @dataclass(frozen=True)
 class StudyResult:
     """How a study stands when its command ends.

@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,11 +148,6 @@ class Outbox:
     def empty(self) -> bool:
         """Whether MLflow has everything."""
         return next(self.operations(self.sent), None) is None
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """The first line: what the run is."""
-        return next((operation.fields for operation in self.operations()), {})
 
     def points(self) -> set[tuple[str, int]]:
         """The key and step of every metric point that was recorded."""

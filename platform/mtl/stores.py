@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,10 +151,14 @@ def open_engine(home: Home) -> Engine:
     Raises:
         InputError: the database cannot be opened.
     """
+    return _engine(home, _engine_options)
+
+
+def _engine(home: Home, options: Callable[[str], dict[str, Any]]) -> Engine:
     import sqlalchemy
 
     try:
-        return sqlalchemy.create_engine(home.storage_url, **_engine_options(home.storage_url))
+        return sqlalchemy.create_engine(home.storage_url, **options(home.storage_url))
     except Exception as error:
         raise _cannot_open(home, error) from error
 
@@ -191,12 +196,7 @@ def read_engine(home: Home) -> Engine:
     Raises:
         InputError: the database cannot be opened.
     """
-    import sqlalchemy
-
-    try:
-        return sqlalchemy.create_engine(home.storage_url, **reading_options(home.storage_url))
-    except Exception as error:
-        raise _cannot_open(home, error) from error
+    return _engine(home, reading_options)
 
 
 def reading_options(url: str, timeout: float = BUSY_TIMEOUT) -> dict[str, Any]:

@@ -32,6 +32,17 @@ def note_run(study: optuna.Study, number: int, run: Run, address: str) -> None:
     write_note(study, trial_note(facts(trial).get("setting", ""), address), trial._trial_id)
 
 
+def note_own_run(study: optuna.Study, run: Run, tracker: StudyTracker) -> None:
+    """Write down at a study which run it has, and where a browser finds the list of its runs."""
+    path = tracker.list_path(run)
+    known = study.user_attrs
+    if known.get("parent_run_id") == run.run_id and known.get("runs") == path:
+        return
+    study.set_user_attr("parent_run_id", run.run_id)
+    study.set_user_attr("runs", path)
+    write_note(study, study_note(known.get("description", ""), tracker.root + path))
+
+
 def number_of(box: Outbox) -> int | None:
     """Return the number of the trial that an outbox belongs to; None for the study's own."""
     number = box.folder.name.partition("-")[2]
@@ -201,12 +212,7 @@ class StudyRuns:
         run = self._own.run
         if run is None or run.experiment_id is None:
             return
-        path = self.tracker.list_path(run)
-        if self.parent != run.run_id or self._study.user_attrs.get("runs") != path:
-            self._study.set_user_attr("parent_run_id", run.run_id)
-            self._study.set_user_attr("runs", path)
-            note = study_note(self._spec.description, self.tracker.root + path)
-            write_note(self._study, note)
+        note_own_run(self._study, run, self.tracker)
         if self._own.closed and self._own.empty and not self._study.user_attrs.get("open"):
             self.tracker.courier.forget(self._own)
             self._own.remove()

@@ -10,7 +10,7 @@ from minbert.errors import InputError
 
 from .outbox import Outbox, outboxes
 from .stores import Home, open_storage, read_storage
-from .studyruns import note_run, number_of
+from .studyruns import note_own_run, note_run, number_of
 
 if TYPE_CHECKING:
     import optuna
@@ -111,8 +111,7 @@ def _note_study(study: optuna.Study, boxes: list[Outbox], tracker: StudyTracker)
             continue
         if number is not None:
             note_run(study, number, run, tracker.address(run))
-        elif study.user_attrs.get("parent_run_id") != run.run_id:
-            study.set_user_attr("parent_run_id", run.run_id)
-            study.set_user_attr("runs", tracker.list_path(run))
+        else:
+            note_own_run(study, run, tracker)
         if box.empty and box.closed:
             box.remove()
