@@ -95,6 +95,7 @@ class Killer:
         if kill.victim == "worker":
             self._take_note()
             _kill([self._random.choice(workers)])
+            self._take_note()  # between look and kill, the next trial may have begun
         else:
             self._study.kill()
             _kill(workers if kill.victim == "both" else [])

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .view import View
 
 
+_LAST_WORDS = "stopped at once; nothing recorded is lost, and the same command goes on with it"
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """How a study stands when its command ends.
@@ -90,7 +93,7 @@ def run_study(
     """
     started = time.monotonic()
     make_sampler(spec.sampler, 0)
-    with Interrupts() as interrupts:
+    with Interrupts(_LAST_WORDS) as interrupts:
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:

@@ -12,7 +12,7 @@ from .ask import ask, ask_again
 from .batches import Batch
 from .executors import Executor
 from .faults import explain
-from .interrupts import Interrupts, StopNow
+from .interrupts import Interrupts
 from .lease import Lease, LeaseLostError
 from .recorded import left_running
 from .replicates import missing
@@ -70,9 +70,6 @@ class Dispatcher:
             else:
                 self._trials.close_study()
                 self._trials.look_around()
-        except StopNow:
-            pool.close()
-            self._leave()
         except LeaseLostError:
             raise  # trials and runs belong to another dispatcher now: not a word is written
         except InputError:
@@ -139,12 +136,13 @@ class Dispatcher:
             self._again.append(event.number)
 
     def _interrupt(self, pool: Executor) -> None:
-        """Let running trials checkpoint; what has not by the end of the grace is ended."""
+        """Let running trials checkpoint; what has not by the end of the grace, or when a second
+        signal comes, is ended."""
         self._trials.leaving = True
         for number in list(self._trials.running):
             pool.cancel(number)
         deadline = time.monotonic() + _GRACE
-        while self._training() and time.monotonic() < deadline:
+        while self._training() and time.monotonic() < deadline and not self._interrupts.hurried:
             self._listen(pool, _TICK)
         pool.close()
         self._leave()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from .faults import explain
-from .interrupts import Interrupts, StopNow
+from .interrupts import Interrupts
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -159,7 +159,7 @@ def _outcome(
     """Train; return the state in which that ended, the best epoch and a reason."""
     try:
         return "complete", _train(config, home, folder, box, watcher), None
-    except (TrainingStopped, StopNow):
+    except TrainingStopped:
         return "killed", None, "interrupted"
     except DivergedError as error:
         return "failed", None, str(error)
@@ -208,7 +208,8 @@ def _train(
         recorder.on_step(report)
         watcher.step(report)
 
-    with Interrupts() as interrupts:
+    last_words = f"stopped at once; to go on: mtl train --resume {folder.name}"
+    with Interrupts(last_words) as interrupts:
         training = minbert.train(
             config,
             cache_dir=home.cache,

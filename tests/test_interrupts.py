@@ -1,0 +1,69 @@
+"""Signals while something is recorded: they raise nothing, and nobody who is stuck stays."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _start(body: str) -> subprocess.Popen:
+    head = "import os, signal, time\nfrom mtl.interrupts import Interrupts\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", head + body], text=True, stdout=-1, stderr=-1, encoding="utf-8"
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_signals_end_a_process_whose_main_thread_hears_nothing():
+    stuck = """
+with Interrupts("the last words"):
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+    process = _start(stuck)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, "", "mtl: the last words")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_flags_are_set_and_what_was_before_comes_back(number: signal.Signals):
+    polite = f"""
+before = [signal.getsignal(n) for n in {tuple(map(int, SIGNALS))}]
+with Interrupts("the last words") as interrupts:
+    print("ready", flush=True)
+    while not interrupts.asked:
+        time.sleep(0.01)
+    print("asked", interrupts.hurried, flush=True)
+    while not interrupts.hurried:
+        time.sleep(0.01)
+assert before == [signal.getsignal(n) for n in {tuple(map(int, SIGNALS))}]
+assert signal.set_wakeup_fd(-1) == -1
+time.sleep(2.5)  # who has left is not ended
+print("left")
+"""
+    process = _start(polite)
+    process.send_signal(number)
+    assert process.stdout.readline() == "asked False\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == ("left\n", "")
+    assert process.returncode == 0
+
+
+def test_an_ignored_signal_stays_ignored():
+    ignoring = """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with Interrupts("the last words") as interrupts:
+    print("ready", flush=True)
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.5)
+    print(interrupts.asked)
+"""
+    assert _start(ignoring).communicate(timeout=30) == ("False\n", "")
