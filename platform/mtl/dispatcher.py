@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .view import View
 
 _TICK = 0.25  # seconds between looks at signals
-_GRACE = 3.5  # seconds that interrupted trials have to checkpoint
+_GRACE = 3.0  # seconds that interrupted trials have to checkpoint
 
 
 class Dispatcher:

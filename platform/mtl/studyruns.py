@@ -123,7 +123,7 @@ class StudyRuns:
         """End the study's run as killed; the same command goes on with it."""
         if self._own.begun or self.parent is not None:
             self.tracker.end(self._own, "killed", "interrupted")
-        self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=1.0)
+        self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=0.5)
         self.settle()
 
     def _take_up_what_is_left(self) -> None:
