@@ -44,6 +44,8 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     soak = Soak(home, options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started ends with it
+    # A shell has what it starts in the background ignore Ctrl-C, and so would the study then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {options.seed}, log {soak.log_file}", flush=True)
     soak.run()
     print(soak.figures())
