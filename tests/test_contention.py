@@ -5,7 +5,7 @@ from invariants import broken, read_trials
 from readers import open_pages, served, trouble_in
 from study_runs import Study
 
-WORKERS, TRIALS = 8, 24
+WORKERS, TRIALS = 8, 16
 
 
 def test_eight_workers_and_open_pages_share_two_files(tmp_path):

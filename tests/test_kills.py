@@ -10,7 +10,7 @@ from invariants import broken, differences
 from study_runs import Study
 
 # Each costs a start of the study, which takes seconds. The soak has no end of them.
-KILLS = int(os.environ.get("MTL_KILLS", "5"))
+KILLS = int(os.environ.get("MTL_KILLS", "3"))
 SEED = int(os.environ.get("MTL_KILLS_SEED", "0"))
 
 

@@ -8,7 +8,7 @@ from invariants import broken, differences
 from shaky_server import ShakyServer
 from study_runs import MTL, Study
 
-TRIALS = 5
+TRIALS = 4
 
 
 @pytest.fixture

@@ -100,6 +100,8 @@ class LocalExecutor(Executor):
     def close(self) -> None:
         for worker in self._slots.values():
             worker.connection.close()
+            if worker.number is None:  # it has said all it had to say; Python takes long to leave
+                worker.process.kill()
         deadline = time.monotonic() + _PARTING
         for worker in self._slots.values():
             try:

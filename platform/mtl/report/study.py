@@ -110,7 +110,6 @@ def study_page(study: optuna.Study) -> str:
 def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
     """Return the figures that say something, and for the others why they are not there."""
     from optuna import visualization
-    from optuna.importance import FanovaImportanceEvaluator
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -134,6 +133,8 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
     if len(varied) > 1 and len(trials) >= _FEW:
         # Optuna's default (PED-ANOVA) looks at the best tenth of the trials: of sixteen that is
         # two. fANOVA looks at all of them.
+        from optuna.importance import FanovaImportanceEvaluator  # a second: scikit-learn's trees
+
         forest = FanovaImportanceEvaluator(seed=0)
         importances = visualization.plot_param_importances(
             _sample_of(study, trials), evaluator=forest, params=varied, **named
