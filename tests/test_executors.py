@@ -112,6 +112,11 @@ def test_lives_of_trials(executor, make_job):
     assert isinstance(_until(executor, ENDS)[-1], Died)
     executor.submit(make_job(5))
     _until(executor, Evaluated)
+    executor.cancel(5, prune=True)
+    _until(executor, Finished)
+    _kill_worker()  # between two trials: the next gets another
+    executor.submit(make_job(6))
+    assert not any(isinstance(event, Died) for event in _until(executor, Evaluated))
 
 
 def _kill_worker() -> None:

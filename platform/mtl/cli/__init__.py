@@ -3,6 +3,8 @@
 Nothing heavy is imported here or at the top of those modules: ``mtl --help`` must be quick.
 """
 
+import signal
+
 import click
 
 from .backbone import backbone
@@ -39,4 +41,8 @@ def main() -> None:
     from mtl.masking import mask_logging
 
     mask_logging()
-    raise SystemExit(run(cli))
+    code = run(cli)
+    # It is said how it ended; no signal ends it otherwise now.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(code)

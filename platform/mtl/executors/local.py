@@ -58,6 +58,9 @@ class LocalExecutor(Executor):
 
     def submit(self, job: TrialJob) -> None:
         for slot in range(self.jobs):
+            worker = self._slots.get(slot)
+            if worker is not None and worker.number is None and worker.process.poll() is not None:
+                self._bury(slot)  # it died between two trials: that is no fault of the next
             if slot not in self._slots:
                 self._start(slot)
             worker = self._slots[slot]
