@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from study_runs import Study
 
 VICTIMS = ("worker", "dispatcher", "both")
@@ -94,8 +95,9 @@ class Killer:
             kill = Kill("dispatcher", kill.moment)
         if kill.victim == "worker":
             self._take_note()
-            _kill([self._random.choice(workers)])
-            self._take_note()  # between look and kill, the next trial may have begun
+            _kill([worker := self._random.choice(workers)])
+            self._until(lambda: _dead(worker))
+            self._take_note()  # between look and death, the next trial may have begun
         else:
             self._study.kill()
             _kill(workers if kill.victim == "both" else [])
@@ -196,6 +198,13 @@ def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _scan(folder: Path) -> list[os.DirEntry]:

@@ -6,6 +6,7 @@ import signal
 import psutil
 import pytest
 import small
+from study_runs import wait_until
 
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
@@ -115,6 +116,7 @@ def test_lives_of_trials(executor, make_job):
     executor.cancel(5, prune=True)
     _until(executor, Finished)
     _kill_worker()  # between two trials: the next gets another
+    wait_until(lambda: not _workers())
     executor.submit(make_job(6))
     assert not any(isinstance(event, Died) for event in _until(executor, Evaluated))
 
