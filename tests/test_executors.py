@@ -6,7 +6,6 @@ import signal
 import psutil
 import pytest
 import small
-from study_runs import wait_until
 
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
@@ -115,15 +114,16 @@ def test_lives_of_trials(executor, make_job):
     _until(executor, Evaluated)
     executor.cancel(5, prune=True)
     _until(executor, Finished)
-    _kill_worker()  # between two trials: the next gets another
-    wait_until(lambda: not _workers())
+    pid = _kill_worker()  # between two trials: the next gets another
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     executor.submit(make_job(6))
     assert not any(isinstance(event, Died) for event in _until(executor, Evaluated))
 
 
-def _kill_worker() -> None:
+def _kill_worker() -> int:
     (worker,) = _workers()
     os.kill(worker.pid, signal.SIGKILL)
+    return worker.pid
 
 
 def _workers() -> list[psutil.Process]:
