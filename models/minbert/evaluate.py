@@ -11,7 +11,7 @@ from .data import Dataset
 from .multitask import MultiTaskModel, predicted_values
 from .packing import length_ordered
 from .reports import TaskPredictions
-from .runtime import autocast
+from .runtime import autocast, keeps_kernels
 
 TOKEN_BUDGET = 4096  # a batch
 
@@ -35,7 +35,7 @@ def predict_dataset(
     outputs = torch.empty(len(dataset), dataset.task.outputs)
     with autocast(device, dtype):
         for indices in length_ordered(dataset.lengths, TOKEN_BUDGET):
-            batch, _ = dataset.batch(indices)
+            batch, _ = dataset.batch(indices, fill=keeps_kernels(device, dtype))
             out = model(batch.to(device), dataset.task, adapter=adapter)
             outputs[torch.from_numpy(indices[batch.order])] = out.float().cpu()
             if heed is not None:

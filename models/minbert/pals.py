@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import Adapter, EncoderShape, attention
+from .attention import attention
+from .encoder import Adapter, EncoderShape
 from .noise import Noise, generator
 from .packing import PackedBatch, Span
 
@@ -74,7 +75,7 @@ class TaskLayers(nn.Module):
         if heads is None:
             return projection.decoder(F.gelu(small))
         qkv = self.attentions[heads](small)
-        context = attention(qkv, span.runs, PAL_HEADS, self.attention_rate, noise)
+        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, noise)
         return F.gelu(projection.decoder(context))
 
 

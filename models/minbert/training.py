@@ -20,7 +20,7 @@ from .multitask import MultiTaskModel, build_model, task_loss
 from .noise import Noise
 from .packing import PackedBatch
 from .reports import EpochReport, StepReport
-from .runtime import autocast, pick_device, pick_dtype
+from .runtime import autocast, keeps_kernels, pick_device, pick_dtype
 from .schedule import Draws, Schedule
 from .smart import Smart
 from .tasks import BY_NAME, Task
@@ -99,6 +99,7 @@ class Training:
         self.config = config
         self.device = pick_device(config.train.device)
         self.dtype = config_dtype(config, self.device)
+        self._fill = keeps_kernels(self.device, self.dtype)
         self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
@@ -136,7 +137,7 @@ class Training:
         """
         begin = time.perf_counter()
         task = BY_NAME[task_name]
-        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next())
+        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next(), self._fill)
         self.step += 1
         self.in_epoch += 1
         with autocast(self.device, self.dtype):
