@@ -65,12 +65,12 @@ class _Dropped(torch.autograd.Function):
                 q, k, v = _heads(_split(qkv, group, heads, 3))
                 q = (q[:, :1] if firsts else q) * (width // heads) ** -0.5
                 weights = _softmax(torch.bmm(q, k.transpose(1, 2)), group, heads)
-                keep = noise.mask(weights.shape, rate, weights)
-                context = torch.bmm(weights * keep, v).unflatten(0, (group.count, heads))
-                rows = _join(context, group, firsts)
+                kept = noise.mask(weights.shape, rate, weights).mul_(weights)
+                context = torch.bmm(kept, v)
+                rows = _join(context.unflatten(0, (group.count, heads)), group, firsts)
                 out[row : row + len(rows)] = rows
                 row += len(rows)
-                saved += [q, k, v, weights, keep]
+                saved += [q, k, v, weights, kept, context]
         ctx.save_for_backward(*saved)
         ctx.groups, ctx.heads, ctx.firsts, ctx.shape = groups, heads, firsts, qkv.shape
         return out
@@ -82,7 +82,7 @@ class _Dropped(torch.autograd.Function):
         out[ctx.groups[-1].stop :] = 0
         saved, row = iter(ctx.saved_tensors), 0
         for group in ctx.groups:
-            parts = tuple(next(saved) for _ in range(5))
+            parts = tuple(next(saved) for _ in range(6))
             stop = row + (group.count if ctx.firsts else group.stop - group.start)
             given = _padded_gradient(grad[row:stop], group, ctx.heads, ctx.firsts)
             padded = _backward(given, *parts).unflatten(1, (group.count, ctx.heads))
@@ -95,17 +95,18 @@ class _Dropped(torch.autograd.Function):
         return out, None, None, None, None, None
 
 
-def _backward(given, q, k, v, weights, keep) -> Tensor:
+def _backward(given, q, k, v, weights, kept, context) -> Tensor:
     """Return the gradients of q, k and v: [3, n * N, L, D]; q came scaled."""
-    scale = q.shape[2] ** -0.5
     out = k.new_empty(3, *k.shape)
+    torch.bmm(kept.transpose(1, 2), given, out=out[2])
+    # Of the scores: kept * slope - weights * (the sum of a row of that, which is given * context).
+    scores = torch.bmm(given, v.transpose(1, 2)).mul_(kept)
+    scores.addcmul_(weights, (given * context).sum(-1, keepdim=True), value=-1)
+    torch.bmm(scores.transpose(1, 2), q, out=out[1])
+    asked = torch.bmm(scores, k).mul_(q.shape[2] ** -0.5)
     if q.shape[1] < k.shape[1]:
         out[0] = 0
-    torch.bmm((weights * keep).transpose(1, 2), given, out=out[2])
-    slope = torch.bmm(given, v.transpose(1, 2)).mul_(keep)
-    slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype)
-    torch.bmm(slope.transpose(1, 2), q, out=out[1])
-    out[0, :, : q.shape[1]] = torch.bmm(slope, k).mul_(scale)
+    out[0, :, : q.shape[1]] = asked
     return out
 
 

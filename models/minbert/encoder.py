@@ -128,16 +128,19 @@ class Layer(nn.Module):
             ts = None if ts is None else ts[batch.firsts]
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
-        a = self._drop(self.attention_output(context), noise, rows)
-        a = self.attention_norm(h + a)
+        a = self._add(h, self.attention_output(context), noise, rows)
+        a = self.attention_norm(a)
         f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
-        f = self._drop(adapter.linear(self.index, "output", self.output, f), noise, rows)
+        f = self._add(a, adapter.linear(self.index, "output", self.output, f), noise, rows)
         if ts is not None and adapter.placement == "original":
             f = f + ts
-        return self.output_norm(a + f)  # [T, H]
+        return self.output_norm(f)  # [T, H]
 
-    def _drop(self, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
-        return noise.dropout(x, self.rate, rows) if noise else x
+    def _add(self, residual: Tensor, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
+        """Return ``residual + dropout(x)``, in the residual's precision."""
+        if noise is None or self.rate == 0:
+            return residual + x
+        return torch.addcmul(residual, x.to(residual.dtype), noise.keep(residual, self.rate, rows))
 
 
 class Encoder(nn.Module):

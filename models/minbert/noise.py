@@ -48,13 +48,15 @@ class Noise:
         Args:
             rows: how many rows count; those behind are zeroed, and nothing is drawn for them.
         """
-        if _threshold(rate) == 0:
-            return x
-        if rows is None or rows == len(x):
-            return x * self.mask(x.shape, rate, x)
-        keep = torch.zeros_like(x)
-        keep[:rows] = self.mask((rows, *x.shape[1:]), rate, x)
-        return x * keep
+        return x if _threshold(rate) == 0 else x * self.keep(x, rate, rows)
+
+    def keep(self, like: Tensor, rate: float, rows: int | None = None) -> Tensor:
+        """Draw what :meth:`dropout` multiplies a tensor like this by."""
+        if rows is None or rows == len(like):
+            return self.mask(like.shape, rate, like)
+        keep = torch.zeros_like(like)
+        keep[:rows] = self.mask((rows, *like.shape[1:]), rate, like)
+        return keep
 
     def mask(self, shape: Sequence[int], rate: float, like: Tensor) -> Tensor:
         """Draw what dropout multiplies by: zero at ``rate``, and elsewhere what keeps the mean.

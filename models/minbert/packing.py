@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 # What one more group costs attention, in pairs of tokens: some thirty kernels more.
 _GROUP_COST = 4096
 
