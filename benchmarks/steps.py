@@ -1,5 +1,5 @@
-"""Training steps and evaluations beside transformers and peft (`steps_peer.py`) on the same batches,
-and beside each other. How to run it: README.md.
+"""Training steps and evaluations beside transformers and peft (`steps_peer.py`) on the same
+batches, and beside each other. How to run it: README.md.
 
 Every side is set up once; then all of them take turns, round after round, and a round's steps are
 the same batches for everyone. What is printed is the median of the rounds, and their spread: half
@@ -176,10 +176,11 @@ def measure_steps(options, say) -> list[Line]:
     sides, batches = step_sides(options)
     for number in range(options.rounds + 1):
         batches.advance()
-        for side in sides.values():
-            side.turn(per=options.steps)
-        say(f"steps, round {number} of {options.rounds}: "
-            + ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items()))  # fmt: skip
+        for name, side in sides.items():
+            if options.bfloat16 or "bfloat16" not in name:
+                side.turn(per=options.steps)
+        seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())
+        say(f"steps, round {number} of {options.rounds}: {seconds}")
     for side in sides.values():
         del side.seconds[0]  # warm-up
     of = sides.__getitem__

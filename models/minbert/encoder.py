@@ -67,9 +67,12 @@ class Adapter:
         return linear(x)
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None
+        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None, firsts: bool
     ) -> Tensor | None:
-        """Return TS(h), [T, H], for the input h of ``layer``; None where there is nothing."""
+        """Return TS(h) for the input h, [T, H], of ``layer``; None where there is nothing.
+
+        It is [T, H], or with ``firsts`` [S, H], that of each sequence's first token.
+        """
         return None
 
 
@@ -119,13 +122,12 @@ class Layer(nn.Module):
         firsts: bool = False,
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
-        ts = adapter.parallel(self.index, h, batch, noise)  # [T, H] or None
+        ts = adapter.parallel(self.index, h, batch, noise, firsts)
         qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
         context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, firsts)
         rows = batch.tokens
         if firsts:  # from here on the others are not looked at
             rows, h = len(batch.firsts), h[batch.firsts]
-            ts = None if ts is None else ts[batch.firsts]
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         a = self._add(h, self.attention_output(context), noise, rows)

@@ -37,8 +37,9 @@ class RowAdamW:
         rate: the learning rates of steps, counted from 1; float64 [n] for int64 [n].
 
     Attributes:
-        state: ``exp_avg`` and ``exp_avg_sq``, as AdamW calls the moments, [rows, width]; ``reached``,
-            int64 [rows]: the step that each row and its moments stand at. ``step``: steps taken.
+        state: ``exp_avg`` and ``exp_avg_sq``, as AdamW calls the moments, [rows, width];
+            ``reached``, int64 [rows]: the step that each row and its moments stand at.
+        step: steps taken.
     """
 
     PARTS = ("exp_avg", "exp_avg_sq", "reached", "step")  # of a checkpoint
