@@ -34,7 +34,7 @@ from minbert.backbone import find_backbone, tokenizer_file
 from minbert.checkpoint import BEST
 from minbert.data import load_corpus
 from minbert.reading import find_data
-from minbert.runtime import pick_dtype
+from minbert.runtime import has_bfloat16, pick_dtype
 from minbert.schedule import Draws
 from minbert.tasks import HEADS
 from minbert.training import Training
@@ -136,11 +136,12 @@ def step_sides(options) -> tuple[dict[str, Side], Batches]:
 
     trainings = {
         "plain": ours(options),
-        "plain float32": ours(options, **{"train.precision": "float32"}),
         "LoRA": ours(options, **LORA),
         "SMART": ours(options, **{"smart.lambda": 1e-3, "smart.mode": "noise"}),
         "PALs": ours(options, **{"pals.kind": "shared"}),
     }
+    if options.bfloat16:
+        trainings["plain float32"] = ours(options, **{"train.precision": "float32"})
     corpus, backbone = trainings["plain"].corpus, str(find_backbone(options.backbone))
     texts = {name: d.texts for name, d in corpus.train.items()}
     labels = {name: d.labels for name, d in corpus.train.items()}
@@ -150,12 +151,10 @@ def step_sides(options) -> tuple[dict[str, Side], Batches]:
         return Peer(with_lora(model, 4, 1.0) if lora else model, backbone, texts, labels, LR,
                     precision)  # fmt: skip
 
-    peers = {
-        "transformers": peer("float32", False),
-        "transformers bfloat16": peer("bfloat16", False),
-        "peft": peer("float32", True),
-        "peft bfloat16": peer("bfloat16", True),
-    }
+    peers = {"transformers": peer("float32", False), "peft": peer("float32", True)}
+    if options.bfloat16:
+        peers["transformers bfloat16"] = peer("bfloat16", False)
+        peers["peft bfloat16"] = peer("bfloat16", True)
     batches = Batches(trainings["plain"], options.steps)
 
     def our_steps(training: Training) -> None:
@@ -176,22 +175,30 @@ def measure_steps(options, say) -> list[Line]:
     sides, batches = step_sides(options)
     for number in range(options.rounds + 1):
         batches.advance()
-        for name, side in sides.items():
-            if options.bfloat16 or "bfloat16" not in name:
-                side.turn(per=options.steps)
+        for side in sides.values():
+            side.turn(per=options.steps)
         seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())
         say(f"steps, round {number} of {options.rounds}: {seconds}")
     for side in sides.values():
         del side.seconds[0]  # warm-up
     of = sides.__getitem__
+    lines = [compare("full-model step / transformers", of("plain"), of("transformers"), 8)]
+    exact = of("plain")
+    if options.bfloat16:
+        exact = of("plain float32")
+        lines += [
+            compare("    / transformers, bfloat16", of("plain"), of("transformers bfloat16"), None),
+            compare("    in float32 / transformers", exact, of("transformers"), None),
+        ]
+    lines.append(compare("LoRA r=4 step / peft", of("LoRA"), of("peft"), 8))
+    if options.bfloat16:
+        lines += [
+            compare("    / peft, bfloat16", of("LoRA"), of("peft bfloat16"), None),
+            cost("SMART step / our bfloat16 step", of("SMART"), of("plain"), None),
+        ]
     return [
-        compare("full-model step / transformers", of("plain"), of("transformers"), 8),
-        compare("    / transformers in bfloat16", of("plain"), of("transformers bfloat16"), None),
-        compare("    in float32 / transformers", of("plain float32"), of("transformers"), None),
-        compare("LoRA r=4 step / peft", of("LoRA"), of("peft"), 8),
-        compare("    / peft in bfloat16", of("LoRA"), of("peft bfloat16"), None),
-        cost("SMART step / our float32 step", of("SMART"), of("plain float32"), 2.2),
-        cost("    / our bfloat16 step", of("SMART"), of("plain"), None),
+        *lines,
+        cost("SMART step / our float32 step", of("SMART"), exact, 2.2),
         cost("shared PALs step / our plain step", of("PALs"), of("plain"), 1.25),
     ]
 
@@ -209,7 +216,7 @@ def measure_evaluation(options, say) -> list[Line]:
     labels = {name: d.labels for name, d in dev.items()}
     model = Bert(backbone, HEADS, 0.3)
     sides = {"plain": Side(plain.evaluate), "LoRA": Side(lora.evaluate)}
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16") if options.bfloat16 else ("float32",):
         peer = Peer(model, backbone, texts, labels, LR, precision)
         sides[precision] = Side(lambda p=peer: [p.predict(task) for task in texts])
     for number in range(options.rounds + 1):
@@ -220,11 +227,10 @@ def measure_evaluation(options, say) -> list[Line]:
     for side in sides.values():
         del side.seconds[0]
     of = sides.__getitem__
-    return [
-        compare("dev example / transformers", of("plain"), of("float32"), 3.5),
-        compare("    / transformers in bfloat16", of("plain"), of("bfloat16"), None),
-        cost("LoRA dev example / our full model", of("LoRA"), of("plain"), 1.05),
-    ]
+    lines = [compare("dev example / transformers", of("plain"), of("float32"), 3.5)]
+    if options.bfloat16:
+        lines.append(compare("    / transformers, bfloat16", of("plain"), of("bfloat16"), None))
+    return [*lines, cost("LoRA dev example / our full model", of("LoRA"), of("plain"), 1.05)]
 
 
 # ---- data
@@ -232,6 +238,7 @@ def measure_evaluation(options, say) -> list[Line]:
 
 def measure_data(options, say) -> list[Line]:
     """Time the way from the files to a first batch, with tokens kept and without."""
+
     def first_batch(cache: Path) -> None:
         corpus = load_corpus(options.data, options.backbone, cache)
         corpus.train["sst"].batch(np.arange(16))
@@ -332,6 +339,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="mtl-steps-") as folder:
         options.cache = Path(options.cache or folder)
+        options.bfloat16 = has_bfloat16(torch.device("cpu"))
         begin = os.getloadavg()
         lines = [
             line
