@@ -103,9 +103,9 @@ def test_a_layer_computes_the_paper_s_equations(kind, placement):
 
 def joined(layer, x, alone, ts, placement):
     """BL(h) with TS(h) where the placement says (equations 3 to 7)."""
-    from minbert.encoder import attention
+    from minbert.attention import attention
 
-    context = attention(layer.qkv(x), alone.runs, layer.heads, 0.0, None)
+    context = attention(layer.qkv(x), alone.groups, layer.heads, 0.0, None)
     if placement == "alternative":
         context = context + ts
     a = layer.attention_norm(x + layer.attention_output(context))

@@ -109,10 +109,17 @@ class Dataset:
         places = np.linspace(0, len(self) - 1, limit).round().astype(int)
         return self.select(np.sort(by_label[places]))
 
-    def batch(self, indices: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
-        """Return examples as one packed batch, and their labels in packed order, float32."""
+    def batch(
+        self, indices: np.ndarray, fill: bool = False
+    ) -> tuple[PackedBatch, np.ndarray]:
+        """Return examples as one packed batch, and their labels in packed order, float32.
+
+        Args:
+            fill: see :func:`minbert.packing.pack`.
+        """
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        packed = pack(sequences, self.seconds[indices], [self.task.name] * len(indices))
+        tasks = [self.task.name] * len(indices)
+        packed = pack(sequences, self.seconds[indices], tasks, fill)
         return packed, self.labels[indices][packed.order]
 
 

@@ -11,16 +11,15 @@ Adapters enter through one door, :class:`Adapter`: each linear map of a layer go
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attention
 from .noise import Noise
-from .packing import PackedBatch, Run
+from .packing import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,12 @@ class Adapter:
         return linear(x)
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None
+        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None, firsts: bool
     ) -> Tensor | None:
-        """Return TS(h), [T, H], for the input h of ``layer``; None where there is nothing."""
+        """Return TS(h) for the input h, [T, H], of ``layer``; None where there is nothing.
+
+        It is [T, H], or with ``firsts`` [S, H], that of each sequence's first token.
+        """
         return None
 
 
@@ -103,7 +105,7 @@ class Embeddings(nn.Module):
     def forward(self, batch: PackedBatch, noise: Noise | None) -> Tensor:
         x = self.word(batch.token_ids) + self.position(batch.positions)
         x = self.norm(x + self.segment(batch.segments))
-        return noise.dropout(x, self.rate) if noise else x  # [T, H]
+        return noise.dropout(x, self.rate, batch.tokens) if noise else x  # [T, H]
 
 
 class Layer(nn.Module):
@@ -124,50 +126,35 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(hidden, eps=eps)
 
     def forward(
-        self, h: Tensor, batch: PackedBatch, adapter: Adapter, noise: Noise | None
+        self,
+        h: Tensor,
+        batch: PackedBatch,
+        adapter: Adapter,
+        noise: Noise | None,
+        firsts: bool = False,
     ) -> Tensor:
-        ts = adapter.parallel(self.index, h, batch, noise)  # [T, H] or None
+        """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
+        ts = adapter.parallel(self.index, h, batch, noise, firsts)
         qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch.runs, self.heads, self.attention_rate, noise)  # [T, H]
+        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, firsts)
+        rows = batch.tokens
+        if firsts:  # from here on the others are not looked at
+            rows, h = len(batch.firsts), h[batch.firsts]
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
-        a = self._drop(self.attention_output(context), noise)
-        a = self.attention_norm(h + a)
+        a = self._add(h, self.attention_output(context), noise, rows)
+        a = self.attention_norm(a)
         f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
-        f = self._drop(adapter.linear(self.index, "output", self.output, f), noise)
+        f = self._add(a, adapter.linear(self.index, "output", self.output, f), noise, rows)
         if ts is not None and adapter.placement == "original":
             f = f + ts
-        return self.output_norm(a + f)  # [T, H]
+        return self.output_norm(f)  # [T, H]
 
-    def _drop(self, x: Tensor, noise: Noise | None) -> Tensor:
-        return noise.dropout(x, self.rate) if noise else x
-
-
-def attention(
-    qkv: Tensor, runs: Sequence[Run], heads: int, rate: float, noise: Noise | None
-) -> Tensor:
-    """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
-
-    Args:
-        qkv: [T, 3H], the queries, keys and values of the stream.
-        runs: the stream as blocks of equal-length sequences.
-        rate: dropout of the attention weights, applied where there is ``noise``.
-
-    Returns:
-        [T, H], the attention heads' outputs side by side.
-    """
-    dim = qkv.shape[1] // (3 * heads)
-    blocks = []
-    for start, count, length in runs:
-        block = qkv[start : start + count * length].view(count, length, 3, heads, dim)
-        q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, N, length, D]
-        if noise and rate > 0:
-            weights = (q @ k.transpose(-1, -2) / math.sqrt(dim)).softmax(-1)
-            context = noise.dropout(weights, rate) @ v
-        else:
-            context = F.scaled_dot_product_attention(q, k, v)
-        blocks.append(context.transpose(1, 2).reshape(count * length, heads * dim))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    def _add(self, residual: Tensor, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
+        """Return ``residual + dropout(x)``, in the residual's precision."""
+        if noise is None or self.rate == 0:
+            return residual + x
+        return torch.addcmul(residual, x.to(residual.dtype), noise.keep(residual, self.rate, rows))
 
 
 class Encoder(nn.Module):
@@ -198,6 +185,21 @@ class Encoder(nn.Module):
             h = layer(h, batch, adapter, noise)
         return h
 
+    def encode_firsts(
+        self, h: Tensor, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
+    ) -> Tensor:
+        """Return each [CLS]'s last hidden state, [S, H]: what :meth:`encode` has at ``firsts``.
+
+        The last layer computes nothing else: the other tokens are its keys and values only.
+        """
+        for layer in self.layers[:-1]:
+            h = layer(h, batch, adapter, noise)
+        return self.layers[-1](h, batch, adapter, noise, firsts=True)
+
     def pool(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return tanh(W h + b) of each sequence's [CLS], [S, H], in packed order."""
-        return torch.tanh(self.pooler(hidden[batch.firsts]))
+        return self.pool_firsts(hidden[batch.firsts])
+
+    def pool_firsts(self, firsts: Tensor) -> Tensor:
+        """Return tanh(W h + b), [S, H] -> [S, H]."""
+        return torch.tanh(self.pooler(firsts))

@@ -11,9 +11,12 @@ from .data import Dataset
 from .multitask import MultiTaskModel, predicted_values
 from .packing import length_ordered
 from .reports import TaskPredictions
-from .runtime import autocast
+from .runtime import autocast, keeps_kernels
 
-TOKEN_BUDGET = 4096  # a batch
+TOKEN_BUDGET = 2048  # a batch on a CPU, whose caches hold no more
+_CUDA_FACTOR = 8
+_WORK = 2.5e10  # tokens times parameters of the layers: an interrupt waits for one batch
+_LEAST = 512  # tokens; with fewer, reading the weights would be what takes the time
 
 
 @torch.inference_mode()
@@ -33,14 +36,23 @@ def predict_dataset(
     """
     adapter = adapter if adapter is not None else model.merged_adapter()
     outputs = torch.empty(len(dataset), dataset.task.outputs)
+    fill = keeps_kernels(device, dtype)
     with autocast(device, dtype):
-        for indices in length_ordered(dataset.lengths, TOKEN_BUDGET):
-            batch, _ = dataset.batch(indices)
+        for indices in length_ordered(dataset.lengths, token_budget(model, device)):
+            batch, _ = dataset.batch(indices, fill)
             out = model(batch.to(device), dataset.task, adapter=adapter)
             outputs[torch.from_numpy(indices[batch.order])] = out.float().cpu()
             if heed is not None:
                 heed()
     return outputs
+
+
+def token_budget(model: MultiTaskModel, device: torch.device) -> int:
+    """Return about how many tokens a batch of a prediction has: fewer for a larger encoder."""
+    if device.type != "cpu":
+        return _CUDA_FACTOR * TOKEN_BUDGET
+    parameters = sum(p.numel() for p in model.encoder.layers.parameters())
+    return min(TOKEN_BUDGET, max(_LEAST, int(_WORK / parameters)))
 
 
 class DevSets:

@@ -107,8 +107,8 @@ class MultiTaskModel(nn.Module):
     ) -> Tensor:
         """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
         adapter = adapter if adapter is not None else self.adapter
-        hidden = self.encoder.encode(embedded, batch, adapter, noise)
-        pooled = self.encoder.pool(hidden, batch)
+        firsts = self.encoder.encode_firsts(embedded, batch, adapter, noise)
+        pooled = self.encoder.pool_firsts(firsts)
         if noise:
             pooled = noise.dropout(pooled, self.dropout)
         out = adapter.head(task.name, self.heads[task.name], pooled)

@@ -1,36 +1,55 @@
 """Batches without padding: sequences laid end to end in one stream of tokens.
 
-Sequences of a batch are put in order of length, so that those of equal length lie together and
-attention can look at them as one block, without copying and without a mask.
+Sequences of a batch are put in order of length, so that those of near-equal length lie together
+and attention can look at them as one block: only there are they padded, to the block's longest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# What one more group costs attention, in pairs of tokens: some thirty kernels more.
+_GROUP_COST = 4096
 
-class Run(NamedTuple):
-    """Sequences of one length that follow each other in the stream."""
+
+class Group(NamedTuple):
+    """Sequences of near-equal length that follow each other in the stream: one attention product.
+
+    Padded, they are ``count`` rows of ``length`` places each. The tensors are None where all are
+    equally long.
+    """
 
     start: int  # first token
+    stop: int  # behind the last token
     count: int  # sequences
-    length: int  # tokens of each
+    length: int  # tokens of the longest
+    source: Tensor | None  # int64 [count * length], which token of the group stands in each place
+    places: Tensor | None  # int64 [stop - start], in which place each token stands
+    real: Tensor | None  # bool [count, length], which places are not padding
+
+    def to(self, device: torch.device) -> Group:
+        """Return the group on ``device``."""
+        moved = (t if t is None else t.to(device, non_blocking=True) for t in self[4:])
+        return Group(*self[:4], *moved)
 
 
 class Span(NamedTuple):
-    """The part of a stream that belongs to one task; its runs count from its own first token."""
+    """The part of a stream that belongs to one task; its groups count from its own first token.
+
+    The last one has the filler, too.
+    """
 
     task: str
     start: int  # first token
     stop: int  # behind the last token
-    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True)
@@ -38,9 +57,9 @@ class PackedBatch:
     """Some sequences as one flat stream of tokens.
 
     Attributes:
-        token_ids, segments, positions: int64 [tokens].
+        token_ids, segments, positions: int64 [tokens], and filler at the end if there is any.
         firsts: int64 [sequences], where each sequence's [CLS] lies.
-        runs: the stream as blocks of equal-length sequences, in order.
+        groups: the stream as blocks of near-equal lengths, in order; filler belongs to none.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
         spans: the stream as parts of one task each, in order; empty if no task was named.
     """
@@ -49,20 +68,22 @@ class PackedBatch:
     segments: Tensor
     positions: Tensor
     firsts: Tensor
-    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
     order: np.ndarray
     spans: tuple[Span, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Number of tokens in the stream."""
-        return self.token_ids.numel()
+        """Number of tokens in the stream, without filler."""
+        return self.groups[-1].stop
 
     @property
     def owners(self) -> Tensor:
-        """Which sequence each token belongs to, int64 [tokens]."""
+        """Which sequence each token belongs to, int64 [tokens]; one more than the last: filler."""
         begins = torch.zeros_like(self.token_ids)
         begins[self.firsts] = 1
+        if self.tokens < len(begins):
+            begins[self.tokens] = 1
         return begins.cumsum(0) - 1
 
     def to(self, device: torch.device) -> PackedBatch:
@@ -73,11 +94,19 @@ class PackedBatch:
             t.to(device, non_blocking=True)
             for t in (self.token_ids, self.segments, self.positions, self.firsts)
         )
-        return PackedBatch(*moved, self.runs, self.order, self.spans)
+        groups = tuple(group.to(device) for group in self.groups)
+        spans = tuple(
+            Span(s.task, s.start, s.stop, tuple(group.to(device) for group in s.groups))
+            for s in self.spans
+        )
+        return PackedBatch(*moved, groups, self.order, spans)
 
 
 def pack(
-    sequences: Sequence[np.ndarray], seconds: Sequence[int], tasks: Sequence[str] = ()
+    sequences: Sequence[np.ndarray],
+    seconds: Sequence[int],
+    tasks: Sequence[str] = (),
+    fill: bool = False,
 ) -> PackedBatch:
     """Pack sequences into one stream, by task and then by length.
 
@@ -85,6 +114,8 @@ def pack(
         sequences: token ids of each sequence, each with at least one token.
         seconds: for each sequence, where its second segment begins (its length if it has none).
         tasks: the task of each sequence, for task-specific layers.
+        fill: round the stream's length up with tokens that belong to no sequence, so that few
+            lengths occur: matrix products are prepared and kept for each.
     """
     lengths = np.array([len(s) for s in sequences])
     order = np.lexsort((lengths, np.array(tasks))) if len(tasks) else _stable(lengths)
@@ -93,39 +124,84 @@ def pack(
     stream = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
     segments = positions >= np.repeat(np.asarray(seconds)[order], lengths)
-    spans = _spans([tasks[i] for i in order], starts, lengths) if len(tasks) else ()
+    filler = rounded(len(stream)) - len(stream) if fill else 0
+    spans = _spans([tasks[i] for i in order], starts, lengths, filler) if len(tasks) else ()
     return PackedBatch(
-        token_ids=torch.from_numpy(stream),
-        segments=torch.from_numpy(segments.astype(np.int64)),
-        positions=torch.from_numpy(positions),
+        token_ids=_filled(stream, filler),
+        segments=_filled(segments.astype(np.int64), filler),
+        positions=_filled(positions, filler),
         firsts=torch.from_numpy(starts),
-        runs=_runs(starts, lengths),
+        groups=spans[0].groups if len(spans) == 1 else _groups(lengths),
         order=order,
         spans=spans,
     )
+
+
+def rounded(tokens: int) -> int:
+    """Return the next of few lengths of a stream: at most an eighth more above 512 tokens."""
+    step = 64 if tokens <= 1024 else 128 if tokens <= 2048 else 256
+    return -(-tokens // step) * step
+
+
+def _filled(values: np.ndarray, filler: int) -> Tensor:
+    return torch.from_numpy(np.pad(values, (0, filler)) if filler else values)
 
 
 def _stable(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(lengths, kind="stable")
 
 
-def _spans(tasks: list[str], starts: np.ndarray, lengths: np.ndarray) -> tuple[Span, ...]:
+def _spans(
+    tasks: list[str], starts: np.ndarray, lengths: np.ndarray, filler: int
+) -> tuple[Span, ...]:
     spans = []
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
         chosen = list(places)
         start, mine = int(starts[chosen[0]]), lengths[chosen]
-        runs = _runs(starts[chosen] - start, mine)
-        spans.append(Span(task, start, start + int(mine.sum()), runs))
+        spans.append(Span(task, start, start + int(mine.sum()), _groups(mine)))
+    spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)
 
 
-def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[Run, ...]:
-    begins = np.flatnonzero(np.diff(lengths, prepend=-1))
-    counts = np.diff(begins, append=len(lengths))
-    return tuple(
-        Run(int(starts[at]), int(count), int(lengths[at]))
-        for at, count in zip(begins, counts, strict=True)
-    )
+def _groups(lengths: np.ndarray) -> tuple[Group, ...]:
+    """Group sequences in order of length so that attention does the least work."""
+    groups, start = [], 0
+    for first, behind in pairwise(_cuts(lengths)):
+        groups.append(_group(lengths[first:behind], start))
+        start = groups[-1].stop
+    return tuple(groups)
+
+
+def _cuts(lengths: np.ndarray) -> list[int]:
+    """Return where groups of sequences begin, and behind the last: the cheapest division.
+
+    A group costs what every group does, and its padded pairs of tokens.
+    """
+    ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths))  # only between lengths
+    begins = np.concatenate(([0], ends[:-1]))
+    least, came_from = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=int)
+    for last, end in enumerate(ends, start=1):
+        pairs = (end - begins[:last]) * float(lengths[end - 1]) ** 2
+        costs = least[:last] + pairs + _GROUP_COST
+        came_from[last] = costs.argmin()
+        least[last] = costs[came_from[last]]
+    cuts, last = [len(lengths)], len(ends)
+    while last:
+        last = came_from[last]
+        cuts.append(int(begins[last]))
+    return cuts[::-1]
+
+
+def _group(lengths: np.ndarray, start: int) -> Group:
+    count, longest, tokens = len(lengths), int(lengths[-1]), int(lengths.sum())
+    if lengths[0] == longest:
+        return Group(start, start + tokens, count, longest, None, None, None)
+    begins = np.cumsum(lengths) - lengths
+    at = np.arange(longest)
+    source = begins[:, None] + np.minimum(at, lengths[:, None] - 1)  # padding: its own last token
+    real = at < lengths[:, None]
+    parts = source.ravel(), np.flatnonzero(real), real
+    return Group(start, start + tokens, count, longest, *map(torch.from_numpy, parts))
 
 
 def length_ordered(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:

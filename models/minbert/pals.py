@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import Adapter, EncoderShape, attention
+from .attention import attention
+from .encoder import Adapter, EncoderShape
 from .noise import Noise, generator
 from .packing import PackedBatch, Span
 
@@ -66,15 +67,23 @@ class TaskLayers(nn.Module):
         for projection in self.projections.values():
             nn.init.zeros_(projection.decoder.weight)
 
-    def forward(self, layer: int, h: Tensor, span: Span, noise: Noise | None) -> Tensor:
-        """Return TS(h) of one layer for one task's part of the stream, [T, H] -> [T, H]."""
+    def forward(
+        self, layer: int, h: Tensor, span: Span, noise: Noise | None, firsts: Tensor | None = None
+    ) -> Tensor:
+        """Return TS(h) of one layer for one task's part of the stream, [T, H] -> [T, H].
+
+        Args:
+            firsts: where each sequence's first token lies, if only these are asked for: [S, H].
+        """
         name, heads = self._plan[layer]
         projection = self.projections[name]
-        small = projection.encoder(h)  # [T, d_s]
         if heads is None:
-            return projection.decoder(F.gelu(small))
-        qkv = self.attentions[heads](small)
-        context = attention(qkv, span.runs, PAL_HEADS, self.attention_rate, noise)
+            h = h if firsts is None else h[firsts]
+            return projection.decoder(F.gelu(projection.encoder(h)))
+        qkv = self.attentions[heads](projection.encoder(h))  # [T, d_s] -> [T, 3 d_s]
+        context = attention(
+            qkv, span.groups, PAL_HEADS, self.attention_rate, noise, firsts is not None
+        )
         return F.gelu(projection.decoder(context))
 
 
@@ -112,18 +121,26 @@ class Pals(nn.Module, Adapter):
             layers.initialise(generator(seed, "pals", task))
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None
+        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None, firsts: bool
     ) -> Tensor | None:
         """Return TS(h), each part of the stream by its own task's layers."""
         if not any(span.task in self.tasks for span in batch.spans):
             return None
-        parts = [self._part(layer, h[span.start : span.stop], span, noise) for span in batch.spans]
+        parts, sequence = [], 0
+        for span in batch.spans:
+            behind = sequence + sum(group.count for group in span.groups)
+            asked = batch.firsts[sequence:behind] - span.start if firsts else None
+            part = h[span.start : span.stop]
+            parts.append(self._part(layer, part, span, noise, asked))
+            sequence = behind
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _part(self, layer: int, h: Tensor, span: Span, noise: Noise | None) -> Tensor:
+    def _part(
+        self, layer: int, h: Tensor, span: Span, noise: Noise | None, firsts: Tensor | None
+    ) -> Tensor:
         if span.task not in self.tasks:
-            return torch.zeros_like(h)
-        return self.tasks[span.task](layer, h, span, noise).to(h.dtype)
+            return torch.zeros_like(h if firsts is None else h[: len(firsts)])
+        return self.tasks[span.task](layer, h, span, noise, firsts).to(h.dtype)
 
 
 class Both(Adapter):

@@ -46,3 +46,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def keeps_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether matrix products prepare a kernel for each shape and keep it: few should occur."""
+    return device.type == "cpu" and dtype == torch.bfloat16

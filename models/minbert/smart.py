@@ -64,8 +64,8 @@ def project(delta: Tensor, batch: PackedBatch, radius: float, norm: str) -> Tens
 
 def _sequence_norms(delta: Tensor, batch: PackedBatch) -> Tensor:
     """Return the Euclidean norm of each sequence's perturbation, one a token, [T, 1]."""
-    owner = batch.owners
-    squares = torch.zeros(len(batch.firsts), dtype=delta.dtype, device=delta.device)
+    owner = batch.owners  # filler is one sequence more
+    squares = torch.zeros(len(batch.firsts) + 1, dtype=delta.dtype, device=delta.device)
     squares = squares.index_add(0, owner, delta.square().sum(1))
     return squares.sqrt()[owner, None]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,13 @@ from .multitask import MultiTaskModel, build_model, task_loss
 from .noise import Noise
 from .packing import PackedBatch
 from .reports import EpochReport, StepReport
-from .runtime import autocast, pick_device, pick_dtype
+from .rows import RowAdamW
+from .runtime import autocast, keeps_kernels, pick_device, pick_dtype
 from .schedule import Draws, Schedule
 from .smart import Smart
 from .tasks import BY_NAME, Task
+
+WORD = "encoder.embeddings.word.weight"
 
 
 def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) -> MultiTaskModel:
@@ -99,6 +103,7 @@ class Training:
         self.config = config
         self.device = pick_device(config.train.device)
         self.dtype = config_dtype(config, self.device)
+        self._fill = keeps_kernels(self.device, self.dtype)
         self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
@@ -110,8 +115,10 @@ class Training:
             name: Draws(len(dataset), config.train.batch_size, seed, name)
             for name, dataset in self.corpus.train.items()
         }
+        self.rows = self._row_optimizer()
+        self._dense = {n: p for n, p in self.trained.items() if self.rows is None or n != WORD}
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
+            self._dense.values(),
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
             fused=True,
@@ -122,11 +129,26 @@ class Training:
         self.meter = Meter()
         self.dev = DevSets(self.corpus.dev, self.device, config.train.eval_limit)
 
+    def _row_optimizer(self) -> RowAdamW | None:
+        """Return what trains the word embedding, if that can be done by row; None: it cannot.
+
+        Weight decay and an averaged teacher move or read every row at every step.
+        """
+        by_row = WORD in self.trained and self.device.type == "cpu"
+        if not by_row or self.config.train.weight_decay or self.config.smart.proximal:
+            return None
+        self.model.encoder.embeddings.word.sparse = True
+        return RowAdamW(self.trained[WORD], self._rates)
+
+    def _rates(self, steps: np.ndarray) -> np.ndarray:
+        train = self.config.train
+        return train.lr * np.minimum(1.0, steps / train.warmup_steps if train.warmup_steps else
+                                     np.ones(steps.shape))  # fmt: skip
+
     @property
     def lr(self) -> float:
         """Learning rate of the last step."""
-        warmup = self.config.train.warmup_steps
-        return self.config.train.lr * min(1.0, (self.step or 1) / warmup if warmup else 1.0)
+        return float(self._rates(np.array([self.step or 1]))[0])
 
     def take_step(self, task_name: str) -> StepReport:
         """Train on the next batch of a task.
@@ -136,9 +158,11 @@ class Training:
         """
         begin = time.perf_counter()
         task = BY_NAME[task_name]
-        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next())
+        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next(), self._fill)
         self.step += 1
         self.in_epoch += 1
+        if self.rows is not None:
+            self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
         with autocast(self.device, self.dtype):
             outputs, extra = self._forward(batch.to(self.device), task)
         loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
@@ -160,11 +184,13 @@ class Training:
     def _update(self, loss: Tensor) -> None:
         loss.backward()
         if self.config.train.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.train.grad_clip)
+            clip(self.trained.values(), self.config.train.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.rows is not None:
+            self.rows.take_step()
         if self.smart is not None:
             self.smart.after_step(self.trained)
 
@@ -175,6 +201,8 @@ class Training:
             heed: called after every batch; what it raises leaves the training as it was.
         """
         begin = time.perf_counter()
+        if self.rows is not None:
+            self.rows.catch_up()
         predictions = self.dev.predict(self.model, self.dtype, heed)
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
@@ -214,9 +242,11 @@ class Training:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that trains, the optimizer's moments and the random stream."""
         tensors = {f"weights/{name}": p for name, p in self.trained.items()}
-        for name, p in self.trained.items():
+        for name, p in self._dense.items():
             for part, value in self.optimizer.state[p].items():
                 tensors[f"optimizer/{part}/{name}"] = value
+        if self.rows is not None:
+            tensors |= {f"optimizer/{part}/{WORD}": t for part, t in self.rows.tensors().items()}
         tensors["noise"] = self.noise.state()
         return tensors | (self.smart.tensors() if self.smart is not None else {})
 
@@ -237,9 +267,13 @@ class Training:
         load_weights(self.trained, tensors)
         for key in (key for key in tensors if key.startswith("optimizer/")):
             _, part, name = key.split("/", 2)
+            if name not in self._dense:
+                continue
             value = tensors[key].clone()
             state = self.optimizer.state[self.trained[name]]
             state[part] = value if part == "step" else value.to(self.device)
+        if self.rows is not None:
+            self.rows.load({part: tensors[f"optimizer/{part}/{WORD}"] for part in self.rows.PARTS})
         self.noise.load_state(tensors["noise"])
         if self.smart is not None:
             self.smart.load(tensors)
@@ -249,6 +283,19 @@ class Training:
         for name, draws in self.draws.items():
             draws.load_state(numbers["draws"][name])
         self.meter = Meter(**numbers["meter"])
+
+
+def clip(parameters: Iterable[torch.nn.Parameter], most: float) -> None:
+    """Scale gradients, sparse ones too, so that their norm all together is at most ``most``."""
+    gradients = []
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+            gradients.append(p.grad.values())
+        elif p.grad is not None:
+            gradients.append(p.grad)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
 
 
 def load_weights(trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,110 @@
+"""Attention over groups of near-equal lengths, filler, and the last layer for [CLS] alone."""
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from minbert.attention import attention
+from minbert.noise import Noise
+from minbert.packing import pack
+from minbert.tasks import BY_NAME
+from minbert.training import prepare_model
+
+HEADS, DIM = 2, 6
+LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]
+
+
+def packed(lengths, fill=False):
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(5, 20, size=n) for n in lengths]
+    return pack(sequences, [max(1, n // 2) for n in lengths], ["sst"] * len(lengths), fill)
+
+
+class Given(Noise):
+    """Masks drawn once for each place of a sequence's attention, whatever the groups are."""
+
+    def __init__(self, batch):
+        super().__init__(0)
+        stream = torch.Generator().manual_seed(2)
+        self.whole = (torch.rand(HEADS, 200, 200, generator=stream) > 0.3).double() / 0.7
+
+    def mask(self, shape, rate, like):
+        rows, queries, keys = shape
+        return self.whole[:, :queries, :keys].repeat(rows // HEADS, 1, 1)
+
+
+def by_hand(qkv, batch, mask):
+    """One sequence after the other, softmax(q k / sqrt(d)) v spelt out."""
+    out, lengths = [], np.diff([*batch.firsts.tolist(), batch.tokens])
+    for first, length in zip(batch.firsts.tolist(), lengths, strict=True):
+        q, k, v = qkv[first : first + length].view(length, 3, HEADS, DIM).permute(1, 2, 0, 3)
+        weights = (q @ k.transpose(1, 2) / DIM**0.5).softmax(-1)
+        weights = weights if mask is None else weights * mask[:, :length, :length]
+        out.append((weights @ v).transpose(0, 1).reshape(length, -1))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("firsts", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped):
+    batch = packed(lengths, fill=True)
+    noise = Given(batch) if dropped else None
+    qkv = torch.randn(len(batch.token_ids), 3 * HEADS * DIM, dtype=torch.float64)
+    qkv.requires_grad_(True)
+    got = attention(qkv, batch.groups, HEADS, 0.3, noise, firsts)
+    wanted = by_hand(qkv, batch, noise.whole if dropped else None)
+    wanted = wanted[batch.firsts] if firsts else wanted
+    torch.testing.assert_close(got[: len(wanted)], wanted)
+    assert not got[len(wanted) :].any()  # filler
+    slope = torch.randn_like(got)
+    (mine,) = torch.autograd.grad((got * slope).sum(), qkv)
+    (theirs,) = torch.autograd.grad((wanted * slope[: len(wanted)]).sum(), qkv)
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_groups_pad_little():
+    rng = np.random.default_rng(4)
+    lengths = np.sort(np.concatenate([rng.integers(5, 60, size=13), [180, 350, 500]]))
+    batch = packed(lengths.tolist())
+    spent = sum(g.count * g.length**2 for g in batch.groups)
+    assert spent < 1.1 * (lengths**2).sum() and len(batch.groups) < 8
+    assert sum(g.count for g in batch.groups) == len(lengths)
+    assert batch.groups[-1].stop == batch.tokens == lengths.sum()
+
+
+@pytest.mark.parametrize("recipe", [{}, {"pals.kind": "mixed"}, {"lora.rank": 2}])
+def test_filler_changes_nothing(tmp_path, recipe):
+    """Outputs, masks and gradients are those of the batch without it."""
+    folder = small.folder(tmp_path)
+    model = prepare_model(small.config(folder, **recipe), folder / "cache", torch.device("cpu"))
+    task, found = BY_NAME["sst"], []
+    for fill in (False, True):
+        batch = packed([5, 9, 30, 3], fill)
+        assert batch.tokens == 47 and len(batch.token_ids) == (64 if fill else 47)
+        model.zero_grad()
+        outputs = model(batch, task, noise=Noise(3))
+        outputs.square().sum().backward()
+        found.append((outputs, {n: p.grad for n, p in model.trained().items()}))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=1e-5)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-5, rtol=1e-4)
+    (last,) = {batch.owners[batch.tokens :].unique().item()}
+    assert last == len(batch.firsts)
+
+
+@pytest.mark.parametrize("placement", ["original", "alternative"])
+@pytest.mark.parametrize("kind", ["none", "mixed", "pals"])
+def test_the_last_layer_for_cls_alone_computes_the_same(tmp_path, kind, placement):
+    folder = small.folder(tmp_path)
+    config = small.config(folder, **{"pals.kind": kind, "pals.placement": placement})
+    model = prepare_model(config, folder / "cache", torch.device("cpu"))
+    if model.pals is not None:
+        for p in model.pals.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+    for batch in (packed([5, 9, 30, 3]), packed([4, 4])):
+        h = model.encoder.embeddings(batch, None)
+        wanted = model.encoder.encode(h, batch, model.adapter)[batch.firsts]
+        got = model.encoder.encode_firsts(h, batch, model.adapter)
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
