@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from minbert import Config, train
-from minbert.backbone import find_backbone, tokenizer_file
+from minbert.backbone import _file_digest, find_backbone, tokenizer_file
 from minbert.checkpoint import BEST
 from minbert.data import load_corpus
 from minbert.reading import find_data
@@ -240,6 +240,7 @@ def measure_data(options, say) -> list[Line]:
     """Time the way from the files to a first batch, with tokens kept and without."""
 
     def first_batch(cache: Path) -> None:
+        _file_digest.cache_clear()  # as in a process that starts
         corpus = load_corpus(options.data, options.backbone, cache)
         corpus.train["sst"].batch(np.arange(16))
 
