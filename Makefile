@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help setup sweep test ui lint soak screenshots clean
+.PHONY: help setup sweep test ui lint bench soak screenshots clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,10 @@ ui: $(STAMP)  ## MLflow and the Optuna dashboard over what was recorded
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check .
+
+bench: $(STAMP)  ## ours beside transformers and peft, and the bookkeeping: on the demo, minutes
+	@$(BIN)/python benchmarks/steps.py
+	@$(BIN)/python benchmarks/overhead.py
 
 soak: $(STAMP)  ## twenty minutes of kills and server stops, then a check that nothing is lost
 	@$(BIN)/python tests/soak.py --minutes 20
