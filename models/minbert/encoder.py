@@ -1,7 +1,7 @@
 """The BERT encoder (Devlin et al. 2018), whole, on packed tokens.
 
-No padding anywhere: embeddings, linear maps and norms run on a flat stream [tokens, hidden], and
-only attention knows where a sequence ends. Letters in the shapes below:
+Nothing is padded here: embeddings, linear maps and norms run on a flat stream [tokens, hidden], and
+only attention (:mod:`minbert.attention`) knows where a sequence ends. Letters in the shapes below:
 
     T tokens of all sequences   S sequences   H hidden   I intermediate   N heads   D = H / N
 
