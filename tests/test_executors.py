@@ -9,7 +9,7 @@ import small
 
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
-from mtl.executors import EXECUTORS, open_executor
+from mtl.executors import EXECUTORS, open_executor, threads_for
 from mtl.outbox import Outbox
 from mtl.stores import Home
 from mtl.tracking import StudyTracker
@@ -136,3 +136,10 @@ def test_closing_ends_the_workers(make_job):
     executor.submit(make_job(0))
     executor.close()
     assert _workers() == []
+
+
+@pytest.mark.parametrize(("given", "threads"), [("1", 1), ("64", None), ("", None), ("2,1", 2)])
+def test_the_environment_says_how_many_threads_at_most(monkeypatch, given, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert threads_for(1) == (threads or 8) and threads_for(16) == 1

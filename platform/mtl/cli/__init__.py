@@ -3,6 +3,7 @@
 Nothing heavy is imported here or at the top of those modules: ``mtl --help`` must be quick.
 """
 
+import os
 import signal
 
 import click
@@ -41,6 +42,9 @@ def main() -> None:
     from mtl.masking import mask_logging
 
     mask_logging()
+    # Threads that wait shall sleep: where others use the cores, too, those that spin make a step
+    # several times as long. Read when torch is loaded; workers inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = run(cli)
     # It is said how it ended; no signal ends it otherwise now.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

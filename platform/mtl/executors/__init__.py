@@ -21,8 +21,10 @@ def default_jobs() -> int:
 
 
 def threads_for(jobs: int) -> int:
-    """Processor threads for each of `jobs` trials."""
-    return max(1, _cores() // jobs)
+    """Processor threads for each of `jobs` trials; OMP_NUM_THREADS, if it is set, is the most."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    share = _cores() // jobs
+    return max(1, min(share, int(given)) if given.isdecimal() else share)
 
 
 def _cores() -> int:
