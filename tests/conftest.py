@@ -2,12 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# A shell has what it starts in the background ignore Ctrl-C; commands under test must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
