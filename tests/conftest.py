@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
-# A shell has what it starts in the background ignore Ctrl-C; commands under test must not.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
+# must not, or an interrupt would never reach them.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
