@@ -169,7 +169,7 @@ def test_the_interval_of_the_gain_is_that_of_pairs(folder, written, rows):
     said, random = written[0], np.random.default_rng(1)
     runs = [rows[said[key]]["run_id"] for key in ("best", "compared_with")]
     gaps = []
-    for _ in range(300):
+    for _ in range(4000):
         picks = {task: random.integers(20, size=20) for task in ("sst", "para", "sts")}
         ours, theirs = (by_hand_cached(folder, run, picks) for run in runs)
         gaps.append(ours - theirs)

@@ -35,23 +35,29 @@ class Estimate:
     high: float
 
 
-def bootstrap(statistic: Statistic, values: np.ndarray, labels: np.ndarray) -> Estimate:
+def bootstrap(
+    statistic: Statistic, values: np.ndarray, labels: np.ndarray, stream: int = 0
+) -> Estimate:
     """Bootstrap a metric over examples (Efron 1979), always with the same samples.
 
     Args:
         statistic: from values and labels [..., examples] to the metric [...].
         values, labels: [examples].
     """
-    return _estimate(float(statistic(values, labels)), resampled(statistic, values, labels))
+    spread = resampled(statistic, values, labels, stream)
+    return _estimate(float(statistic(values, labels)), spread)
 
 
-def resampled(statistic: Statistic, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def resampled(
+    statistic: Statistic, values: np.ndarray, labels: np.ndarray, stream: int = 0
+) -> np.ndarray:
     """Return a metric over bootstrap samples of the examples, [RESAMPLES].
 
-    The samples depend on the number of examples alone: two models on the same examples get the
-    same ones, so their differences are paired.
+    The samples depend on the stream and the number of examples alone: two models on the same
+    examples get the same ones, so their differences are paired. Each task has a stream of its own:
+    tasks with as many examples must not be resampled alike.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng([_SEED, stream])
     picks = rng.integers(len(values), size=(RESAMPLES, len(values)))
     return statistic(values[picks], labels[picks])
 
@@ -112,12 +118,13 @@ def _estimate(point: float, spread: np.ndarray) -> Estimate:
     return Estimate(point, float(spread.mean()), float(spread.std(ddof=1)), float(low), float(high))
 
 
-def _metric(predictions: TaskPredictions) -> tuple[Statistic, np.ndarray, np.ndarray]:
-    """Return the statistic of a task's metric, with the values and labels that it takes."""
+def _metric(predictions: TaskPredictions) -> tuple[Statistic, np.ndarray, np.ndarray, int]:
+    """Return the statistic of a task's metric, the values and labels that it takes, its stream."""
+    stream = 1 + TASKS.index(BY_NAME[predictions.task])
     labels = predictions.labels.astype(np.float64)
     if BY_NAME[predictions.task].kind == "regression":
-        return _correlation, predictions.values.astype(np.float64), labels
-    return lambda classes, truth: (classes == truth).mean(-1), predictions.classes, labels
+        return _correlation, predictions.values.astype(np.float64), labels, stream
+    return lambda classes, truth: (classes == truth).mean(-1), predictions.classes, labels, stream
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
