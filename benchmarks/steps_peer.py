@@ -96,8 +96,9 @@ class Peer:
             inputs = self.collate([features[i] for i in order[start : start + batch_size]])
             with self._autocast():
                 parts.append(self.model(task, inputs).float())
-        outputs = torch.empty_like(torch.cat(parts))
-        outputs[torch.tensor(order)] = torch.cat(parts)
+        ordered = torch.cat(parts)
+        outputs = torch.empty_like(ordered)
+        outputs[torch.tensor(order)] = ordered
         return outputs
 
 

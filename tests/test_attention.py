@@ -106,5 +106,5 @@ def test_the_last_layer_for_cls_alone_computes_the_same(tmp_path, kind, placemen
     for batch in (packed([5, 9, 30, 3]), packed([4, 4])):
         h = model.encoder.embeddings(batch, None)
         wanted = model.encoder.encode(h, batch, model.adapter)[batch.firsts]
-        got = model.encoder.encode_firsts(h, batch, model.adapter)
+        got = model.encoder.encode(h, batch, model.adapter, firsts=True)
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)

@@ -122,9 +122,8 @@ def _padded_gradient(rows: Tensor, group: Group, heads: int, firsts: bool) -> Te
     """Lay the gradient of a group's rows out as [n * N, queries, D]: zero where padding is."""
     if firsts:
         return rows.reshape(group.count * heads, 1, -1)
-    if group.source is None:
-        return _heads(_split(rows, group._replace(start=0, stop=len(rows)), heads, 1))[0]
-    rows = rows.index_select(0, group.source).mul_(group.real.view(-1, 1))
+    if group.source is not None:
+        rows = rows.index_select(0, group.source).mul_(group.real.view(-1, 1))
     whole = group._replace(start=0, stop=len(rows), source=None)
     return _heads(_split(rows, whole, heads, 1))[0]
 

@@ -178,23 +178,22 @@ class Encoder(nn.Module):
         return self.encode(self.embeddings(batch, noise), batch, adapter, noise)
 
     def encode(
-        self, h: Tensor, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
+        self,
+        h: Tensor,
+        batch: PackedBatch,
+        adapter: Adapter = PLAIN,
+        noise: Noise | None = None,
+        firsts: bool = False,
     ) -> Tensor:
-        """Run the layers on embeddings [T, H]; return the last hidden states, [T, H]."""
-        for layer in self.layers:
-            h = layer(h, batch, adapter, noise)
-        return h
+        """Run the layers on embeddings [T, H]; return the last hidden states, [T, H].
 
-    def encode_firsts(
-        self, h: Tensor, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
-    ) -> Tensor:
-        """Return each [CLS]'s last hidden state, [S, H]: what :meth:`encode` has at ``firsts``.
-
-        The last layer computes nothing else: the other tokens are its keys and values only.
+        Args:
+            firsts: return each sequence's [CLS] alone, [S, H]. The last layer computes nothing
+                else then: the other tokens are its keys and values only.
         """
         for layer in self.layers[:-1]:
             h = layer(h, batch, adapter, noise)
-        return self.layers[-1](h, batch, adapter, noise, firsts=True)
+        return self.layers[-1](h, batch, adapter, noise, firsts)
 
     def pool(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return tanh(W h + b) of each sequence's [CLS], [S, H], in packed order."""

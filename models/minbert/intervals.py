@@ -43,6 +43,7 @@ def bootstrap(
     Args:
         statistic: from values and labels [..., examples] to the metric [...].
         values, labels: [examples].
+        stream: of random numbers, see :func:`resampled`.
     """
     spread = resampled(statistic, values, labels, stream)
     return _estimate(float(statistic(values, labels)), spread)

@@ -107,7 +107,7 @@ class MultiTaskModel(nn.Module):
     ) -> Tensor:
         """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
         adapter = adapter if adapter is not None else self.adapter
-        firsts = self.encoder.encode_firsts(embedded, batch, adapter, noise)
+        firsts = self.encoder.encode(embedded, batch, adapter, noise, firsts=True)
         pooled = self.encoder.pool_firsts(firsts)
         if noise:
             pooled = noise.dropout(pooled, self.dropout)

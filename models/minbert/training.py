@@ -141,9 +141,9 @@ class Training:
         return RowAdamW(self.trained[WORD], self._rates)
 
     def _rates(self, steps: np.ndarray) -> np.ndarray:
+        """Return the learning rates of steps, counted from 1."""
         train = self.config.train
-        return train.lr * np.minimum(1.0, steps / train.warmup_steps if train.warmup_steps else
-                                     np.ones(steps.shape))  # fmt: skip
+        return train.lr * np.minimum(1.0, steps / max(train.warmup_steps, 1))
 
     @property
     def lr(self) -> float:

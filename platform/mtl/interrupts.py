@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 # SIGHUP: the terminal was closed, or the connection to it lost.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 2.0  # seconds to leave in after a second signal
 _INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"
@@ -66,13 +66,13 @@ class Interrupts:
         self._undo = [lambda: os.close(reading), thread.join, lambda: os.close(writing)]
         before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         self._undo.append(lambda: signal.set_wakeup_fd(before))
-        for number in _SIGNALS:
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._undo.append(_restored(number, signal.signal(number, _nothing)))
 
     def _hear(self, reading: int) -> None:
         while received := os.read(reading, 1):
-            if received[0] not in _SIGNALS:
+            if received[0] not in SIGNALS:
                 continue
             if not self.asked:
                 self.asked = True

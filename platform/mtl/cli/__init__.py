@@ -39,6 +39,7 @@ for _command in (study, train, predict, params, ui, data, backbone, doctor, gc):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    from mtl.interrupts import SIGNALS
     from mtl.masking import mask_logging
 
     mask_logging()
@@ -47,6 +48,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = run(cli)
     # It is said how it ended; no signal ends it otherwise now.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise SystemExit(code)

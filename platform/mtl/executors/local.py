@@ -58,12 +58,7 @@ class LocalExecutor(Executor):
 
     def submit(self, job: TrialJob) -> None:
         for slot in range(self.jobs):
-            worker = self._slots.get(slot)
-            if worker is not None and worker.number is None and worker.process.poll() is not None:
-                self._bury(slot)  # it died between two trials: that is no fault of the next
-            if slot not in self._slots:
-                self._start(slot)
-            worker = self._slots[slot]
+            worker = self._living(slot)
             if worker.number is None:
                 worker.number = job.number
                 self._send(worker, replace(job, threads=self.threads))
@@ -113,6 +108,16 @@ class LocalExecutor(Executor):
                 worker.process.kill()
                 worker.process.wait()
         self._slots.clear()
+
+    def _living(self, slot: int) -> _Worker:
+        """Return a slot's worker, started where there is none. One that has died between two trials
+        is replaced: that is no fault of the next."""
+        worker = self._slots.get(slot)
+        if worker is not None and worker.number is None and worker.process.poll() is not None:
+            self._bury(slot)
+        if slot not in self._slots:
+            self._start(slot)
+        return self._slots[slot]
 
     def _start(self, slot: int) -> None:
         ours, theirs = Pipe()
