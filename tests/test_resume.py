@@ -37,7 +37,7 @@ def _assert_whole(study: Study, trials: int = 3) -> None:
     assert len(study.run_ids()) == trials + 1
     assert study.doubles() == []
     assert list((study.home / "checkpoints").iterdir()) == []
-    assert list(study.home.glob("*.db-*")) == []  # both databases were closed, their logs are in them
+    assert list(study.home.glob("*.db-*")) == []  # both databases were closed
 
 
 def _assert_equal(one: Study, other: Study) -> None:
