@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from invariants import broken
+from study_runs import Study
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -106,6 +109,20 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
 def sets(*pairs: str) -> list[str]:
     """Spell ``--set`` once for each KEY=VALUE."""
     return [word for pair in pairs for word in ("--set", pair)]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of four trials that nobody disturbed: run once for all test processes, to read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reference"
+    file, home = folder / "study/tiny.toml", folder / "home"
+    with FileLock(f"{folder}.lock"):
+        if not home.is_dir():
+            study = Study(file.parent, home, trials=4, epochs=4, steps=10)
+            code, said = study.run_here()
+            assert code == 0 and broken(study, 4) == [], said
+    return Study.of(file, home)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Small studies, run through the real command line, and what they leave in the two stores."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sysconfig
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import small
 
@@ -74,11 +76,16 @@ class Study:
         self.env: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
 
+    @classmethod
+    def of(cls, file: Path, home: Path) -> "Study":
+        """Return the study of a file that is there already."""
+        study = object.__new__(cls)
+        study._settle(file, home)
+        return study
+
     def elsewhere(self, home: Path) -> "Study":
         """Return the same study, over the same files, in another home."""
-        other = object.__new__(Study)
-        other._settle(self.file, home)
-        return other
+        return self.of(self.file, home)
 
     def start(self, *options: str, log: Path | None = None) -> subprocess.Popen:
         """Start `mtl study run` in a session of its own; what it prints can be read from its
@@ -113,8 +120,26 @@ class Study:
         return self.process.wait(), rest
 
     def run(self, *options: str) -> tuple[int, str]:
+        """Run it to its end; return the exit code and the output."""
         self.start(*options)
         return self.end()
+
+    def run_here(self, *options: str) -> tuple[int, str]:
+        """The same in this process, where the libraries are loaded already."""
+        return self.mtl("run", str(self.file), *(options or ("--jobs", "1")))
+
+    def mtl(self, command: str, *args: str) -> tuple[int, str]:
+        """Run a command of `mtl study` in this process; return the exit code and the output."""
+        from mtl.cli import cli, exits
+
+        said = io.StringIO()
+        with (
+            patch.dict(os.environ, {"MTL_HOME": str(self.home), **self.env}),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            code = exits.run(cli, ["study", command, *args])
+        return code, said.getvalue()
 
     def kill(self) -> None:
         """kill -9 the dispatcher, if it runs; its workers must notice by themselves."""
