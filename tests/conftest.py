@@ -1,14 +1,12 @@
 """What tests share: a home of their own, the real command line, real data where it is at hand."""
 
-import json
 import os
 import signal
-import subprocess
-import sysconfig
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock
 from invariants import broken
 from study_runs import Study
@@ -42,66 +40,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        """Standard output, which must be one JSON object on one line and nothing else."""
-        assert self.out.count("\n") == 1, self.out
-        return json.loads(self.out)
-
-    def refused(self, *words: str) -> None:
-        """Assert that the input was refused: exit 2, one line that holds these words."""
-        assert self.code == 2, self
-        assert self.out == ""
-        assert self.err.startswith("mtl: ") and self.err.count("\n") == 1, self.err
-        for word in words:
-            assert word in self.err, self.err
-
-
-def command() -> str:
-    """The installed console script."""
-    return str(Path(sysconfig.get_path("scripts")) / "mtl")
-
-
 @pytest.fixture
 def mtl(home: Path, tmp_path: Path):
     """Run the real ``mtl`` in a folder of its own; returns its Outcome."""
-
-    def run(*args: object, timeout: float = 240, **env: str) -> Outcome:
-        done = subprocess.run(
-            [command(), *map(str, args)],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=timeout,
-            cwd=tmp_path,
-            env={**os.environ, **env},
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
-
-    return run
+    return partial(mtl_process, tmp_path)
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Run a command line in this process, where the libraries are loaded already."""
+def here():
+    """Run a command line in this process, at home in a folder; returns its Outcome."""
 
     def run(folder: Path, *args: object, **env: str) -> Outcome:
-        from mtl.cli import cli, exits
-
-        monkeypatch.chdir(folder)
-        for name, value in {"MTL_HOME": str(folder / "home"), **env}.items():
-            monkeypatch.setenv(name, value)
-        capsys.readouterr()
-        code = exits.run(cli, [str(arg) for arg in args])
-        return Outcome(code, *capsys.readouterr())
+        return mtl_here(folder, *args, **{"MTL_HOME": str(folder / "home"), **env})
 
     return run
 

@@ -1,20 +1,19 @@
 """Small studies, run through the real command line, and what they leave in the two stores."""
 
 import contextlib
-import io
 import json
 import os
 import signal
 import sqlite3
 import subprocess
-import sysconfig
 import time
 from pathlib import Path
-from unittest.mock import patch
 
 import small
+from commands import command as mtl_command
+from commands import mtl_here
 
-MTL = str(Path(sysconfig.get_path("scripts")) / "mtl")
+MTL = mtl_command()
 # Timings, which no two runs share.
 TIMED = (
     *("train/tokens_per_second", "train/seconds", "dev/seconds"),
@@ -130,16 +129,9 @@ class Study:
 
     def mtl(self, command: str, *args: str) -> tuple[int, str]:
         """Run a command of `mtl study` in this process; return the exit code and the output."""
-        from mtl.cli import cli, exits
-
-        said = io.StringIO()
-        with (
-            patch.dict(os.environ, {"MTL_HOME": str(self.home), **self.env}),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
-        ):
-            code = exits.run(cli, ["study", command, *args])
-        return code, said.getvalue()
+        env = {"MTL_HOME": str(self.home), **self.env}
+        done = mtl_here(self.file.parent, "study", command, *args, **env)
+        return done.code, done.out + done.err
 
     def kill(self) -> None:
         """kill -9 the dispatcher, if it runs; its workers must notice by themselves."""
