@@ -10,6 +10,7 @@ from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock
 from invariants import broken
 from study_runs import Study
+from tracking_samples import new_store
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -38,6 +39,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_store():
+    """MLflow makes the tables of a new store by sixty migrations, which take seconds: once in this
+    process, copies after that. Commands in processes of their own make theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtl.mlflow_store._create", lambda _uri, file: new_store(file))
+        yield
 
 
 @pytest.fixture

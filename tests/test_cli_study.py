@@ -160,7 +160,7 @@ def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
 
 
 def test_train_interrupt_resume(tmp_path: Path):
-    epochs = 15
+    epochs = 8
     process = start(tmp_path, "train", *sets(f"train.epochs={epochs}", "train.steps_per_epoch=4"))
     try:
         wait_for(process, "epoch 2")

@@ -35,7 +35,8 @@ def by_name(outcome) -> dict[str, dict]:
 def recorded(home: Path) -> Home:
     """A home with both databases, and a study with a trial that nobody works on."""
     place = Home.resolve()
-    new_store(home / "mlflow.db")
+    if not (home / "mlflow.db").exists():
+        new_store(home / "mlflow.db")
     spec = load_study("lora_sweep")
     study = optuna.create_study(study_name="lora_sweep", storage=open_storage(place))
     study.set_user_attr("settings", spec.settings)
@@ -67,6 +68,8 @@ def test_where_nothing_is_yet_all_is_good_and_nothing_is_made(mtl, home: Path, t
 
 def test_a_recorded_home_is_read_and_left_as_it_is(mtl, home: Path):
     # As a killed dispatcher leaves it: a log beside the database that nobody has merged.
+    Home.resolve()
+    new_store(home / "mlflow.db")
     code = "import test_doctor as t, os; t.recorded(t.Path(os.environ['MTL_HOME'])); os._exit(9)"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent)
     assert done.returncode == 9 and (home / "optuna.db-wal").stat().st_size > 0

@@ -1,6 +1,7 @@
 """Reports as a training makes them, small and fixed, for the tests of tracking and reports."""
 
 import sqlite3
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from minbert.reports import EpochReport, StepReport, TaskPredictions
+from mtl.mlflow_store import _create, load_mlflow
 
 NASTY = '=HYPERLINK("http://x") <script>alert(1)</script>'
 
@@ -73,18 +75,18 @@ def epoch_report(epoch: int, steps: int = 25, count: int = 40) -> EpochReport:
 
 def new_store(file: Path) -> str:
     """Make an empty MLflow store and return its URI; its tables are made once a process."""
-    file.write_bytes(_empty_store())
+    part = file.with_name(f"{file.name}.part")
+    part.write_bytes(_empty_store())
+    part.replace(file)  # who else looks for it sees nothing, or all of it
     return f"sqlite:///{file}"
 
 
 @cache
 def _empty_store() -> bytes:
-    from mtl.mlflow_store import connect
-
+    load_mlflow()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
-        connect(f"sqlite:///{file}")
-        database = sqlite3.connect(file)
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()
+        _create(f"sqlite:///{file}", file)
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
         return file.read_bytes()
