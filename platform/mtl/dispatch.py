@@ -22,10 +22,10 @@ from minbert import InputError
 
 from .ask import make_pruner, make_sampler
 from .dispatcher import Dispatcher
-from .executors import default_jobs, open_executor
+from .executors import Needs, Places, open_executor
 from .interrupts import Interrupts
 from .lease import Lease
-from .preflight import preflight
+from .preflight import local_inputs, preflight
 from .recorded import choose_name, fits, left_running, summarize
 from .replicates import missing
 from .stores import Home, open_engine, open_storage
@@ -72,6 +72,8 @@ def run_study(
     *,
     jobs: int | None = None,
     executor: str = "local",
+    cpus: float | None = None,
+    gpus: float | None = None,
     view: View,
     study_name: str | None = None,
     synchronous: bool = False,
@@ -81,6 +83,7 @@ def run_study(
     Args:
         jobs: trials at the same time; None: as the machine allows.
         executor: see `mtl.executors.EXECUTORS`.
+        cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
         synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
@@ -97,23 +100,27 @@ def run_study(
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:
-            batch = (jobs or default_jobs()) if synchronous else None
             wanted = _wanted(storage, name, spec)
             if not wanted:
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
                 _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
-            jobs = min(jobs or default_jobs(), wanted)
-            with closing(open_executor(executor, jobs=jobs, logs=home.logs)) as pool:
+            needs = Needs(jobs, wanted, cpus, gpus)
+            with closing(open_executor(executor, needs, _places(spec, home))) as pool:
                 lease.also = pool.keep_alive
                 inputs = preflight(spec, home)
                 study = _open_study(storage, spec, name)
                 trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                batch = pool.width if synchronous else None
                 dispatcher = Dispatcher(trials, view, lease, interrupts, pool, batch)
                 with closing(trials.runs.tracker):
                     dispatcher.run()
             return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+
+
+def _places(spec: StudySpec, home: Home) -> Places:
+    return Places(home.path, home.logs, home.mlflow_uri, local_inputs(spec))
 
 
 def _tidy_up(trials: Trials) -> None:

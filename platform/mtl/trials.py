@@ -243,7 +243,7 @@ class Trials:
     @_on.register
     def _(self, event: Died) -> Answer:
         log = f" (see {self.home.logs})" if (event.exitcode or 0) > 0 else ""
-        return self._lost(event.number, f"its worker {event.how}{log}")
+        return self._lost(event.number, f"its {event.place} {event.how}{log}")
 
     def _lost(self, number: int, reason: str) -> Answer:
         """A trial lost its worker. It goes on from its checkpoint, but not if that is where it was

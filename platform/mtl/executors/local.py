@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
+from minbert import InputError
 from mtl.events import Advance, Alive, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
 
-from . import threads_for, visible_gpus
 from .base import Executor
+from .needs import Needs, Places, default_jobs, threads_for, visible_gpus
 
 _ENDINGS = (Finished, Failed, Stopped)
 _PARTING = 1.0  # seconds that workers have to leave by themselves
@@ -43,13 +44,19 @@ class LocalExecutor(Executor):
     module again, and cannot give each worker its own environment before torch is loaded.
     """
 
-    def __init__(self, jobs: int, logs: Path) -> None:
-        self.jobs = jobs
-        self.threads = threads_for(jobs)
-        self._logs = logs
+    def __init__(self, needs: Needs, places: Places) -> None:
+        if needs.cpus is not None or needs.gpus is not None:
+            raise InputError(
+                "--cpus-per-trial and --gpus-per-trial are for --executor ray; on this machine "
+                "cores and GPUs are shared out among --jobs workers"
+            )
+        suited = default_jobs() if needs.jobs is None else needs.jobs
+        self.width, self.jobs = needs.width(suited), needs.slots(suited)
+        self.threads = threads_for(self.jobs)
+        self._logs = places.logs
         self._gpus = visible_gpus()
         self._slots: dict[int, _Worker] = {}
-        for slot in range(jobs):
+        for slot in range(self.jobs):
             self._start(slot)
 
     @property
