@@ -97,6 +97,7 @@ def run_study(
     started = time.monotonic()
     make_sampler(spec.sampler, 0)
     with Interrupts(_LAST_WORDS) as interrupts:
+        interrupts.preparing = True
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
         with Lease(open_engine(home), name) as lease:

@@ -62,6 +62,7 @@ class Dispatcher:
         self._work(self._pool)
 
     def _work(self, pool: Executor) -> None:
+        self._interrupts.preparing = False
         try:
             while not self._interrupts.asked and self._fill(pool):
                 self._listen(pool, _TICK)
@@ -136,8 +137,8 @@ class Dispatcher:
             self._again.append(event.number)
 
     def _interrupt(self, pool: Executor) -> None:
-        """Let running trials checkpoint; what has not by the end of the grace, or when a second
-        signal comes, is ended."""
+        """Let trials that train checkpoint; what has not by the end of the grace, or when a second
+        signal comes, is ended, as is what still reads its data."""
         self._trials.leaving = True
         for number in list(self._trials.running):
             pool.cancel(number)
@@ -149,7 +150,7 @@ class Dispatcher:
 
     def _training(self) -> set[int]:
         held = self._batch.ended if self._batch is not None else set()
-        return self._trials.running.keys() - held
+        return {n for n, trial in self._trials.running.items() if trial.begun} - held
 
     def _leave(self) -> None:
         self.interrupted = True

@@ -54,6 +54,7 @@ class _Running:
     config: Config
     outbox: Outbox
     progressed: bool
+    begun: bool = False  # in this life: it has something that a checkpoint would save
     pruning: bool = False
 
 
@@ -176,7 +177,8 @@ class Trials:
 
     @_on.register
     def _(self, event: Progress) -> Answer:
-        self.running[event.number].progressed = True
+        running = self.running[event.number]
+        running.progressed = running.begun = True
         self.view.trial_progress(
             event.number, event.step, event.total_steps, event.loss, event.tokens_per_second
         )
@@ -185,7 +187,7 @@ class Trials:
     @_on.register
     def _(self, event: Evaluated) -> Answer:
         running = self.running[event.number]
-        running.progressed = True
+        running.progressed = running.begun = True
         self.view.trial_evaluated(event.number, event.epoch, event.scores, event.best_score)
         if self._hopeless(running, event):
             running.pruning = True

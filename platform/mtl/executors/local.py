@@ -30,6 +30,7 @@ class _Worker:
     connection: Connection
     killed_before: int  # processes that the system had ended for want of memory
     number: int | None = None  # the trial it works on
+    cancelled: bool = False  # has been told to stop
     sending: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -67,7 +68,7 @@ class LocalExecutor(Executor):
         for slot in range(self.jobs):
             worker = self._living(slot)
             if worker.number is None:
-                worker.number = job.number
+                worker.number, worker.cancelled = job.number, False
                 self._send(worker, replace(job, threads=self.threads))
                 return
         raise RuntimeError("every worker is busy")
@@ -76,6 +77,9 @@ class LocalExecutor(Executor):
         self._command(number, Advance(number))
 
     def cancel(self, number: int, prune: bool = False) -> None:
+        for worker in self._slots.values():
+            if worker.number == number:
+                worker.cancelled = not prune
         self._command(number, Cancel(number, prune))
 
     def events(self, timeout: float) -> list[Event]:
@@ -105,7 +109,8 @@ class LocalExecutor(Executor):
     def close(self) -> None:
         for worker in self._slots.values():
             worker.connection.close()
-            if worker.number is None:  # it has said all it had to say; Python takes long to leave
+            # It has said all it had to say, or has had its time; Python takes long to leave.
+            if worker.number is None or worker.cancelled:
                 worker.process.kill()
         deadline = time.monotonic() + _PARTING
         for worker in self._slots.values():
