@@ -110,6 +110,8 @@ def run_study(
             needs = Needs(jobs, wanted, cpus, gpus)
             with closing(open_executor(executor, needs, _places(spec, home))) as pool:
                 lease.also = pool.keep_alive
+                if pool.note:
+                    view.message(pool.note)
                 inputs = preflight(spec, home)
                 study = _open_study(storage, spec, name)
                 trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
