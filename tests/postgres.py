@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -160,14 +161,16 @@ class LossyProxy:
                 with self._lock:
                     self.requests += 1
                     done = self.lost.pop(self.requests, None)
-                if done is not None:
-                    client.shutdown(socket.SHUT_RDWR)
-                if done is not False:
+                if done is None:
                     server.sendall(request)
-                if done is not None:
-                    time.sleep(0.05)  # it is done by then, or undone when the connection ends
-                    break
-            server.shutdown(socket.SHUT_RDWR)
+                    continue
+                client.shutdown(socket.SHUT_RDWR)
+                if done:
+                    server.sendall(request)
+                    time.sleep(0.05)  # it is done by then
+                break
+            with suppress(OSError):  # the server was quicker
+                server.shutdown(socket.SHUT_RDWR)
             answers.join()
 
     @staticmethod
