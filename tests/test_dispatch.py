@@ -32,7 +32,7 @@ class Watcher(View):
 
 
 @pytest.fixture
-def study(tmp_path, home) -> Study:
+def study(tmp_path, home, storage) -> Study:
     return Study(tmp_path / "study", home)
 
 

@@ -25,6 +25,7 @@ from .dispatcher import Dispatcher
 from .executors import Needs, Places, open_executor
 from .interrupts import Interrupts
 from .lease import Lease
+from .outage import Outage
 from .preflight import local_inputs, preflight
 from .recorded import choose_name, fits, left_running, summarize
 from .replicates import missing
@@ -93,6 +94,7 @@ def run_study(
         InputError: nothing can be run: bad data, weights, home, database; the study has other
             settings; another dispatcher has it.
         LeaseLostError: another dispatcher took the study over while this one was suspended.
+        KeyboardInterrupt: interrupted while the database server was away, so nothing can be told.
     """
     started = time.monotonic()
     make_sampler(spec.sampler, 0)
@@ -100,7 +102,9 @@ def run_study(
         interrupts.preparing = True
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
-        with Lease(open_engine(home), name) as lease:
+        engine = open_engine(home)
+        with Lease(engine, name) as lease:
+            outage = Outage(engine, view.message, interrupts)
             wanted = _wanted(storage, name, spec)
             if not wanted:
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
@@ -113,13 +117,16 @@ def run_study(
                 if pool.note:
                     view.message(pool.note)
                 inputs = preflight(spec, home)
-                study = _open_study(storage, spec, name)
-                trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                study = outage.through(lambda: _open_study(storage, spec, name))
+                trials = outage.through(
+                    lambda: Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                )
                 batch = pool.width if synchronous else None
-                dispatcher = Dispatcher(trials, view, lease, interrupts, pool, batch)
+                dispatcher = Dispatcher(trials, view, lease, interrupts, outage, pool, batch)
                 with closing(trials.runs.tracker):
                     dispatcher.run()
-            return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return outage.through(lambda: _result(trials, dispatcher.interrupted, seconds))
 
 
 def _places(spec: StudySpec, home: Home) -> Places:

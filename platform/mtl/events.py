@@ -188,3 +188,6 @@ class Died:
 
 
 Event = Progress | Evaluated | Noticed | Finished | Failed | Stopped | Died
+
+ENDINGS = (Finished, Failed, Stopped, Died)
+"""The last that is heard of a trial."""

@@ -119,12 +119,17 @@ class StudyRuns:
         self.tracker.drain([self._own, *self._boxes.values()], self._enough)
         self.settle()
 
-    def leave(self) -> None:
-        """End the study's run as killed; the same command goes on with it."""
+    def leave(self, noted: bool = True) -> None:
+        """End the study's run as killed; the same command goes on with it.
+
+        Args:
+            noted: what MLflow has done is noted in the database, which is there.
+        """
         if self._own.begun or self.parent is not None:
             self.tracker.end(self._own, "killed", "interrupted")
         self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=0.5)
-        self.settle()
+        if noted:
+            self.settle()
 
     def _take_up_what_is_left(self) -> None:
         """Watch what earlier dispatchers recorded of trials that have ended."""
@@ -184,7 +189,11 @@ class StudyRuns:
         self.tracker.log_text(self._boxes[number], text, path)
 
     def end(self, number: int, state: str, reason: str | None = None) -> None:
-        """End a trial's run; ``killed`` if it is to be taken up again."""
+        """End a trial's run, once; ``killed`` if it is to be taken up again."""
+        if state == "killed":
+            self._ended.discard(number)
+        elif number in self._ended:
+            return
         self.tracker.end(self._boxes[number], state, reason)
         if state != "killed":
             self._ended.add(number)
