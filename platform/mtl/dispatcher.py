@@ -14,7 +14,6 @@ from .executors import Executor
 from .faults import explain
 from .interrupts import Interrupts
 from .lease import Lease, LeaseLostError
-from .recorded import left_running
 from .replicates import missing
 from .trials import Ask, Trials
 
@@ -44,7 +43,7 @@ class Dispatcher:
     ) -> None:
         self._trials, self._view, self._pool = trials, view, pool
         self._lease, self._interrupts = lease, interrupts
-        self._left = deque(left_running(trials.study))
+        self._left = deque(trials.tally.running)
         self._again: deque[int] = deque()  # lost their workers, and go on before all others
         self._size = batch
         self._batch = None if batch is None else Batch(trials.spec.pruner != "none")
@@ -57,7 +56,7 @@ class Dispatcher:
             self._view.message(spec.cap_note)
         trials.runs.open_study()
         self._view.study_started(
-            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs
+            spec, trials.study.study_name, trials.tally.ended, spec.total, self._pool.jobs
         )
         self._work(self._pool)
 
@@ -95,10 +94,11 @@ class Dispatcher:
         while pool.free and not batch_runs and not self._interrupts.asked:
             if self._left:
                 self._submit(pool, ask_again, self._left.popleft())
-            elif self._full or not missing(trials.study, trials.spec):
+                continue
+            trials.tally.update()
+            if self._full or not missing(trials.study, trials.spec, trials.tally):
                 break
-            else:
-                self._submit(pool, ask, None)
+            self._submit(pool, ask, None)
         return bool(trials.running or self._left)
 
     @property
@@ -106,7 +106,7 @@ class Dispatcher:
         """Whether the next trial would belong to another batch than those that run."""
         if self._size is None or not self._trials.running:
             return False
-        return len(self._trials.study.get_trials(deepcopy=False)) % self._size == 0
+        return self._trials.tally.count % self._size == 0
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()

@@ -23,14 +23,14 @@ from .events import (
     Stopped,
     TrialJob,
 )
-from .facts import facts, set_fact
+from .facts import facts, set_fact, trial_of
 from .limits import set_constraints
 from .naming import setting
 from .preflight import Inputs
-from .replicates import REPLICATE
 from .stores import Home
 from .studyruns import StudyRuns
 from .studyspec import StudySpec
+from .tally import REPLICATE, Tally
 from .trialfiles import TrialFiles
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Trials:
         running: the trials that are with a worker now, by number.
         ended_here: trials that ended since this object was made.
         leaving: an interrupt has come; trials that stop are left for the next dispatcher.
+        tally: of the study's trials, as they were when it was last updated.
     """
 
     def __init__(
@@ -79,14 +80,11 @@ class Trials:
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
+        self.tally = Tally(study)
         self.runs = StudyRuns(study, spec, home, inputs or {}, enough)
         self._files = TrialFiles(home, study)
 
     # ---- the study ------------------------------------------------------------------------------
-
-    @property
-    def ended(self) -> int:
-        return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
 
     def close_study(self) -> None:
         """End the study's run, with leaderboard and figures, if it has not ended yet."""
@@ -128,9 +126,8 @@ class Trials:
 
     def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob:
         """Ask for the next trial (number None), or take up one that was left RUNNING."""
-        given = () if number is None else (number,)
-        trial, config = ask(self.study, self.spec, *given)
-        frozen = self._frozen(trial.number)
+        trial, config = ask(self.study, self.spec, self.tally if number is None else number)
+        frozen = trial_of(self.study, trial.number)
         progressed = bool(frozen.intermediate_values)
         named = self._setting(frozen, config)
         outbox = self.runs.open_trial(frozen, config, named)
@@ -195,8 +192,9 @@ class Trials:
     def _hopeless(self, running: _Running, event: Evaluated) -> bool:
         """Report a score and ask the pruner. A resumed training says again what it said after its
         last checkpoint: what was answered then is answered now."""
-        trial, known = running.trial, self._frozen(event.number).intermediate_values
-        if self._frozen(event.number).user_attrs.get("pruned_at") == event.epoch:
+        trial, frozen = running.trial, trial_of(self.study, event.number)
+        known = frozen.intermediate_values
+        if frozen.user_attrs.get("pruned_at") == event.epoch:
             return True
         if event.epoch not in known:
             trial.report(event.scores["score"], event.epoch)
@@ -252,7 +250,7 @@ class Trials:
             self._set_aside(number)
             return None
         trial, here = self.running[number].trial, self._files.checkpointed(number)
-        if facts(self._frozen(number)).get("lost_at") == here:
+        if facts(trial_of(self.study, number)).get("lost_at") == here:
             self._end(number, "failed", None, f"{reason}, at the same place as before")
             return None
         set_fact(self.study, trial._trial_id, "lost_at", here)
@@ -264,7 +262,8 @@ class Trials:
     def _any_progress(self) -> bool:
         if any(running.progressed for running in self.running.values()):
             return True
-        return any(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        self.tally.update()
+        return self.tally.ended > 0
 
     # ---- the end of a trial ---------------------------------------------------------------------
 
@@ -279,6 +278,3 @@ class Trials:
         self._files.remove(number)
         self.ended_here += 1
         self.view.trial_ended(number, state, score, reason)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
