@@ -23,6 +23,7 @@ from .tally import REPLICATE, Tally
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.search_space import IntersectionSearchSpace
     from optuna.trial import FrozenTrial, Trial, TrialState
 
 
@@ -36,12 +37,18 @@ class PointsFirst(BaseSampler):
         inner: draws the values.
         space: every searched key with its distribution, in the order of the study file.
         point: values of this trial that are given.
+        drawn: what every trial before has drawn: TPE would compare all of them each time anew.
     """
 
     def __init__(
-        self, inner: BaseSampler, space: Mapping[str, BaseDistribution], point: Mapping[str, Any]
+        self,
+        inner: BaseSampler,
+        space: Mapping[str, BaseDistribution],
+        point: Mapping[str, Any],
+        drawn: IntersectionSearchSpace,
     ) -> None:
         self._inner, self._space, self._point = inner, dict(space), dict(point)
+        self._drawn = drawn
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -55,12 +62,18 @@ class PointsFirst(BaseSampler):
     ) -> dict[str, Any]:
         if self._point.keys() >= self._space.keys():
             return self._point
-        relative = self._inner.infer_relative_search_space(study, trial)
+        relative = self._relative(study, trial)
         drawn = self._inner.sample_relative(study, trial, relative)
         for name, distribution in self._space.items():
             if name not in drawn and not distribution.single():
                 drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
         return {**drawn, **self._point}
+
+    def _relative(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if not isinstance(self._inner, optuna.samplers.TPESampler):
+            return self._inner.infer_relative_search_space(study, trial)
+        drawn = self._drawn.calculate(study, use_cache=True)
+        return {name: given for name, given in drawn.items() if not given.single()}
 
     def sample_independent(
         self,
@@ -128,7 +141,7 @@ def _given(spec: StudySpec, tally: Tally) -> _Given:
         attributes = {} if key is None else {"point": key}
     if label is not None:
         attributes["label"] = label
-    return _Given(values, attributes, _sampler(spec, tally.count, values))
+    return _Given(values, attributes, _sampler(spec, tally, values))
 
 
 def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, Config]:
@@ -151,14 +164,15 @@ def _next_point(spec: StudySpec, tally: Tally) -> str | None:
     return next((key for key in spec.keyed_listing if not tally.points[key]), None)
 
 
-def _sampler(spec: StudySpec, number: int, values: Mapping[str, Any]) -> BaseSampler:
+def _sampler(spec: StudySpec, tally: Tally, values: Mapping[str, Any]) -> BaseSampler:
     space = {key: search.distribution() for key, search in spec.search.items()}
     given = {
         key: search.encode(values[key])
         for key, search in spec.search.items()
         if key in values and search.contains(values[key])
     }
-    return PointsFirst(make_sampler(spec.sampler, _seed(spec.seed, number)), space, given)
+    inner = make_sampler(spec.sampler, _seed(spec.seed, tally.count))
+    return PointsFirst(inner, space, given, tally.drawn)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -41,11 +41,15 @@ class Tally:
         originals: the seeds, by number, of those that repeat no other; None while a trial has no
             values.
         points: how many trials have taken a point, by `mtl.studyspec.point_key`.
+        drawn: which keys all of them have drawn, from where.
         seeds: those with which each trial, by number, was repeated, and how often.
     """
 
     def __init__(self, study: optuna.Study, before: int | None = None) -> None:
+        from optuna.search_space import IntersectionSearchSpace
+
         self._study, self._before = study, before
+        self.drawn = IntersectionSearchSpace(include_pruned=True)
         self._trials: list[FrozenTrial] = []
         self._known: dict[int, _Known] = {}
         self._unended: list[int] = []
