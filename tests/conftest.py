@@ -99,7 +99,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
     with FileLock(f"{folder}.lock"):
         if not home.is_dir():
             study = Study(file.parent, home, trials=4, epochs=4, steps=10)
-            code, said = study.run_here()
+            code, said = study.run()
             assert code == 0 and broken(study, 4) == [], said
     return Study.of(file, home)
 

@@ -41,6 +41,7 @@ class ShakyServer:
         self._port = _free_port()
         self._process: subprocess.Popen | None = None
         self._failing = False
+        self._gone = False
         self._proxy = _Proxy(("127.0.0.1", 0), self._handler())
         self.address = f"http://127.0.0.1:{self._proxy.server_port}"
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
@@ -108,6 +109,13 @@ class ShakyServer:
     def _mend(self) -> None:
         self._failing = False
 
+    def _vanish(self) -> None:
+        """As if it were stopped, to its clients; a start takes it seconds."""
+        self._gone = True
+
+    def _appear(self) -> None:
+        self._gone = False
+
     def _signal(self, number: int) -> None:
         os.killpg(self._process.pid, number)
 
@@ -123,6 +131,9 @@ class ShakyServer:
 
             def forward(self) -> None:
                 body = _body(self)
+                if server._gone:
+                    self.close_connection = True
+                    return
                 if server._failing:
                     self.answer(500, {}, b"made to fail")
                     return

@@ -1,12 +1,12 @@
 """A real MLflow server that answers 500, hangs, and is gone: no training stops, nothing is lost."""
 
 import os
-import subprocess
+import signal
 
 import pytest
 from invariants import broken, differences
 from shaky_server import ShakyServer
-from study_runs import MTL, Study
+from study_runs import Study
 
 TRIALS = 4
 
@@ -19,15 +19,8 @@ def server(tmp_path):
     server.close()
 
 
-def _sync(study: Study) -> tuple[int, str]:
-    done = subprocess.run(
-        [MTL, "study", "sync", "tiny"], capture_output=True, text=True, env=study.environment()
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_a_server_that_fails_hangs_and_is_gone_stops_no_training(tmp_path, server):
-    study = Study(tmp_path / "study", tmp_path / "home", epochs=4, steps=10)
+def test_a_server_that_fails_hangs_and_is_gone_stops_no_training(tmp_path, server, reference):
+    study = reference.elsewhere(tmp_path / "home")
     study.mlflow = server.folder
     study.env = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     options = ("--jobs", "1", "--trials", str(TRIALS))
@@ -37,36 +30,34 @@ def test_a_server_that_fails_hangs_and_is_gone_stops_no_training(tmp_path, serve
     server._fail()
     assert str(study.home / "spool") in study.wait_for("MLflow is away (it answers 500)")
     study.wait_for("complete")
+    (worker,) = study.worker_pids()
+    os.kill(worker, signal.SIGSTOP)  # or all might be trained before MLflow is asked again
     server._mend()
     study.wait_for("MLflow answers again")
     server._hang()
+    os.kill(worker, signal.SIGCONT)
     code, out = study.end()  # though the server hangs for the rest of the study
     assert code == 0, out
     assert [state for _, state, _ in study.trials()] == ["COMPLETE"] * TRIALS
     assert "runs wait for MLflow" in out and "`mtl study sync tiny`" in out
 
     server._wake()
-    server._stop()
-    code, out = _sync(study)
+    server._vanish()
+    code, out = study.mtl("sync", "tiny")
     assert code == 1 and "wait: " in out and out.count("\n") == 1, out
-    server._start()
-    code, out = _sync(study)
+    server._appear()
+    code, out = study.mtl("sync", "tiny")
     assert code == 0 and "sent" in out, out
-    assert _sync(study) == (0, "nothing waits for MLflow\n")
+    assert study.mtl("sync", "tiny") == (0, "nothing waits for MLflow\n")
 
     assert broken(study, TRIALS) == []
-    undisturbed = study.elsewhere(tmp_path / "undisturbed")
-    code, out = undisturbed.run(*options)
-    assert code == 0, out
-    assert differences(study, undisturbed) == []
+    assert differences(study, reference) == []
 
 
 def test_a_server_that_was_never_there_costs_no_trial(tmp_path):
     study = Study(tmp_path / "study", tmp_path / "home", epochs=1)
     study.env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    code, out = study.run("--jobs", "1", "--trials", "1")
+    code, out = study.run_here("--jobs", "1", "--trials", "1")
     assert code == 0 and "MLflow is away (connection refused)" in out, out
-    best = subprocess.run(
-        [MTL, "study", "best", "tiny"], capture_output=True, text=True, env=study.environment()
-    )
-    assert best.returncode == 0 and os.listdir(study.home / "spool"), best.stderr
+    code, out = study.mtl("best", "tiny")
+    assert code == 0 and os.listdir(study.home / "spool"), out
