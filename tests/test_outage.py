@@ -4,7 +4,6 @@ import signal
 import sys
 import time
 from collections import deque
-from functools import partial
 from pathlib import Path
 
 import pytest
