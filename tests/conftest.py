@@ -1,14 +1,15 @@
 """What tests share: a home of their own, the real command line, real data where it is at hand."""
 
-import json
 import os
 import signal
-import subprocess
-import sysconfig
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import Outcome, mtl_here, mtl_process
+from filelock import FileLock
+from invariants import broken
+from study_runs import Study
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -39,66 +40,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        """Standard output, which must be one JSON object on one line and nothing else."""
-        assert self.out.count("\n") == 1, self.out
-        return json.loads(self.out)
-
-    def refused(self, *words: str) -> None:
-        """Assert that the input was refused: exit 2, one line that holds these words."""
-        assert self.code == 2, self
-        assert self.out == ""
-        assert self.err.startswith("mtl: ") and self.err.count("\n") == 1, self.err
-        for word in words:
-            assert word in self.err, self.err
-
-
-def command() -> str:
-    """The installed console script."""
-    return str(Path(sysconfig.get_path("scripts")) / "mtl")
-
-
 @pytest.fixture
 def mtl(home: Path, tmp_path: Path):
     """Run the real ``mtl`` in a folder of its own; returns its Outcome."""
-
-    def run(*args: object, timeout: float = 240, **env: str) -> Outcome:
-        done = subprocess.run(
-            [command(), *map(str, args)],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=timeout,
-            cwd=tmp_path,
-            env={**os.environ, **env},
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
-
-    return run
+    return partial(mtl_process, tmp_path)
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Run a command line in this process, where the libraries are loaded already."""
+def here():
+    """Run a command line in this process, at home in a folder; returns its Outcome."""
 
     def run(folder: Path, *args: object, **env: str) -> Outcome:
-        from mtl.cli import cli, exits
-
-        monkeypatch.chdir(folder)
-        for name, value in {"MTL_HOME": str(folder / "home"), **env}.items():
-            monkeypatch.setenv(name, value)
-        capsys.readouterr()
-        code = exits.run(cli, [str(arg) for arg in args])
-        return Outcome(code, *capsys.readouterr())
+        return mtl_here(folder, *args, **{"MTL_HOME": str(folder / "home"), **env})
 
     return run
 
@@ -149,6 +102,20 @@ def storage(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.Monk
 def sets(*pairs: str) -> list[str]:
     """Spell ``--set`` once for each KEY=VALUE."""
     return [word for pair in pairs for word in ("--set", pair)]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of four trials that nobody disturbed: run once for all test processes, to read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reference"
+    file, home = folder / "study/tiny.toml", folder / "home"
+    with FileLock(f"{folder}.lock"):
+        if not home.is_dir():
+            study = Study(file.parent, home, trials=4, epochs=4, steps=10)
+            code, said = study.run_here()
+            assert code == 0 and broken(study, 4) == [], said
+    return Study.of(file, home)
 
 
 @pytest.fixture(scope="session")

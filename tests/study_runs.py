@@ -7,13 +7,14 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sysconfig
 import time
 from pathlib import Path
 
 import small
+from commands import command as mtl_command
+from commands import mtl_here
 
-MTL = str(Path(sysconfig.get_path("scripts")) / "mtl")
+MTL = mtl_command()
 # Timings, which no two runs share.
 TIMED = (
     *("train/tokens_per_second", "train/seconds", "dev/seconds"),
@@ -77,11 +78,16 @@ class Study:
         self.servers: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
 
+    @classmethod
+    def of(cls, file: Path, home: Path) -> "Study":
+        """Return the study of a file that is there already."""
+        study = object.__new__(cls)
+        study._settle(file, home)
+        return study
+
     def elsewhere(self, home: Path) -> "Study":
         """Return the same study, over the same files, in another home."""
-        other = object.__new__(Study)
-        other._settle(self.file, home)
-        return other
+        return self.of(self.file, home)
 
     def start(self, *options: str, log: Path | None = None) -> subprocess.Popen:
         """Start `mtl study run` in a session of its own; what it prints can be read from its
@@ -116,8 +122,19 @@ class Study:
         return self.process.wait(), rest
 
     def run(self, *options: str) -> tuple[int, str]:
+        """Run it to its end; return the exit code and the output."""
         self.start(*options)
         return self.end()
+
+    def run_here(self, *options: str) -> tuple[int, str]:
+        """The same in this process, where the libraries are loaded already."""
+        return self.mtl("run", str(self.file), *(options or ("--jobs", "1")))
+
+    def mtl(self, command: str, *args: str) -> tuple[int, str]:
+        """Run a command of `mtl study` in this process; return the exit code and the output."""
+        env = {"MTL_HOME": str(self.home), **self.env}
+        done = mtl_here(self.file.parent, "study", command, *args, **env)
+        return done.code, done.out + done.err
 
     def kill(self) -> None:
         """kill -9 the dispatcher, if it runs; its workers must notice by themselves."""

@@ -18,20 +18,19 @@ from mtl.pyfunc import _rows
 def study(tmp_path_factory) -> Study:
     folder = tmp_path_factory.mktemp("champion")
     study = Study(folder / "study", folder / "home", epochs=1, trials=2)
-    code, out = study.run("--jobs", "1")
+    code, out = study.run_here("--jobs", "1")
     assert code == 0, out
     return study
 
 
 @pytest.fixture
-def promote(study, mtl, monkeypatch):
+def promote(study):
     """Run `mtl study promote tiny` in the study's home; return what it says as JSON."""
-    monkeypatch.setenv("MTL_HOME", str(study.home))
 
     def run(*options):
-        outcome = mtl("study", "promote", "tiny", "--json", *options)
-        assert outcome.code == 0, outcome.err
-        return json.loads(outcome.out)
+        code, said = study.mtl("promote", "tiny", "--json", *options)
+        assert code == 0, said
+        return json.loads(said)
 
     return run
 
@@ -93,13 +92,13 @@ def test_input_that_is_no_sentence_is_refused(given):
         _rows(given)
 
 
-def test_what_cannot_be_promoted(study, promote, mtl):
-    for name, option, said in (
+def test_what_cannot_be_promoted(study):
+    for name, option, words in (
         ("tiny", "7", "has no trial 7"),
         ("nothing", "0", "no study 'nothing' is recorded"),
     ):
-        outcome = mtl("study", "promote", name, "--trial", option)
-        assert outcome.code == 2 and said in outcome.err
+        code, said = study.mtl("promote", name, "--trial", option)
+        assert code == 2 and words in said
 
 
 def test_the_dashboard_knows_the_score_and_where_each_run_is(study):

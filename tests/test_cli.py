@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import command, sets
+from commands import command
+from conftest import sets
 
 from minbert.errors import InputError
 from mtl.cli.exits import run
@@ -44,17 +45,18 @@ LLL = sets("backbone=bert-base-uncased", "train.mode=last-linear-layer", "lora.a
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line_and_exit_2(mtl, args, words):
-    mtl(*args).refused(*words)
+def test_bad_input_is_one_line_and_exit_2(here, tmp_path: Path, args, words):
+    here(tmp_path, *args).refused(*words)
 
 
 def test_bad_input_leaves_standard_output_empty_for_json(mtl):
     mtl("study", "run", "lora_swep", "--json").refused("lora_sweep")
 
 
-def test_a_home_that_cannot_be_written(mtl, tmp_path: Path):
+def test_a_home_that_cannot_be_written(here, tmp_path: Path):
     (tmp_path / "file").touch()
-    outcome = mtl("study", "run", "lora_sweep", MTL_HOME=str(tmp_path / "file" / "home"))
+    home = str(tmp_path / "file" / "home")
+    outcome = here(tmp_path, "study", "run", "lora_sweep", MTL_HOME=home)
     outcome.refused("MTL_HOME")
 
 
@@ -64,8 +66,8 @@ def test_a_study_file_that_is_no_toml(mtl, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("rank", "trainable"), [(1, 149_767), (4, 599_068), (16, 2_396_272)])
-def test_params_are_the_papers(mtl, rank: int, trainable: int):
-    found = mtl("params", *LLL, "--set", f"lora.rank={rank}", "--json").json
+def test_params_are_the_papers(here, tmp_path: Path, rank: int, trainable: int):
+    found = here(tmp_path, "params", *LLL, "--set", f"lora.rank={rank}", "--json").json
     assert found["trainable"] == trainable
     assert found["total"] == 109_487_623 + 149_767 * rank
 
@@ -107,19 +109,19 @@ def test_show_applies_the_profile(mtl):
     assert paper["config"]["train.epochs"] == 100
 
 
-def test_data_check_counts_the_demo(mtl):
-    found = mtl("data", "check", "--json").json
+def test_data_check_counts_the_demo(here, tmp_path: Path):
+    found = here(tmp_path, "data", "check", "--json").json
     assert {row["task"] for row in found["files"]} == {"sst", "para", "sts"}
     assert all(row["used"] == row["rows"] > 0 for row in found["files"])
 
 
-def test_data_check_names_unusable_rows(mtl, real_data: Path):
-    outcome = mtl("data", "check", real_data)
+def test_data_check_names_unusable_rows(here, tmp_path: Path, real_data: Path):
+    outcome = here(tmp_path, "data", "check", real_data)
     assert outcome.code == 0
     assert "quora-train.csv, line 15214: is_duplicate is blank" in outcome.out
 
 
-def test_data_check_refuses_a_label_outside_its_range(mtl, real_data: Path, tmp_path: Path):
+def test_data_check_refuses_a_label_outside_its_range(here, real_data: Path, tmp_path: Path):
     folder = tmp_path / "data"
     folder.mkdir()
     for file in real_data.glob("*.csv"):
@@ -129,11 +131,11 @@ def test_data_check_refuses_a_label_outside_its_range(mtl, real_data: Path, tmp_
     lines = dev.read_text(encoding="utf-8").splitlines()
     lines[3] = lines[3].rpartition("\t")[0] + "\t7"
     dev.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    mtl("data", "check", folder).refused("ids-sst-dev.csv, line 4", "7")
+    here(tmp_path, "data", "check", folder).refused("ids-sst-dev.csv, line 4", "7")
 
 
-def test_backbone_check_reports_the_demo(mtl):
-    found = mtl("backbone", "check", "--json").json
+def test_backbone_check_reports_the_demo(here, tmp_path: Path):
+    found = here(tmp_path, "backbone", "check", "--json").json
     assert found["hidden_size"] == 128
     assert len(found["sha256"]) == 64
 

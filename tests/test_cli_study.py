@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Outcome, command, sets
+from commands import Outcome, command, mtl_here, mtl_process
+from conftest import TINY, sets
 
 SWEEP = ("study", "run", "lora_sweep", "--jobs", "1")
 LONG = sets("train.epochs=500", "train.steps_per_epoch=20")
@@ -21,22 +22,14 @@ NOTE = "Demo scores mean nothing outside the demo."
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A home in which a tiny demo study of two trials was run, and what the command said."""
     folder = tmp_path_factory.mktemp("recorded")
-    outcome = mtl_in(folder, *SWEEP, "--trials", "2", "--json", *sets(*TINY))
+    args = (*SWEEP, "--trials", "2", "--json", *sets(*TINY))
+    outcome = mtl_process(folder, *args, **environment(folder))
     assert outcome.code == 0, outcome.err
     return folder, outcome
 
 
-def mtl_in(folder: Path, *args: object, **env: str) -> Outcome:
-    done = subprocess.run(
-        [command(), *map(str, args)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=240,
-        cwd=folder,
-        env=environment(folder, **env),
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+def mtl_in(folder: Path, *args: object) -> Outcome:
+    return mtl_here(folder, *args, MTL_HOME=str(folder / "home"))
 
 
 def environment(folder: Path, **env: str) -> dict[str, str]:
@@ -98,12 +91,13 @@ def test_predict_writes_the_six_files(recorded, tmp_path: Path):
     assert {line.split(" , ")[1] for line in lines[1:]} <= set("01234")
 
 
-def test_plan_counts_before_anything_runs(mtl, home: Path):
-    plan = mtl("study", "plan", "lora_sweep", "--json", "--trials", "12", *sets(*TINY)).json
+def test_plan_counts_before_anything_runs(tmp_path: Path):
+    args = ("study", "plan", "lora_sweep", "--json", "--trials", "12", *sets(*TINY))
+    plan = mtl_in(tmp_path, *args).json
     assert plan["trials"] == 12
     assert plan["steps"] == 36
     assert plan["seconds"] > 0 and plan["memory_bytes"] > 0
-    assert mtl("study", "list", "--json").json["recorded"] == []
+    assert mtl_in(tmp_path, "study", "list", "--json").json["recorded"] == []
 
 
 def test_other_settings_are_another_study(recorded):
@@ -113,13 +107,13 @@ def test_other_settings_are_another_study(recorded):
     outcome.refused("train.lr")
 
 
-def test_a_diverged_trial_is_exit_1_with_its_reason(mtl):
+def test_a_diverged_trial_is_exit_1_with_its_reason(tmp_path: Path):
     """Every trial fails, the study goes on to its end, and the reason is said."""
     args = (*SWEEP, "--trials", "1", *sets(*TINY, "train.epochs=3", "train.lr=1e30"))
-    outcome = mtl(*args)
+    outcome = mtl_in(tmp_path, *args)
     assert outcome.code == 1, outcome
     assert "trial 0 failed" in outcome.out and "diverged" in outcome.out
-    assert mtl("study", "status", "lora_sweep", "--json").json["failed"] == 1
+    assert mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json["failed"] == 1
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen:
@@ -191,12 +185,13 @@ def history(folder: Path, run_id: str, key: str) -> list[int]:
     return sorted(point.step for point in client.get_metric_history(run_id, key))
 
 
-def test_train_in_one_object(mtl):
+def test_train_in_one_object(mtl, tmp_path: Path):
     found = mtl("train", "--json", *sets(*TINY, "lora.rank=2")).json
     assert found["profile"] == "demo"
     assert found["score"] == found["scores"]["score"]
     assert found["best_epoch"] == 1
-    predicted = mtl("predict", found["model"], "--data", "demo", "-o", "out", "--json").json
+    args = ("predict", found["model"], "--data", "demo", "-o", "out", "--json")
+    predicted = mtl_in(tmp_path, *args).json
     assert len(predicted["files"]) == 6
 
 

@@ -123,9 +123,10 @@ def test_many_faults_are_a_line_each(mtl, home: Path, tmp_path: Path):
     assert lines[-1] == "4 bad: put that right first"
 
 
-def test_a_home_that_is_a_file(mtl, tmp_path: Path):
+def test_a_home_that_is_a_file(here, tmp_path: Path):
     (tmp_path / "file").touch()
-    checks = by_name(outcome := mtl("doctor", "--json", MTL_HOME=str(tmp_path / "file" / "home")))
+    outcome = here(tmp_path, "doctor", "--json", MTL_HOME=str(tmp_path / "file" / "home"))
+    checks = by_name(outcome)
     assert outcome.code == 1 and not outcome.json["ok"]
     assert checks["home"]["state"] == "bad" and "is not a folder" in checks["home"]["found"]
     assert "MTL_HOME" in checks["home"]["mend"]
@@ -138,10 +139,10 @@ def test_a_missing_driver_is_named_as_it_is_installed(monkeypatch):
     assert check.state == "bad" and check.mend == "pip install mysqlclient"
 
 
-def test_passwords_are_never_printed(mtl):
+def test_passwords_are_never_printed(here, tmp_path: Path):
     storage = "postgresql://me:s3cr%3Aet@127.0.0.1:9/studies?sslpassword=hidden1"
     for args in (["doctor"], ["doctor", "--json"]):
-        outcome = mtl(*args, MTL_STORAGE=storage)
+        outcome = here(tmp_path, *args, MTL_STORAGE=storage)
         assert outcome.code == 1
         said = outcome.out + outcome.err
         assert "me:***@127.0.0.1:9" in said
@@ -152,19 +153,19 @@ def test_passwords_are_never_printed(mtl):
     ("variable", "url"),
     [("MTL_STORAGE", "non:sense"), ("MLFLOW_TRACKING_URI", "mysql://"), ("MTL_HOME", "~nobody1")],
 )
-def test_addresses_that_are_none(mtl, variable: str, url: str):
-    outcome = mtl("doctor", **{variable: url})
+def test_addresses_that_are_none(here, tmp_path: Path, variable: str, url: str):
+    outcome = here(tmp_path, "doctor", **{variable: url})
     assert outcome.code == 1, outcome
     assert "Traceback" not in outcome.out + outcome.err and "fault of mtl" not in outcome.err
 
 
-def test_a_wrong_key_is_bad_input(mtl):
-    mtl("doctor", *sets("backbon=x")).refused("backbone")
-    mtl("doctor", "--json", *sets("backbone")).refused("KEY=VALUE")
+def test_a_wrong_key_is_bad_input(here, tmp_path: Path):
+    here(tmp_path, "doctor", *sets("backbon=x")).refused("backbone")
+    here(tmp_path, "doctor", "--json", *sets("backbone")).refused("KEY=VALUE")
 
 
-def test_a_device_that_is_not_here(mtl):
-    checks = by_name(mtl("doctor", "--json", *sets("train.device=cuda:63")))
+def test_a_device_that_is_not_here(here, tmp_path: Path):
+    checks = by_name(here(tmp_path, "doctor", "--json", *sets("train.device=cuda:63")))
     assert checks["gpu"]["state"] != "bad" or "cuda:63" in checks["gpu"]["found"]
     assert any("cuda:63" in check["found"] for check in checks.values())
 

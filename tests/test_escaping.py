@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import optuna
 import pytest
-from conftest import Outcome
+from commands import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt

@@ -15,7 +15,7 @@ import pytest
 import small
 import torch
 from disks import Disk
-from study_runs import Study
+from invariants import broken, differences
 
 from minbert import InputError, train
 from minbert.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
@@ -23,7 +23,7 @@ from mtl.sqlite_files import open_reading
 from mtl.stores import Home
 from mtl.training import train_once
 
-SHORT = {"trials": 2, "epochs": 2, "steps": 4}
+TWO = ("--jobs", "1", "--trials", "2")
 READING = (
     ("study", "status", "tiny"),
     ("study", "best", "tiny"),
@@ -39,24 +39,14 @@ def disk(tmp_path):
     disk.close()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Study:
-    """A study that ran through."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    study = Study(folder / "study", folder / "home", **SHORT)
-    code, out = study.run()
-    assert code == 0, out
-    return study
-
-
 # ---- a full disk --------------------------------------------------------------------------------
 
 
 def test_a_study_stops_on_a_full_disk_and_ends_as_if_nothing_had_been(
-    disk, tmp_path, here, undisturbed
+    disk, here, reference
 ):
-    study = Study(tmp_path / "study", disk.path / "home", **SHORT)
-    study.start()
+    study = reference.elsewhere(disk.path / "home")
+    study.start(*TWO)
     study.wait_for("trial 0 epoch 2")
     disk.fill()
     code, out = study.end()
@@ -70,14 +60,11 @@ def test_a_study_stops_on_a_full_disk_and_ends_as_if_nothing_had_been(
         assert done.code in (0, 1) and done.err == "", done  # 1: no trial has ended yet
 
     disk.enlarge(128)
-    code, out = study.run()
+    code, out = study.run_here(*TWO)
 
     assert code == 0, out
-    assert [state for _, state, _ in study.trials()] == ["COMPLETE", "COMPLETE"]
-    assert set(study.runs().values()) == {"FINISHED"} and len(study.run_ids()) == 3
-    assert study.doubles() == []
-    assert study.trials() == undisturbed.trials()
-    assert study.points() == undisturbed.points()
+    assert broken(study, 2) == []
+    assert differences(study, reference) == []
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_those_before(disk):
@@ -144,9 +131,9 @@ def test_a_tracked_training_says_how_it_goes_on(disk, tmp_path, monkeypatch):
 # ---- a read-only home ---------------------------------------------------------------------------
 
 
-def test_a_read_only_home_can_be_read(disk, tmp_path, here, undisturbed):
-    shutil.copytree(undisturbed.home, disk.path / "home")
-    wanted = [here(undisturbed.home.parent, *command).out for command in READING]
+def test_a_read_only_home_can_be_read(disk, tmp_path, here, reference):
+    shutil.copytree(reference.home, disk.path / "home")
+    wanted = [here(reference.home.parent, *command).out for command in READING]
     disk.make_read_only()
     assert [here(disk.path, *command, MTL_HOME=str(disk.path / "home")).out
             for command in READING] == wanted  # fmt: skip
@@ -156,7 +143,7 @@ def test_a_read_only_home_can_be_read(disk, tmp_path, here, undisturbed):
     found = here(disk.path, "doctor")
     assert found.code == 1 and "Read-only file system" in found.out
     assert "optuna.db: " in found.out and "damaged" not in found.out
-    here(disk.path, "study", "run", undisturbed.file).refused("Read-only", "MTL_HOME")
+    here(disk.path, "study", "run", reference.file).refused("Read-only", "MTL_HOME")
     here(disk.path, "train").refused("Read-only", "MTL_HOME")
 
 
@@ -214,23 +201,23 @@ def _digests(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path, here, undisturbed, kind):
+def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path, here, reference, kind):
     home = tmp_path / "home"
-    shutil.copytree(undisturbed.home, home)
+    shutil.copytree(reference.home, home)
     damage, words = DAMAGES[kind]
     damage(home / "optuna.db")
     before = _digests(home)
-    for command in (*READING, ("study", "run", undisturbed.file, "--trials", "3")):
+    for command in (*READING, ("study", "run", reference.file, "--trials", "5")):
         here(tmp_path, *command).refused(str(home / "optuna.db"), words)
     found = here(tmp_path, "doctor")
     assert found.code == 1 and words in found.out
     assert _digests(home) == before
 
 
-def test_a_log_of_garbage_is_no_log_and_stays(tmp_path, here, undisturbed):
+def test_a_log_of_garbage_is_no_log_and_stays(tmp_path, here, reference):
     home = tmp_path / "home"
-    shutil.copytree(undisturbed.home, home)
-    wanted = here(undisturbed.home.parent, "study", "export", "tiny").out
+    shutil.copytree(reference.home, home)
+    wanted = here(reference.home.parent, "study", "export", "tiny").out
     (home / "optuna.db-wal").write_bytes(os.urandom(50_000))
     before = _digests(home)
     assert here(tmp_path, "study", "export", "tiny").out == wanted
@@ -247,10 +234,10 @@ def test_an_empty_file_holds_nothing(tmp_path, here):
     ("column", "value"), [("value_json", "{"), ("value_json", b"\xff"), ("key", b"\xc3\x28")]
 )
 def test_damage_that_only_a_reader_finds_is_no_fault_of_the_program(
-    tmp_path, here, undisturbed, column, value
+    tmp_path, here, reference, column, value
 ):
     home = tmp_path / "home"
-    shutil.copytree(undisturbed.home, home)
+    shutil.copytree(reference.home, home)
     with closing(sqlite3.connect(home / "optuna.db")) as connection:
         connection.execute(
             f"update study_user_attributes set {column} = cast(? as text) where key = 'settings'",

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import small
-from conftest import Outcome
+from commands import Outcome
 from study_runs import Study, wait_until
 from tracking_samples import new_store
 

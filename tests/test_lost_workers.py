@@ -17,12 +17,34 @@ from mtl.worker import _lacks_memory
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
+TRIALS = 3
+OPTIONS = ("--jobs", "1", "--trials", str(TRIALS))
+
+
 @pytest.fixture
-def study(tmp_path):
-    study = Study(tmp_path / "study", tmp_path / "home", epochs=4, steps=10)
+def study(tmp_path, reference):
+    study = reference.elsewhere(tmp_path / "home")
     yield study
-    if study.process is not None and study.process.poll() is None:
-        study.process.send_signal(signal.SIGCONT)
+    study.kill()
+
+
+@pytest.fixture(scope="module")
+def suspended(tmp_path_factory, reference):
+    """A study whose dispatcher is suspended, after another was refused: it takes half a minute
+    until that one is let in, in which other tests can run."""
+    study = reference.elsewhere(tmp_path_factory.mktemp("suspended") / "home")
+    study.start(*OPTIONS)
+    study.wait_for("trial 0 epoch 1")
+    study.process.send_signal(signal.SIGSTOP)
+    code, out = study.elsewhere(study.home).run_here(*OPTIONS)
+    assert code == 2 and f"is being run by process {study.process.pid}" in out, out
+    assert "since" in out and out.count("\n") == 1
+    study.process.send_signal(signal.SIGCONT)
+    study.wait_for("trial 0 complete")  # that one did not disturb it
+    study.wait_for("trial 1 epoch 1")
+    study.process.send_signal(signal.SIGSTOP)
+    yield study
+    study.process.send_signal(signal.SIGCONT)
     study.kill()
 
 
@@ -44,10 +66,11 @@ def little_memory():
     folder.rmdir()
 
 
+@pytest.mark.usefixtures("suspended")
 def test_a_worker_without_memory_and_one_that_crashes_cost_at_most_their_trial(
     study, little_memory
 ):
-    study.start("--jobs", "1", "--trials", "3")
+    study.start(*OPTIONS)
     study.wait_for("trial 0 epoch 1")
     (little_memory / "cgroup.procs").write_text(str(study.worker_pids()[0]))
     assert "out of memory" in study.wait_for("it goes on from its checkpoint")
@@ -70,22 +93,16 @@ def test_a_worker_without_memory_and_one_that_crashes_cost_at_most_their_trial(
     assert study.doubles() == []
 
 
-def test_who_follows_a_suspended_dispatcher_finishes_its_study(study):
-    study.start("--jobs", "1", "--trials", "3")
-    study.wait_for("trial 0 epoch 2")
-    study.process.send_signal(signal.SIGSTOP)
-    second = study.elsewhere(study.home)
-    code, out = second.run("--jobs", "1", "--trials", "3")
-    assert code == 2 and "is being run by" in out, out
-    wait_until(lambda: time.time() - _renewed(study) > 30.0)  # the lease' term
-    code, out = second.run("--jobs", "1", "--trials", "3")
+def test_who_follows_a_suspended_dispatcher_finishes_its_study(suspended):
+    wait_until(lambda: time.time() - _renewed(suspended) > 30.0)  # the lease' term
+    code, out = suspended.elsewhere(suspended.home).run_here(*OPTIONS)
     assert code == 0, out
-    before = study.query("optuna.db", "select * from trials")
-    study.process.send_signal(signal.SIGCONT)
-    code, out = study.end()
+    before = suspended.query("optuna.db", "select * from trials")
+    suspended.process.send_signal(signal.SIGCONT)
+    code, out = suspended.end()
     assert code == 2 and "has taken over" in out, out
-    assert study.query("optuna.db", "select * from trials") == before
-    assert broken(study, 3) == []
+    assert suspended.query("optuna.db", "select * from trials") == before
+    assert broken(suspended, TRIALS) == []
 
 
 def _renewed(study: Study) -> float:

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
-from sklearn.metrics import (
-    accuracy_score,
-    mean_absolute_error,
-    mean_squared_error,
-    r2_score,
-    root_mean_squared_error,
-)
+from sklearn import metrics as scikit
 
 from minbert.errors import InputError
 from minbert.intervals import differences, estimate, estimates, regression_estimates
@@ -42,13 +36,15 @@ def test_the_score_is_the_paper_s():
 
 
 def test_metrics_equal_their_libraries(sst, sts):
-    assert accuracy(sst) == pytest.approx(accuracy_score(sst.labels, sst.classes))
+    assert accuracy(sst) == pytest.approx(scikit.accuracy_score(sst.labels, sst.classes))
     assert pearson(sts) == pytest.approx(pearsonr(sts.labels, sts.values).statistic)
+    counts = scikit.confusion_matrix(sst.labels, sst.classes, labels=range(5))
+    assert confusion_matrix(sst).tolist() == counts.tolist()
     wanted = {
-        "mse": mean_squared_error,
-        "rmse": root_mean_squared_error,
-        "mae": mean_absolute_error,
-        "r2": r2_score,
+        "mse": scikit.mean_squared_error,
+        "rmse": scikit.root_mean_squared_error,
+        "mae": scikit.mean_absolute_error,
+        "r2": scikit.r2_score,
     }
     for name, given in regression_estimates(sts).items():
         assert given.value == pytest.approx(wanted[name](sts.labels, sts.values), rel=1e-5)

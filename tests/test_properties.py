@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import small
 import torch
-from conftest import Outcome
+from commands import Outcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file

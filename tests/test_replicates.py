@@ -1,20 +1,18 @@
 """The same trials with further seeds: which, in which order, and what the tables say of them."""
 
 import json
-import os
 import statistics
-import subprocess
 
 import optuna
 import pytest
-from conftest import REPOSITORY
-from study_runs import MTL, Study
+from study_runs import Study
 
 from minbert import InputError
 from mtl.ask import ask, ask_again
 from mtl.replicates import missing
 from mtl.report import grouped, leaderboard, replicated
 from mtl.spec import load_study
+from mtl.tally import Tally
 
 FILE = """
 sampler = "tpe"
@@ -46,10 +44,12 @@ def load(tmp_path):
 
 def run(study, spec, scores=None):
     """Ask and tell until nothing is missing; return the configurations."""
-    configs = []
+    configs, tally = [], Tally(study)
     while missing(study, spec):
-        left = missing(study, spec)
-        trial, config = ask(study, spec)
+        tally.update()
+        left = missing(study, spec, tally)
+        assert left == missing(study, spec)
+        trial, config = ask(study, spec, tally)
         assert missing(study, spec) == left - 1
         study.tell(trial, scores[trial.number] if scores else config.lora.rank)
         configs.append(config)
@@ -128,9 +128,9 @@ def test_a_study_with_replicates_from_the_command_line(tmp_path, home):
     """One setting with two seeds, then a third: only that is trained, and the table says so."""
     study = Study(tmp_path / "study", home, epochs=1, search='"lora.rank" = [2]',
                   sampler="points", more='[[points]]\nlabel = "two"\n"lora.rank" = 2')  # fmt: skip
-    code, _ = study.run("--replicates", "2", "--jobs", "1")
+    code, _ = study.run_here("--replicates", "2", "--jobs", "1")
     assert code == 0 and len(study.trials()) == 2
-    code, out = study.run("--replicates", "3", "--jobs", "1")
+    code, out = study.run_here("--replicates", "3", "--jobs", "1")
     assert code == 0 and "trial 2 started: two seed=11713" in out
     assert "trial 1 started" not in out
     scores = [value for _, _, value in study.trials()]
@@ -143,8 +143,6 @@ def test_a_study_with_replicates_from_the_command_line(tmp_path, home):
     for metric in ("score", "sst_accuracy", "sts_pearson", "sts_mse"):
         assert estimates[metric]["low"] <= estimates[metric]["value"] <= estimates[metric]["high"]
     assert study.attribute(0, "model_bytes") < study.attribute(0, "checkpoint_bytes")
-    shown = json.loads(
-        subprocess.run([MTL, "study", "plan", str(study.file), "--replicates", "3", "--json"],
-                       capture_output=True, check=True, cwd=REPOSITORY,
-                       env={**os.environ, "MTL_HOME": str(home)}).stdout)  # fmt: skip
+    _, said = study.mtl("plan", str(study.file), "--replicates", "3", "--json")
+    shown = json.loads(said)
     assert (shown["trials"], shown["replicates"], shown["points"]) == (3, 3, 1)

@@ -1,4 +1,4 @@
-"""AdamW by row against torch's dense AdamW."""
+"""Our AdamW, dense and by row, against torch's."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import small
 import torch
 from torch import nn
 
+from minbert.adamw import AdamW
 from minbert.rows import RowAdamW
 from minbert.training import Training, clip
 
@@ -50,6 +51,25 @@ def test_it_moves_every_row_as_dense_adamw_does(warmup, size):
     after = embedding.weight.detach().clone()
     by_row.catch_up()
     assert torch.equal(embedding.weight, after)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_dense_one_is_torch_s_to_the_last_bit(decay):
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(9, 4)), nn.Parameter(torch.randn(5))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    pairs = [
+        (kind(parameters, lr=LR, weight_decay=decay, fused=True), parameters)
+        for kind, parameters in ((AdamW, ours), (torch.optim.AdamW, theirs))
+    ]
+    for step in range(5):
+        slopes = [torch.randn(9, 4), None if step < 2 else torch.randn(5)]  # the second is late
+        for optimizer, parameters in pairs:
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = None if slope is None else slope.clone()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert all(map(torch.equal, ours, theirs))
 
 
 def test_clipping_sees_sparse_and_dense_gradients():

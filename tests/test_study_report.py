@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("reported")
     study = Study(base / "files", base / "home", more=POINTS, trials=2, epochs=2)
     _spoil(base / "files" / "data")
-    code, said = study.run("--jobs", "1", "--replicates", "2")
+    code, said = study.run_here("--jobs", "1", "--replicates", "2")
     assert code == 0, said
     return base
 

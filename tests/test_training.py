@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,6 +111,25 @@ def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch)
     reports, steps = run(wanted, folder, tmp_path)
     assert steps[0].step == 6
     assert bits(reports, steps) == bits(whole, all_steps[5:])
+
+
+def test_a_training_loads_only_what_it_needs(folder):
+    """Each of these takes as long to import as many steps do, in every worker."""
+    code = (
+        "import sys, json, pathlib, minbert\n"
+        "keys, cache = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])\n"
+        "list(minbert.train(minbert.Config.from_keys(keys), cache_dir=cache))\n"
+        "print([name for name in sys.argv[3:] if name in sys.modules])"
+    )
+    keys = config(folder, **LORA, **{"train.epochs": 1, "train.steps_per_epoch": 1}).to_keys()
+    heavy = ("torch._dynamo", "sympy", "scipy", "sklearn", "pandas", "matplotlib", "transformers")
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(keys), str(folder / "cache"), *heavy],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_finished_training_yields_nothing_more(folder, tmp_path):

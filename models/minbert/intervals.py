@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
-from .metrics import all_scores, score, task_metric
+from .metrics import all_scores, correlation, score, task_metric
 from .reports import TaskPredictions
 from .tasks import BY_NAME, TASKS
 
@@ -124,14 +124,8 @@ def _metric(predictions: TaskPredictions) -> tuple[Statistic, np.ndarray, np.nda
     stream = 1 + TASKS.index(BY_NAME[predictions.task])
     labels = predictions.labels.astype(np.float64)
     if BY_NAME[predictions.task].kind == "regression":
-        return _correlation, predictions.values.astype(np.float64), labels, stream
+        return correlation, predictions.values.astype(np.float64), labels, stream
     return lambda classes, truth: (classes == truth).mean(-1), predictions.classes, labels, stream
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
-    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    return np.divide((x * y).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _mse(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, pearsonr
-from sklearn.metrics import confusion_matrix as _confusion_matrix
 
 from .reports import TaskPredictions
 from .tasks import BY_NAME, TASKS
@@ -22,10 +19,18 @@ def pearson(predictions: TaskPredictions) -> float:
     """Return Pearson's correlation of values and labels; 0 where one of them is constant."""
     if len(predictions.labels) < 2:
         return 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        r = float(pearsonr(predictions.values, predictions.labels).statistic)
+    values, labels = (a.astype(np.float64) for a in (predictions.values, predictions.labels))
+    with np.errstate(invalid="ignore"):  # of values that are no numbers
+        r = float(correlation(values, labels))
     return r if np.isfinite(r) else 0.0
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation along the last axis of float64 arrays, [...] of [..., n]; 0
+    where one of them is constant."""
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.divide((x * y).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def task_metric(predictions: TaskPredictions) -> float:
@@ -49,5 +54,5 @@ def all_scores(predictions: Mapping[str, TaskPredictions]) -> dict[str, float]:
 def confusion_matrix(predictions: TaskPredictions) -> np.ndarray:
     """Return counts, int64 [classes, classes]; rows are labels, columns predictions."""
     count = len(BY_NAME[predictions.task].classes)
-    labels = predictions.labels.astype(np.int64)
-    return _confusion_matrix(labels, predictions.classes, labels=range(count))
+    cells = predictions.labels.astype(np.int64) * count + predictions.classes
+    return np.bincount(cells, minlength=count * count).reshape(count, count)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .adamw import AdamW
 from .backbone import find_backbone, load_encoder_state, read_shape
 from .config import Config
 from .data import Corpus, load_corpus
@@ -38,16 +39,21 @@ def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) 
     folder = find_backbone(config.backbone, cache_dir)
     with torch.device("meta"):
         model = build_model(config, read_shape(folder))
-    model.heads.to_empty(device="cpu")
-    for adapter in (model.lora, model.pals):
-        if adapter is not None:
-            adapter.to_empty(device="cpu")
+    for drawn in (model.heads, model.lora, model.pals):
+        if drawn is not None:
+            _allocate(drawn)
     trains = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
     state = load_encoder_state(folder)
     own = {name: t.clone() if name in trains else t for name, t in state.items()}
     model.encoder.load_state_dict(own, assign=True)
     model.initialise(config.train.seed)
     return model.to(device)
+
+
+def _allocate(module: torch.nn.Module) -> None:
+    """Give a module that was built without memory its own (`to_empty` would import sympy)."""
+    state = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
 
 
 def make_schedule(config: Config, corpus: Corpus) -> Schedule:
@@ -117,7 +123,7 @@ class Training:
         }
         self.rows = self._row_optimizer()
         self._dense = {n: p for n, p in self.trained.items() if self.rows is None or n != WORD}
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             self._dense.values(),
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,

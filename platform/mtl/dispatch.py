@@ -27,10 +27,11 @@ from .interrupts import Interrupts
 from .lease import Lease
 from .outage import Outage
 from .preflight import local_inputs, preflight
-from .recorded import choose_name, fits, left_running, summarize
+from .recorded import choose_name, fits, summarize
 from .replicates import missing
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
+from .tally import Tally
 from .trials import Trials
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def run_study(
             needs = Needs(jobs, wanted, cpus, gpus)
             with closing(open_executor(executor, needs, _places(spec, home))) as pool:
                 lease.also = pool.keep_alive
+                if pool.note:
+                    view.message(pool.note)
                 inputs = preflight(spec, home)
                 study = outage.through(lambda: _open_study(storage, spec, name))
                 trials = outage.through(
@@ -149,7 +152,8 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
     if name not in [study.study_name for study in storage.get_all_studies()]:
         return spec.total
     study = optuna.load_study(study_name=name, storage=storage)
-    return len(left_running(study)) + missing(study, spec)
+    tally = Tally(study)
+    return len(tally.running) + missing(study, spec, tally)
 
 
 def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:

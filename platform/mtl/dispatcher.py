@@ -17,7 +17,6 @@ from .faults import explain
 from .interrupts import Interrupts
 from .lease import Lease, LeaseLostError
 from .outage import LeftError, Outage
-from .recorded import left_running
 from .replicates import missing
 from .trials import Ask, Trials
 
@@ -75,7 +74,7 @@ class Dispatcher:
         self._trials.sweep()
         self._find_left()
         self._trials.runs.open_study()
-        return self._trials.ended
+        return self._trials.tally.ended
 
     def _work(self, pool: Executor) -> None:
         self._interrupts.preparing = False
@@ -139,7 +138,8 @@ class Dispatcher:
     def _find_left(self) -> None:
         """Find the trials that were begun, and that no worker has."""
         known = {*self._trials.running, *self._again}
-        self._left = deque(n for n in left_running(self._trials.study) if n not in known)
+        self._trials.tally.update()
+        self._left = deque(n for n in self._trials.tally.running if n not in known)
 
     # ---- the work -------------------------------------------------------------------------------
 
@@ -154,10 +154,11 @@ class Dispatcher:
             if self._left:
                 self._submit(pool, ask_again, self._left[0])
                 self._left.popleft()
-            elif self._full or not missing(trials.study, trials.spec):
+                continue
+            trials.tally.update()
+            if self._full or not missing(trials.study, trials.spec, trials.tally):
                 break
-            else:
-                self._submit(pool, ask, None)
+            self._submit(pool, ask, None)
         self._gathering = self._batch is None
         return bool(trials.running or self._left)
 
@@ -166,7 +167,7 @@ class Dispatcher:
         """Whether the next trial would belong to another batch than those that run."""
         if self._size is None or not self._trials.running:
             return False
-        return len(self._trials.study.get_trials(deepcopy=False)) % self._size == 0
+        return self._trials.tally.count % self._size == 0
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import quick
 from .login import Login, MlflowLogin
 from .masking import mask_streams, secrets_of
 
 
 def main() -> None:
     """Serve a store until SIGTERM, or until the process that started this one is gone."""
+    quick.begin()
     _watch_parent()
     given = json.load(sys.stdin)
     login = Login(**given["login"]) if given["login"] else None
@@ -100,4 +102,7 @@ def _watch_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        quick.leave()

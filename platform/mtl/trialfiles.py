@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
-from minbert.checkpoint import LAST
-
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import Trial
@@ -32,6 +30,8 @@ class TrialFiles:
 
     def checkpointed(self, number: int) -> int:
         """When a trial's last checkpoint was written, in nanoseconds; 0 if there is none."""
+        from minbert.checkpoint import LAST  # torch comes with it, which is seldom needed
+
         try:
             return (self.checkpoints(number) / LAST).stat().st_mtime_ns
         except FileNotFoundError:

@@ -23,14 +23,14 @@ from .events import (
     Stopped,
     TrialJob,
 )
-from .facts import facts, set_fact
+from .facts import facts, set_fact, trial_of
 from .limits import set_constraints
 from .naming import setting
 from .preflight import Inputs
-from .replicates import REPLICATE
 from .stores import Home
 from .studyruns import StudyRuns
 from .studyspec import StudySpec
+from .tally import REPLICATE, Tally
 from .trialfiles import TrialFiles
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Trials:
         running: the trials that are with a worker now, by number.
         ended_here: trials that ended since this object was made.
         leaving: an interrupt has come; trials that stop are left for the next dispatcher.
+        tally: of the study's trials, as they were when it was last updated.
     """
 
     def __init__(
@@ -84,14 +85,11 @@ class Trials:
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
+        self.tally = Tally(study)
         self.runs = StudyRuns(study, spec, home, inputs or {}, enough)
         self._files = TrialFiles(home, study)
 
     # ---- the study ------------------------------------------------------------------------------
-
-    @property
-    def ended(self) -> int:
-        return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
 
     def close_study(self) -> None:
         """End the study's run, with leaderboard and figures, if it has not ended yet."""
@@ -137,9 +135,8 @@ class Trials:
 
     def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob:
         """Ask for the next trial (number None), or take up one that was left RUNNING."""
-        given = () if number is None else (number,)
-        trial, config = ask(self.study, self.spec, *given)
-        frozen = self._frozen(trial.number)
+        trial, config = ask(self.study, self.spec, self.tally if number is None else number)
+        frozen = trial_of(self.study, trial.number)
         self._report_deferred(trial)
         progressed = bool(frozen.intermediate_values)
         named = self._setting(frozen, config)
@@ -193,7 +190,7 @@ class Trials:
 
     def _report_deferred(self, trial: Trial) -> None:
         if deferred := self._files.deferred(trial.number):
-            known = self._frozen(trial.number).intermediate_values
+            known = trial_of(self.study, trial.number).intermediate_values
             for epoch in deferred.keys() - known.keys():
                 trial.report(deferred[epoch], epoch)
 
@@ -236,8 +233,9 @@ class Trials:
     def _hopeless(self, running: _Running, event: Evaluated) -> bool:
         """Report a score and ask the pruner. A resumed training says again what it said after its
         last checkpoint: what was answered then is answered now."""
-        trial, known = running.trial, self._frozen(event.number).intermediate_values
-        if self._frozen(event.number).user_attrs.get("pruned_at") == event.epoch:
+        trial, frozen = running.trial, trial_of(self.study, event.number)
+        known = frozen.intermediate_values
+        if frozen.user_attrs.get("pruned_at") == event.epoch:
             return True
         if event.epoch not in known:
             trial.report(event.scores["score"], event.epoch)
@@ -295,7 +293,7 @@ class Trials:
             return None
         running, here = self.running[number], self._files.checkpointed(number)
         if running.retries is None:
-            known = facts(self._frozen(number))
+            known = facts(trial_of(self.study, number))
             if known.get("lost_at") == here:
                 self._end(number, "failed", None, f"{reason}, at the same place as before")
                 return None
@@ -309,7 +307,8 @@ class Trials:
     def _any_progress(self) -> bool:
         if any(running.progressed for running in self.running.values()):
             return True
-        return any(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        self.tally.update()
+        return self.tally.ended > 0
 
     # ---- the end of a trial ---------------------------------------------------------------------
 
@@ -329,7 +328,4 @@ class Trials:
 
     def _told(self, number: int) -> bool:
         """Whether a trial has ended: it was told before, and only the answer was lost."""
-        return self._frozen(number).state.is_finished()
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        return trial_of(self.study, number).state.is_finished()

@@ -18,10 +18,12 @@ class Executor(ABC):
     Attributes:
         width: trials at the same time that were asked for, or that suit where none were.
         jobs: the same, but no more than there are trials.
+        note: what the user should know of where trials run; None: nothing.
     """
 
     width: int
     jobs: int
+    note: str | None = None
 
     @property
     @abstractmethod

@@ -74,13 +74,13 @@ class RayExecutor(Executor):
             raise
 
     def _open(self, needs: Needs, places: Places) -> None:
-        gpus, cpus = self._cluster.total("GPU"), self._cluster.total("CPU")
         self._cpus = 1.0 if needs.cpus is None else needs.cpus
-        self._gpus = (1.0 if gpus else 0.0) if needs.gpus is None else needs.gpus
-        room = [int(cpus / self._cpus)] if self._cpus else []
-        room += [int(gpus / self._gpus)] if self._gpus else []
-        suited = min(room, default=1)
-        self.width, self.jobs = needs.width(suited), needs.slots(suited)
+        gpus = 1.0 if self._cluster.total("GPU") else 0.0
+        self._gpus = gpus if needs.gpus is None else needs.gpus
+        room = self._cluster.room(self._cpus, self._gpus)
+        self.width, self.jobs = needs.width(room), needs.slots(room)
+        if room < self.jobs:
+            self.note = self._crowded(room)
         self._setting = setting_for(places)
         self._cluster.check(self._setting, places.tracking_uri)
         actor = ray.remote(Mailbox).options(
@@ -147,6 +147,18 @@ class RayExecutor(Executor):
         self._attempts.clear()
         ray.kill(self._mailbox)
         self._cluster.close()
+
+    def _crowded(self, room: int) -> str:
+        each = f"{self._cpus:g} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
+        if not room and not self._cluster.address:
+            raise InputError(
+                f"no trial with {each} fits on this machine: give less with --cpus-per-trial and "
+                "--gpus-per-trial"
+            )
+        return (
+            f"the Ray cluster has room for {room} trials with {each}; of {self.jobs} the others "
+            "wait in its queue, for that or for more nodes"
+        )
 
     # ---- the mailbox ----------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from minbert import InputError
+from mtl.faults import causes
 from mtl.interrupts import SIGNALS
 from mtl.masking import clean
 
@@ -56,7 +57,7 @@ class Cluster:
                 )
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"RAY_ADDRESS={self.address}" if self.address else "a Ray cluster of our own"
-            raise InputError(f"{where}: Ray cannot be used: {_first_line(error)}") from error
+            raise InputError(f"{where}: {_why_not(error)}") from error
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
@@ -66,6 +67,10 @@ class Cluster:
     def total(self, resource: str) -> float:
         """How much of a resource (``CPU``, ``GPU``) the living nodes have."""
         return ray.cluster_resources().get(resource, 0.0)
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many trials the living nodes have room for, each with so much."""
+        return sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
 
     @property
     def head(self) -> Mapping[str, float]:
@@ -137,6 +142,11 @@ def _home_id(home: Path) -> str:
     return file.read_text("utf-8")
 
 
+def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    needed = [(name, each) for name, each in (("CPU", cpus), ("GPU", gpus)) if each]
+    return min(int(resources.get(name, 0.0) / each + 1e-9) for name, each in needed)
+
+
 def _own_cluster() -> dict[str, Any]:
     """Options of a cluster on this machine alone, which nobody else may use."""
     return {
@@ -171,6 +181,17 @@ def _signals_kept() -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+
+def _why_not(error: BaseException) -> str:
+    told = " ".join(str(cause) for cause in causes(error))
+    token = (
+        "the cluster may ask for another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+        "RAY_AUTH_TOKEN_PATH to the cluster's"
+    )
+    if "InvalidAuthToken" in told or "Failed to connect" in told:
+        return f"Ray is there and does not let us in; {token}"
+    return f"Ray cannot be used: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,8 +22,9 @@ _DPI = 110
 def confusion_png(task: Task, matrix: np.ndarray, path: Path) -> None:
     """Draw a confusion matrix: rows true, columns predicted, colour the share of the row."""
     size = len(matrix)
-    side = 2.6 + 0.75 * size
-    figure = _figure(side + 0.7, side)
+    side = 1.4 + 0.75 * size
+    figure = _figure(side + 1.6, side + 1.3)
+    _margins(figure, left=1.25, right=0.35, bottom=0.75, top=0.55)
     axes = figure.add_subplot()
     shares = row_shares(matrix)
     colour = TASK_COLOURS[task.name]
@@ -54,6 +55,7 @@ def residuals_png(predictions: TaskPredictions, path: Path) -> None:
     residuals = predictions.values - predictions.labels
     colour = TASK_COLOURS[task.name]
     figure = _figure(7.4, 4.6)
+    _margins(figure, left=0.95, right=0.15, bottom=0.6, top=0.55)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     left.scatter(predictions.labels, residuals, s=22, color=colour, alpha=0.55, linewidths=0)
     left.set_xlabel("label (0 unrelated, 5 same meaning)", fontsize=12)
@@ -82,6 +84,7 @@ def history_png(rows: list[tuple[int, float]], title: str, path: Path) -> None:
 
     numbers, scores = zip(*rows, strict=True)
     figure = _figure(7.4, 4.0)
+    _margins(figure, left=0.8, right=0.15, bottom=0.6, top=0.55)
     axes = figure.add_subplot()
     axes.step(numbers, np.maximum.accumulate(scores), where="post", color=INK, label="best so far")
     axes.scatter(numbers, scores, s=40, color=SCORE_COLOUR, label="trial", zorder=3)
@@ -105,9 +108,19 @@ def row_shares(matrix: np.ndarray) -> np.ndarray:
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _margins(figure: Figure, *, left: float, right: float, bottom: float, top: float) -> None:
+    """Leave room around the axes, in inches. A layout engine would find out how much is needed by
+    drawing everything once more: a trial of some seconds would notice."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, wspace=0.06,
+        bottom=bottom / height, top=1 - top / height,
+    )  # fmt: skip
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -1,0 +1,23 @@
+"""What makes a command quick to begin and to end: fewer searches for cycles among its objects."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def begin() -> None:
+    """Search for cycles seldom. Libraries make objects by the hundred thousand when they are
+    imported, none of them garbage: Python's usual searches take a fifth of that time."""
+    gc.set_threshold(50_000, 20, 50)
+
+
+def leave() -> None:
+    """Let Python leave without taking apart the modules, a large web of cycles, one by one: that
+    takes longer than many a command. Databases are closed, as it would have done."""
+    if "sqlalchemy" in sys.modules:
+        from sqlalchemy import Engine
+
+        for engine in [thing for thing in gc.get_objects() if type(thing) is Engine]:
+            engine.dispose()
+    gc.freeze()

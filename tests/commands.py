@@ -1,0 +1,70 @@
+"""The command line `mtl`: as a process, and in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        """Standard output, which must be one JSON object on one line and nothing else."""
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+    def refused(self, *words: str) -> None:
+        """Assert that the input was refused: exit 2, one line that holds these words."""
+        assert self.code == 2, self
+        assert self.out == ""
+        assert self.err.startswith("mtl: ") and self.err.count("\n") == 1, self.err
+        for word in words:
+            assert word in self.err, self.err
+
+
+def command() -> str:
+    """The installed console script."""
+    return str(Path(sysconfig.get_path("scripts")) / "mtl")
+
+
+def mtl_process(folder: Path, *args: object, timeout: float = 240, **env: str) -> Outcome:
+    """Run the real `mtl` in a folder, in the environment given beside this process'."""
+    done = subprocess.run(
+        [command(), *map(str, args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+        cwd=folder,
+        env={**os.environ, **env},
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def mtl_here(folder: Path, *args: object, **env: str) -> Outcome:
+    """Run a command line in this process, where the libraries are loaded already."""
+    from mtl.cli import cli, exits
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, env),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = exits.run(cli, [str(arg) for arg in args])
+    return Outcome(code, out.getvalue(), err.getvalue())
