@@ -77,7 +77,21 @@ def postgres_url(postgres) -> str:
     return postgres.database()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-storage", action="store_true", help="also on PostgreSQL: tests marked any_storage"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "storage" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("any_storage")
+        one = marked is not None and not metafunc.config.getoption("--every-storage")
+        kinds = ["sqlite"] if one else ["sqlite", "postgresql"]
+        metafunc.parametrize("storage", kinds, indirect=True)
+
+
+@pytest.fixture
 def storage(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have Optuna's storage and the leases in the home's file, and in a PostgreSQL database."""
     if request.param == "postgresql":
