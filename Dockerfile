@@ -13,7 +13,9 @@ ENV PYTHONUNBUFFERED=1 \
 # The packages first: their layer stays when only the sources change.
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > dependencies.txt \
+# Optional parts, with commas: ray,postgres (docs/scaling.md).
+ARG EXTRAS=""
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *sum((p['optional-dependencies'][e] for e in '${EXTRAS}'.split(',') if e), []), sep='\n')" > dependencies.txt \
     && pip install -c constraints.txt -r dependencies.txt
 COPY README.md ./
 COPY platform platform

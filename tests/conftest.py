@@ -66,6 +66,49 @@ def here():
     return run
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server. A test may stop it: `postgres_url` finds it started again."""
+    from postgres import Postgres, binaries
+
+    pytest.importorskip("psycopg")
+    programs = binaries()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's initdb and postgres (Debian: apt-get install postgresql)")
+    server = Postgres(programs)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres) -> str:
+    """The URL of an empty database on a server that runs."""
+    postgres.start()
+    return postgres.database()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-storage", action="store_true", help="also on PostgreSQL: tests marked any_storage"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "storage" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("any_storage")
+        one = marked is not None and not metafunc.config.getoption("--every-storage")
+        kinds = ["sqlite"] if one else ["sqlite", "postgresql"]
+        metafunc.parametrize("storage", kinds, indirect=True)
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have Optuna's storage and the leases in the home's file, and in a PostgreSQL database."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("MTL_STORAGE", request.getfixturevalue("postgres_url"))
+    return request.param
+
+
 def sets(*pairs: str) -> list[str]:
     """Spell ``--set`` once for each KEY=VALUE."""
     return [word for pair in pairs for word in ("--set", pair)]

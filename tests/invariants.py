@@ -176,7 +176,7 @@ def _broken_points(study: Study, trials: list[Trial]) -> list[str]:
         "mlflow.db",
         """select m.run_uuid, m.key, max(m.step), l.step from metrics m
         left join latest_metrics l on l.run_uuid = m.run_uuid and l.key = m.key
-        group by m.run_uuid, m.key having l.step is null or l.step <> max(m.step)""",
+        group by m.run_uuid, m.key, l.step having l.step is null or l.step <> max(m.step)""",
     )
     return found + [f"the latest point of {row[:2]} is not the last: {row[2:]}" for row in stale]
 

@@ -25,14 +25,18 @@ class ShakyServer:
     Clients keep one address whatever becomes of the server: while it is stopped their connections
     are closed without an answer; while it is suspended they wait.
 
+    Args:
+        store: a database URL in the place of the SQLite file.
+
     Attributes:
         address: of the proxy.
         troubled: not answering as it should, by intention.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._store = store or f"sqlite:///{folder / 'mlflow.db'}?timeout=60"
         self.troubled = False
         self._port = _free_port()
         self._process: subprocess.Popen | None = None
@@ -63,7 +67,7 @@ class ShakyServer:
         command = [
             *(Path(sys.executable).parent / "mlflow", "server", "--workers", "1"),
             *("--host", "127.0.0.1", "--port", str(self._port)),
-            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}?timeout=60"),
+            *("--backend-store-uri", self._store),
             *("--artifacts-destination", self.folder / "artifacts"),
         ]
         env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}

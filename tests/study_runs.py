@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -64,6 +65,7 @@ class Study:
     Attributes:
         env: what the command's environment has beside this process'.
         mlflow: the folder with mlflow.db and artifacts: the home, unless a server keeps them.
+        servers: URLs of databases that are no files, by the files' names.
     """
 
     def __init__(self, folder: Path, home: Path, **changes) -> None:
@@ -73,6 +75,7 @@ class Study:
     def _settle(self, file: Path, home: Path) -> None:
         self.file, self.home, self.mlflow = file, home, home
         self.env: dict[str, str] = {}
+        self.servers: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
 
     @classmethod
@@ -140,6 +143,11 @@ class Study:
             self.process.wait()
 
     def query(self, database: str, sql: str) -> list[tuple]:
+        url = self.servers.get(database) or (
+            self.environment().get("MTL_STORAGE") if database == "optuna.db" else None
+        )
+        if url is not None:
+            return _query_server(url, sql)
         folder = self.mlflow if database == "mlflow.db" else self.home
         connection = sqlite3.connect(folder / database, timeout=60)
         try:
@@ -229,6 +237,18 @@ class Study:
         except psutil.NoSuchProcess:
             return []
         return [child.pid for child in children if _is_worker(child)]
+
+
+def _query_server(url: str, sql: str) -> list[tuple]:
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text(re.sub(r":(?=\w)", r"\\:", sql))).all()
+        return [tuple(row) for row in rows]
+    finally:
+        engine.dispose()
 
 
 def _is_worker(process) -> bool:

@@ -5,6 +5,7 @@ import pytest
 
 from mtl.ask import ask, ask_again, make_pruner
 from mtl.spec import load_study
+from mtl.tally import Tally
 
 STUDY = """
 sampler = "{sampler}"
@@ -50,8 +51,10 @@ def _score(config) -> float:
 def test_a_trial_that_was_half_asked_is_the_same_trial(load, sampler):
     spec = load(sampler)
     whole, broken = _study(), _study()
+    tally = Tally(whole)
     for number in range(14):
-        trial, config = ask(whole, spec)
+        tally.update()
+        trial, config = ask(whole, spec, tally)
         whole.tell(trial, _score(config))
         # The other dispatcher is killed with no, one or two values written down.
         broken.ask()

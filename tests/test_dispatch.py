@@ -1,4 +1,10 @@
-"""The dispatcher and its local workers, in one process with the test: what becomes of trials."""
+"""The dispatcher and its local workers, in one process with the test: what becomes of trials.
+
+On SQLite and on PostgreSQL: a study from its beginning to its last trial, the lease, and a study
+of thirteen trials that is compared between both. What is marked `any_storage` goes through the same
+calls of the storage as those do, and asks what is decided above it; `pytest --every-storage` runs
+that on both, too.
+"""
 
 import statistics
 
@@ -32,7 +38,7 @@ class Watcher(View):
 
 
 @pytest.fixture
-def study(tmp_path, home) -> Study:
+def study(tmp_path, home, storage) -> Study:
     return Study(tmp_path / "study", home)
 
 
@@ -84,6 +90,7 @@ def _assert_facts(study: Study) -> None:
     assert len(list((study.home / "artifacts/optuna").iterdir())) == len(hanging)
 
 
+@pytest.mark.any_storage
 def test_trials_that_raise_or_diverge_fail_alone(study):
     _write(study, epochs=1, more='[[points]]\n"train.lr" = 1e30\n')
     # A folder where the training writes a file: an error that nobody foresaw.
@@ -104,6 +111,7 @@ def test_trials_that_raise_or_diverge_fail_alone(study):
     assert view.ends[1][2].split(":")[0] in traceback.read_text()
 
 
+@pytest.mark.any_storage
 def test_hopeless_trials_are_pruned_with_their_artifacts(study):
     # Optuna's median pruner watches five trials before it ends one; of four more that differ in
     # their seed alone, one that is below the median is sure enough.
@@ -141,6 +149,7 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
         assert list((study.home / "artifacts/mlflow").glob(f"*/{run}/artifacts/model/*"))
 
 
+@pytest.mark.any_storage
 def test_other_settings_are_another_study(study):
     _run(study, trials=1, train__epochs=1)
     view = Watcher()
@@ -173,6 +182,7 @@ def test_a_running_studys_lease_refuses_another(study):
     assert "tiny" not in [s.study_name for s in read_storage(home).get_all_studies()]
 
 
+@pytest.mark.any_storage
 def test_points_come_first_and_cap_the_study(study):
     _write(
         study,
@@ -192,10 +202,13 @@ def test_points_come_first_and_cap_the_study(study):
     assert study.attribute(1, "config")["lora.rank"] == 0
 
 
-def test_synchronous_batches_give_the_same_study_twice(study, tmp_path):
-    """TPE beyond its random start, a pruner, and two workers: every trial, score and verdict."""
+def test_synchronous_batches_give_the_same_study_twice(tmp_path, home, postgres_url):
+    """TPE beyond its random start, a pruner, and two workers: every trial, score and verdict; once
+    kept in files, once on a server."""
+    study = Study(tmp_path / "study", home)
     _write(study, trials=13, sampler="tpe", pruner="median", epochs=2, steps=2)
     other = study.elsewhere(tmp_path / "other")
+    other.env["MTL_STORAGE"] = postgres_url
     for each in (study, other):
         each.start("--jobs", "2", "--synchronous")
     for each in (study, other):

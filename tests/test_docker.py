@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -53,12 +54,25 @@ class Depends(Part):
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"]
 
 
+class Build(Part):
+    context: str
+    args: dict[str, str]
+
+
+class Deploy(Part):
+    replicas: int
+
+
 class Service(Part):
-    build: str
-    init: bool
-    cap_drop: list[str]
+    build: str | Build | None = None
+    image: str | None = Field(None, pattern=r"^[\w./-]+:\d[\w.]*$")
+    profiles: list[Literal["cluster"]] = []
+    init: bool = False
+    cap_drop: list[str] = []
     security_opt: list[str]
-    command: str
+    command: str | None = None
+    shm_size: str | None = None
+    deploy: Deploy | None = None
     environment: dict[str, str] = {}
     volumes: list[str] = []
     ports: list[str] = []
@@ -73,6 +87,18 @@ class Compose(Part):
     services: dict[str, Service]
     volumes: dict[str, None]
     anchor: dict[str, Any] = Field(alias="x-mtl")
+    cluster_anchor: dict[str, Any] = Field(alias="x-cluster")
+    ray_anchor: dict[str, str] = Field(alias="x-ray")
+
+    @property
+    def plain(self) -> dict[str, Service]:
+        """The services that start without a profile."""
+        return {name: each for name, each in self.services.items() if not each.profiles}
+
+    @property
+    def ours(self) -> dict[str, Service]:
+        """The services of our image."""
+        return {name: each for name, each in self.services.items() if each.build}
 
 
 def interpolated(text: str, given: dict[str, str]) -> str:
@@ -88,7 +114,10 @@ def interpolated(text: str, given: dict[str, str]) -> str:
 def compose(**given: str) -> Compose:
     """The compose file as it is understood with these variables in the environment."""
     text = interpolated((ROOT / "docker-compose.yml").read_text(encoding="utf-8"), given)
-    return Compose.model_validate(yaml.safe_load(text))
+    read = yaml.safe_load(text)
+    deploy = read["services"]["ray-worker"]["deploy"]
+    deploy["replicas"] = int(deploy["replicas"])  # Compose reads a number in what it has filled in
+    return Compose.model_validate(read)
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -106,9 +135,8 @@ def image_environment() -> dict[str, str]:
 
 
 def test_ports_are_published_on_loopback_alone():
-    services = compose().services
-    assert services.keys() == {*SERVERS, "study"}
-    for service in services.values():
+    assert compose().plain.keys() == {*SERVERS, "study"}
+    for service in compose().services.values():
         for port in service.ports:
             assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
     chosen = compose(MLFLOW_PORT="5055").services["mlflow"]
@@ -129,7 +157,9 @@ def test_servers_are_watched_and_come_back():
 def test_what_is_recorded_lies_on_named_volumes():
     whole = compose()
     made = {text for name, rest in instructions() if name == "RUN" for text in shlex.split(rest)}
-    for service in whole.services.values():
+    for mount in whole.services["postgres"].volumes:
+        assert mount.partition(":")[0] in whole.volumes
+    for service in whole.ours.values():
         for mount in service.volumes:
             volume, folder = mount.split(":")
             assert volume in whole.volumes
@@ -142,10 +172,44 @@ def test_nothing_runs_as_root_and_nothing_has_a_password():
     users = [rest for name, rest in instructions() if name == "USER"]
     assert users and not users[-1].startswith(("root", "0"))
     for service in compose().services.values():
-        assert service.cap_drop == ["ALL"] and "no-new-privileges:true" in service.security_opt
+        assert "no-new-privileges:true" in service.security_opt
+    for service in compose().ours.values():
+        assert service.cap_drop == ["ALL"]
     for name in ("docker-compose.yml", "Dockerfile"):
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert not re.search(r"(?i)(password|secret|token)\w*\s*[:=]", text)
+        # From the environment, without a default.
+        given = r'(?i)(password|secret|token)\w*\s*[:=](?! "\$\{\w+-\}"( #.*)?$)'
+        assert not re.search(given, text, re.MULTILINE)
+
+
+def test_the_cluster_lets_nobody_in_without_its_token():
+    services = compose(RAY_AUTH_TOKEN="a" * 64, POSTGRES_PASSWORD="hush").services
+    for name in ("ray-head", "ray-worker", "cluster-study"):
+        environment = services[name].environment
+        assert environment["RAY_AUTH_MODE"] == "token", name
+        assert environment["RAY_AUTH_TOKEN"] == "a" * 64, name
+        assert "home:/data/home" in services[name].volumes, "checkpoints lie where all see them"
+    for name in ("ray-head", "ray-worker"):
+        options = re.findall(r" (--[\w-]+)", services[name].command)
+        known = subprocess.run(
+            [Path(sysconfig.get_path("scripts")) / "ray", "start", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert all(option in known for option in options), options
+    study = services["cluster-study"].environment
+    assert study["MTL_STORAGE"].startswith("postgresql+psycopg://postgres:hush@postgres/")
+    store = re.search(r"--backend-store-uri (\S+)", services["cluster-mlflow"].command)[1]
+    assert store != study["MTL_STORAGE"], "both have a table alembic_version"
+
+
+def test_the_image_can_have_the_optional_parts():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for service in compose().ours.values():
+        if isinstance(service.build, Build):
+            chosen = service.build.args["EXTRAS"].split(",")
+            assert {*chosen} <= {*project["optional-dependencies"]}
 
 
 def test_which_study_runs_is_chosen_in_the_environment():

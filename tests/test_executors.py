@@ -9,15 +9,20 @@ import small
 
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
-from mtl.executors import EXECUTORS, open_executor, threads_for
+from mtl.executors import EXECUTORS, Needs, Places, open_executor, threads_for
 from mtl.outbox import Outbox
 from mtl.stores import Home
 from mtl.tracking import StudyTracker
 
 
+def _places() -> Places:
+    home = Home.resolve()
+    return Places(home.path, home.logs, home.mlflow_uri)
+
+
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
-    executor = open_executor(request.param, jobs=1, logs=Home.resolve().logs)
+    executor = open_executor(request.param, Needs(jobs=1), _places())
     yield executor
     executor.close()
 
@@ -110,14 +115,20 @@ def test_lives_of_trials(executor, make_job):
     _until(executor, Evaluated)
     _kill_worker()
     assert isinstance(_until(executor, ENDS)[-1], Died)
+    assert executor.free == 1
+
+
+def test_a_worker_that_dies_between_two_trials_is_replaced(make_job):
+    executor = open_executor("local", Needs(jobs=1), _places())
     executor.submit(make_job(5))
     _until(executor, Evaluated)
     executor.cancel(5, prune=True)
     _until(executor, Finished)
-    pid = _kill_worker()  # between two trials: the next gets another
+    pid = _kill_worker()
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     executor.submit(make_job(6))
     assert not any(isinstance(event, Died) for event in _until(executor, Evaluated))
+    executor.close()
 
 
 def _kill_worker() -> int:
@@ -127,11 +138,16 @@ def _kill_worker() -> int:
 
 
 def _workers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "mtl.worker" in p.cmdline()]
+    """The processes that train: ours, or those of Ray's that have a trial of ours."""
+    return [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if "mtl.worker" in p.cmdline() or p.name().startswith("ray::train")
+    ]
 
 
 def test_closing_ends_the_workers(make_job):
-    executor = open_executor("local", jobs=2, logs=Home.resolve().logs)
+    executor = open_executor("local", Needs(jobs=2), _places())
     assert len(_workers()) == 2
     executor.submit(make_job(0))
     executor.close()

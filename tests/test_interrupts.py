@@ -67,3 +67,16 @@ with Interrupts("the last words") as interrupts:
     print(interrupts.asked)
 """
     assert _start(ignoring).communicate(timeout=30) == ("False\n", "")
+
+
+def test_one_signal_ends_what_only_prepares():
+    preparing = """
+with Interrupts("the last words") as interrupts:
+    interrupts.preparing = True
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+    process = _start(preparing)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "\nmtl: the last words\n")
+    assert process.returncode == 130

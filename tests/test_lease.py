@@ -4,15 +4,17 @@ import subprocess
 import sys
 
 import pytest
-import sqlalchemy as sa
 
 from minbert import InputError
 from mtl.lease import _TABLE, Lease, LeaseLostError
+from mtl.stores import Home, open_engine
 
 
 @pytest.fixture
-def engine(tmp_path):
-    return sa.create_engine(f"sqlite:///{tmp_path / 'x.db'}", connect_args={"timeout": 30})
+def engine(storage):
+    engine = open_engine(Home.resolve())
+    yield engine
+    engine.dispose()
 
 
 def _change(engine, **values):

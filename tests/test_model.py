@@ -92,7 +92,9 @@ def test_alpha_multiplies_directly(folder):
     pair.initialise(torch.Generator().manual_seed(0))
     torch.nn.init.normal_(pair.b)
     x = torch.randn(3, 5)
-    torch.testing.assert_close(pair(x), 8.0 * x @ (pair.b[0] @ pair.a[0]).T)
+    given = torch.randn(3, 7)
+    want = given + 8.0 * x @ (pair.b[0] @ pair.a[0]).T
+    torch.testing.assert_close(pair.add_to(given.clone(), x), want)
 
 
 def test_a_is_gaussian_with_deviation_one_over_root_rank():

@@ -12,6 +12,7 @@ from mtl.ask import ask, ask_again
 from mtl.replicates import missing
 from mtl.report import grouped, leaderboard, replicated
 from mtl.spec import load_study
+from mtl.tally import Tally
 
 FILE = """
 sampler = "tpe"
@@ -43,10 +44,12 @@ def load(tmp_path):
 
 def run(study, spec, scores=None):
     """Ask and tell until nothing is missing; return the configurations."""
-    configs = []
+    configs, tally = [], Tally(study)
     while missing(study, spec):
-        left = missing(study, spec)
-        trial, config = ask(study, spec)
+        tally.update()
+        left = missing(study, spec, tally)
+        assert left == missing(study, spec)
+        trial, config = ask(study, spec, tally)
         assert missing(study, spec) == left - 1
         study.tell(trial, scores[trial.number] if scores else config.lora.rank)
         configs.append(config)

@@ -38,11 +38,15 @@ class LowRank(nn.Module):
         nn.init.normal_(self.a, std=1 / math.sqrt(self.a.shape[1]), generator=stream)
         nn.init.zeros_(self.b)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return alpha B A x: [T, inputs] -> [T, outputs]."""
+    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
+        """Return ``out + alpha B A x``: out [T, outputs], x [T, inputs].
+
+        ``out`` is overwritten: at the width of a feed-forward layer, another tensor costs more than
+        both products.
+        """
         low = F.linear(x, self.a.flatten(0, 1))  # [T, parts * rank]
         b = self.b[0] if len(self.b) == 1 else torch.block_diag(*self.b)
-        return F.linear(low, self.alpha * b)
+        return out.addmm_(low, (self.alpha * b).T.to(low.dtype))
 
     def delta(self) -> Tensor:
         """Return alpha B A, [outputs, inputs]: what is added to W0."""
@@ -79,10 +83,10 @@ class Lora(nn.Module, Adapter):
                 module.initialise(generator(seed, "lora", name))
 
     def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return linear(x) + self.layers[layer][site](x)
+        return self.layers[layer][site].add_to(linear(x), x)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return linear(x) + self.heads[task](x)
+        return self.heads[task].add_to(linear(x), x)
 
     def merged(self, encoder: Encoder, heads: Mapping[str, nn.Linear]) -> Adapter:
         """Return an adapter that computes the same with one product a site (W0 + alpha B A)."""

@@ -7,7 +7,6 @@ a dispatcher that was killed in the middle of asking asks again and gets the sam
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,12 +16,14 @@ from optuna.samplers import BaseSampler
 
 from minbert import Config, InputError
 
-from .facts import facts, set_fact
-from .replicates import REPLICATE, next_replicate
-from .studyspec import StudySpec, point_key
+from .facts import facts, set_fact, trial_of
+from .replicates import next_replicate
+from .studyspec import StudySpec
+from .tally import REPLICATE, Tally
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.search_space import IntersectionSearchSpace
     from optuna.trial import FrozenTrial, Trial, TrialState
 
 
@@ -36,12 +37,18 @@ class PointsFirst(BaseSampler):
         inner: draws the values.
         space: every searched key with its distribution, in the order of the study file.
         point: values of this trial that are given.
+        drawn: what every trial before has drawn: TPE would compare all of them each time anew.
     """
 
     def __init__(
-        self, inner: BaseSampler, space: Mapping[str, BaseDistribution], point: Mapping[str, Any]
+        self,
+        inner: BaseSampler,
+        space: Mapping[str, BaseDistribution],
+        point: Mapping[str, Any],
+        drawn: IntersectionSearchSpace,
     ) -> None:
         self._inner, self._space, self._point = inner, dict(space), dict(point)
+        self._drawn = drawn
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -55,12 +62,18 @@ class PointsFirst(BaseSampler):
     ) -> dict[str, Any]:
         if self._point.keys() >= self._space.keys():
             return self._point
-        relative = self._inner.infer_relative_search_space(study, trial)
+        relative = self._relative(study, trial)
         drawn = self._inner.sample_relative(study, trial, relative)
         for name, distribution in self._space.items():
             if name not in drawn and not distribution.single():
                 drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
         return {**drawn, **self._point}
+
+    def _relative(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if not isinstance(self._inner, optuna.samplers.TPESampler):
+            return self._inner.infer_relative_search_space(study, trial)
+        drawn = self._drawn.calculate(study, use_cache=True)
+        return {name: given for name, given in drawn.items() if not given.single()}
 
     def sample_independent(
         self,
@@ -84,20 +97,26 @@ class PointsFirst(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def ask(study: optuna.Study, spec: StudySpec) -> tuple[Trial, Config]:
-    """Create the next trial and give it its values."""
-    given = _given(study, spec, len(study.get_trials(deepcopy=False)))
+def ask(
+    study: optuna.Study, spec: StudySpec, tally: Tally | None = None
+) -> tuple[Trial, Config]:
+    """Create the next trial and give it its values.
+
+    Args:
+        tally: of the trials as they are now; None: they are read.
+    """
+    given = _given(spec, tally or Tally(study))
     study.sampler = given.sampler
     return _give_values(study.ask(), spec, given)
 
 
 def ask_again(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
     """Take up a trial that was left RUNNING: with the values it has, or the ones it would have."""
-    frozen = study.get_trials(deepcopy=False)[number]
+    frozen = trial_of(study, number)
     if "config" in facts(frozen):
         trial = optuna.trial.Trial(study, frozen._trial_id)
         return trial, Config.from_keys(facts(frozen)["config"])
-    given = _given(study, spec, number)
+    given = _given(spec, Tally(study, before=number))
     study.sampler = given.sampler
     return _give_values(optuna.trial.Trial(study, frozen._trial_id), spec, given)
 
@@ -110,18 +129,19 @@ class _Given(NamedTuple):
     sampler: BaseSampler
 
 
-def _given(study: optuna.Study, spec: StudySpec, number: int) -> _Given:
-    replicate = next_replicate(study, spec, number)
+def _given(spec: StudySpec, tally: Tally) -> _Given:
+    """Say what is known of the trial that follows those of the tally."""
+    replicate = next_replicate(spec, tally)
     if replicate is not None:
         values, label = replicate.config, replicate.label
         attributes: dict[str, Any] = {REPLICATE: replicate.original}
     else:
-        point = _next_point(study, spec, number)
-        values, label = point or {}, spec.labels.get(point_key(point or {}))
-        attributes = {} if point is None else {"point": point_key(point)}
+        key = _next_point(spec, tally)
+        values, label = spec.keyed_listing.get(key, {}), spec.labels.get(key)
+        attributes = {} if key is None else {"point": key}
     if label is not None:
         attributes["label"] = label
-    return _Given(values, attributes, _sampler(spec, number, values))
+    return _Given(values, attributes, _sampler(spec, tally, values))
 
 
 def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, Config]:
@@ -136,32 +156,23 @@ def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, C
     return trial, config
 
 
-def _next_point(study: optuna.Study, spec: StudySpec, number: int) -> dict[str, Any] | None:
-    """The first point that no trial before `number` has taken; None after the last.
+def _next_point(spec: StudySpec, tally: Tally) -> str | None:
+    """The first point, as text, that no trial before has taken; None after the last.
 
     By what was taken rather than by number: points may be added to a study that has begun.
     """
-    taken = Counter(
-        facts(trial).get("point")
-        for trial in study.get_trials(deepcopy=False)
-        if trial.number < number
-    )
-    for point in spec.listing:
-        text = point_key(point)
-        if taken[text] == 0:
-            return point
-        taken[text] -= 1
-    return None
+    return next((key for key in spec.keyed_listing if not tally.points[key]), None)
 
 
-def _sampler(spec: StudySpec, number: int, values: Mapping[str, Any]) -> BaseSampler:
+def _sampler(spec: StudySpec, tally: Tally, values: Mapping[str, Any]) -> BaseSampler:
     space = {key: search.distribution() for key, search in spec.search.items()}
     given = {
         key: search.encode(values[key])
         for key, search in spec.search.items()
         if key in values and search.contains(values[key])
     }
-    return PointsFirst(make_sampler(spec.sampler, _seed(spec.seed, number)), space, given)
+    inner = make_sampler(spec.sampler, _seed(spec.seed, tally.count))
+    return PointsFirst(inner, space, given, tally.drawn)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from .outbox import Outbox
@@ -31,6 +32,7 @@ class Courier:
         self.refused: dict[Path, str] = {}
         self._sender = sender
         self._boxes: dict[Path, Outbox] = {}
+        self._touched: set[Path] = set()
         self._changed = threading.Condition()
         self._hurry = threading.Event()
         self._ended = False
@@ -49,6 +51,13 @@ class Courier:
             self._boxes.pop(outbox.folder, None)
             self._sender.forget(outbox)
 
+    def touched(self) -> set[Path]:
+        """Return the watched outboxes, by folder, of which something was sent, or of which MLflow
+        was seen to have everything, since this was asked last."""
+        with self._changed:
+            touched, self._touched = self._touched, set()
+        return touched
+
     def wait(
         self,
         outboxes: Iterable[Outbox],
@@ -60,11 +69,14 @@ class Courier:
         Not longer than ``seconds``, not while MLflow is away or refuses one of them, and not once
         ``enough()`` is true. With ``seconds`` None a long upload is waited for.
         """
-        boxes = list(outboxes)
+        left = deque(outboxes)
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._changed:
-            while not all(box.empty for box in boxes):
-                if self._hopeless(boxes) or enough():
+            while left:
+                if left[0].empty:
+                    left.popleft()
+                    continue
+                if self._hopeless(left) or enough():
                     return False
                 if deadline is not None and time.monotonic() >= deadline:
                     return False
@@ -72,10 +84,10 @@ class Courier:
                 self._changed.wait(_TICK)
         return True
 
-    def _hopeless(self, boxes: list[Outbox]) -> bool:
+    def _hopeless(self, boxes: Collection[Outbox]) -> bool:
         if self.away is not None or not self._thread.is_alive():
             return True
-        return any(box.folder in self.refused for box in boxes)
+        return bool(self.refused) and any(box.folder in self.refused for box in boxes)
 
     def close(self, seconds: float = 1.0) -> None:
         """End the thread, after one last attempt that may take so many seconds."""
@@ -102,7 +114,10 @@ class Courier:
         with self._changed:
             boxes = [box for box in self._boxes.values() if box.folder not in self.refused]
         for box in boxes:
-            if not box.begun or box.empty:
+            if not box.begun:
+                continue
+            if box.empty:
+                self._touch(box)
                 continue
             lock = box.sole_sender()
             if lock is None:
@@ -111,10 +126,14 @@ class Courier:
                 self._send(box)
             finally:
                 lock.release()
-                with self._changed:
-                    self._changed.notify_all()
+                self._touch(box)
             if self.away is not None:
                 return
+
+    def _touch(self, box: Outbox) -> None:
+        with self._changed:
+            self._touched.add(box.folder)
+            self._changed.notify_all()
 
     def _send(self, box: Outbox) -> None:
         try:

@@ -22,14 +22,16 @@ from minbert import InputError
 
 from .ask import make_pruner, make_sampler
 from .dispatcher import Dispatcher
-from .executors import default_jobs, open_executor
+from .executors import Needs, Places, open_executor
 from .interrupts import Interrupts
 from .lease import Lease
-from .preflight import preflight
-from .recorded import choose_name, fits, left_running, summarize
+from .outage import Outage
+from .preflight import local_inputs, preflight
+from .recorded import choose_name, fits, summarize
 from .replicates import missing
 from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
+from .tally import Tally
 from .trials import Trials
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ def run_study(
     *,
     jobs: int | None = None,
     executor: str = "local",
+    cpus: float | None = None,
+    gpus: float | None = None,
     view: View,
     study_name: str | None = None,
     synchronous: bool = False,
@@ -81,6 +85,7 @@ def run_study(
     Args:
         jobs: trials at the same time; None: as the machine allows.
         executor: see `mtl.executors.EXECUTORS`.
+        cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
         synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
@@ -90,30 +95,43 @@ def run_study(
         InputError: nothing can be run: bad data, weights, home, database; the study has other
             settings; another dispatcher has it.
         LeaseLostError: another dispatcher took the study over while this one was suspended.
+        KeyboardInterrupt: interrupted while the database server was away, so nothing can be told.
     """
     started = time.monotonic()
     make_sampler(spec.sampler, 0)
     with Interrupts(_LAST_WORDS) as interrupts:
+        interrupts.preparing = True
         storage = open_storage(home)
         name = choose_name(storage, spec, study_name, view.message)
-        with Lease(open_engine(home), name) as lease:
-            batch = (jobs or default_jobs()) if synchronous else None
+        engine = open_engine(home)
+        with Lease(engine, name) as lease:
+            outage = Outage(engine, view.message, interrupts)
             wanted = _wanted(storage, name, spec)
             if not wanted:
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
                 _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
-            jobs = min(jobs or default_jobs(), wanted)
-            with closing(open_executor(executor, jobs=jobs, logs=home.logs)) as pool:
+            needs = Needs(jobs, wanted, cpus, gpus)
+            with closing(open_executor(executor, needs, _places(spec, home))) as pool:
                 lease.also = pool.keep_alive
+                if pool.note:
+                    view.message(pool.note)
                 inputs = preflight(spec, home)
-                study = _open_study(storage, spec, name)
-                trials = Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
-                dispatcher = Dispatcher(trials, view, lease, interrupts, pool, batch)
+                study = outage.through(lambda: _open_study(storage, spec, name))
+                trials = outage.through(
+                    lambda: Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
+                )
+                batch = pool.width if synchronous else None
+                dispatcher = Dispatcher(trials, view, lease, interrupts, outage, pool, batch)
                 with closing(trials.runs.tracker):
                     dispatcher.run()
-            return _result(trials, dispatcher.interrupted, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return outage.through(lambda: _result(trials, dispatcher.interrupted, seconds))
+
+
+def _places(spec: StudySpec, home: Home) -> Places:
+    return Places(home.path, home.logs, home.mlflow_uri, local_inputs(spec))
 
 
 def _tidy_up(trials: Trials) -> None:
@@ -134,7 +152,8 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
     if name not in [study.study_name for study in storage.get_all_studies()]:
         return spec.total
     study = optuna.load_study(study_name=name, storage=storage)
-    return len(left_running(study)) + missing(study, spec)
+    tally = Tally(study)
+    return len(tally.running) + missing(study, spec, tally)
 
 
 def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from minbert import InputError
 
 from .ask import ask, ask_again
 from .batches import Batch
+from .events import ENDINGS
 from .executors import Executor
 from .faults import explain
 from .interrupts import Interrupts
 from .lease import Lease, LeaseLostError
-from .recorded import left_running
+from .outage import LeftError, Outage
 from .replicates import missing
 from .trials import Ask, Trials
 
@@ -25,9 +27,14 @@ if TYPE_CHECKING:
 _TICK = 0.25  # seconds between looks at signals
 _GRACE = 3.0  # seconds that interrupted trials have to checkpoint
 
+Done = TypeVar("Done")
+
 
 class Dispatcher:
     """Keeps workers busy until the study has its trials.
+
+    Every step that needs the database waits while that is away, and is taken again when it is back
+    (see `mtl.outage`). Until then workers train on.
 
     Args:
         batch: trials that are started together; None: whenever a worker is free.
@@ -39,39 +46,51 @@ class Dispatcher:
         view: View,
         lease: Lease,
         interrupts: Interrupts,
+        outage: Outage,
         pool: Executor,
         batch: int | None,
     ) -> None:
         self._trials, self._view, self._pool = trials, view, pool
-        self._lease, self._interrupts = lease, interrupts
-        self._left = deque(left_running(trials.study))
+        self._lease, self._interrupts, self._outage = lease, interrupts, outage
+        self._left: deque[int] = deque()
         self._again: deque[int] = deque()  # lost their workers, and go on before all others
+        self._heard: deque[Event] = deque()  # from workers, not looked at yet
+        self._due: deque[Event] = deque()  # to be handled now
         self._size = batch
         self._batch = None if batch is None else Batch(trials.spec.pruner != "none")
+        self._gathering = True  # trials may join those that run
         self.interrupted = False
 
     def run(self) -> None:
         trials, spec = self._trials, self._trials.spec
-        trials.sweep()
         if spec.cap_note:
             self._view.message(spec.cap_note)
-        trials.runs.open_study()
-        self._view.study_started(
-            spec, trials.study.study_name, trials.ended, spec.total, self._pool.jobs
-        )
+        ended = self._patiently(self._open)
+        self._view.study_started(spec, trials.study.study_name, ended, spec.total, self._pool.jobs)
         self._work(self._pool)
 
+    def _open(self) -> int:
+        """Open the study's run; return how many trials have ended."""
+        self._trials.sweep()
+        self._find_left()
+        self._trials.runs.open_study()
+        return self._trials.tally.ended
+
     def _work(self, pool: Executor) -> None:
+        self._interrupts.preparing = False
         try:
-            while not self._interrupts.asked and self._fill(pool):
+            while not self._interrupts.asked and self._patiently(self._fill):
                 self._listen(pool, _TICK)
             if self._interrupts.asked:
                 self._interrupt(pool)
             else:
-                self._trials.close_study()
-                self._trials.look_around()
+                self._patiently(self._close)
         except LeaseLostError:
             raise  # trials and runs belong to another dispatcher now: not a word is written
+        except LeftError:
+            self._let_go(pool)
+            pool.close()
+            self._leave_as_it_is(noted=False)
         except InputError:
             # What was given cannot be trained with: nothing has been lost, nothing is recorded
             # but the wish, and the same command goes on when it is put right.
@@ -86,19 +105,61 @@ class Dispatcher:
             self._leave_as_it_is()
             raise InputError(line) from error
 
-    def _fill(self, pool: Executor) -> bool:
+    def _close(self) -> None:
+        self._trials.close_study()
+        self._trials.look_around()
+
+    # ---- while the database is away -------------------------------------------------------------
+
+    def _patiently(self, step: Callable[[], Done]) -> Done:
+        return self._outage.through(step, self._meanwhile, self._put_right)
+
+    def _meanwhile(self, seconds: float) -> None:
+        """Keep workers at their work, as far as that needs no database."""
+        self._heard.extend(self._pool.events(seconds))
+        for events in (self._due, self._heard):
+            kept = [event for event in events if not self._spared(event)]
+            events.clear()
+            events.extend(kept)
+
+    def _spared(self, event: Event) -> bool:
+        """Do about an event what can be done; say whether that was everything."""
+        answer = self._trials.while_away(event)
+        if answer == "advance":
+            self._pool.advance(event.number)
+        return answer != "keep"
+
+    def _put_right(self) -> None:
+        """Find what was written down though no answer came, and write down what waited."""
+        self._lease.hold()
+        self._find_left()
+        self._trials.catch_up()
+
+    def _find_left(self) -> None:
+        """Find the trials that were begun, and that no worker has."""
+        known = {*self._trials.running, *self._again}
+        self._trials.tally.update()
+        self._left = deque(n for n in self._trials.tally.running if n not in known)
+
+    # ---- the work -------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
         """Give every free worker a trial; say whether anything is still to be done."""
-        trials = self._trials
+        trials, pool = self._trials, self._pool
         while self._again:
-            self._submit(pool, ask_again, self._again.popleft())
-        batch_runs = self._batch is not None and bool(trials.running)
-        while pool.free and not batch_runs and not self._interrupts.asked:
+            self._submit(pool, ask_again, self._again[0])
+            self._again.popleft()
+        self._gathering |= not trials.running
+        while pool.free and self._gathering and not self._interrupts.asked:
             if self._left:
-                self._submit(pool, ask_again, self._left.popleft())
-            elif self._full or not missing(trials.study, trials.spec):
+                self._submit(pool, ask_again, self._left[0])
+                self._left.popleft()
+                continue
+            trials.tally.update()
+            if self._full or not missing(trials.study, trials.spec, trials.tally):
                 break
-            else:
-                self._submit(pool, ask, None)
+            self._submit(pool, ask, None)
+        self._gathering = self._batch is None
         return bool(trials.running or self._left)
 
     @property
@@ -106,25 +167,37 @@ class Dispatcher:
         """Whether the next trial would belong to another batch than those that run."""
         if self._size is None or not self._trials.running:
             return False
-        return len(self._trials.study.get_trials(deepcopy=False)) % self._size == 0
+        return self._trials.tally.count % self._size == 0
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()
         pool.submit(self._trials.take_up(ask, number, pool.jobs))
 
     def _listen(self, pool: Executor, timeout: float) -> None:
-        for event in pool.events(timeout):
-            self._lease.hold()
+        self._heard.extend(pool.events(timeout))
+        self._patiently(self._attend)
+
+    def _attend(self) -> None:
+        """Handle what was heard."""
+        while self._heard:
+            event = self._heard.popleft()
             if self._batch is None or not self._batch.hold(event):
-                self._handle(event, pool)
+                self._due.append(event)
+        self._handle_due()
         # Held back until now, and after an interrupt for the next life.
         while self._batch is not None and not self._trials.leaving:
             released = self._batch.release(self._trials.running)
             if not released:
                 break
-            for event in released:
-                self._handle(event, pool)
+            self._due.extend(released)
+            self._handle_due()
         self._trials.look_around()
+
+    def _handle_due(self) -> None:
+        while self._due:
+            self._lease.hold()
+            self._handle(self._due[0], self._pool)
+            self._due.popleft()
 
     def _handle(self, event: Event, pool: Executor) -> None:
         answer = self._trials.handle(event)
@@ -135,30 +208,46 @@ class Dispatcher:
         elif answer == "again":
             self._again.append(event.number)
 
+    # ---- leaving --------------------------------------------------------------------------------
+
     def _interrupt(self, pool: Executor) -> None:
-        """Let running trials checkpoint; what has not by the end of the grace, or when a second
-        signal comes, is ended."""
-        self._trials.leaving = True
-        for number in list(self._trials.running):
-            pool.cancel(number)
+        """Let trials that train checkpoint; what has not by the end of the grace, or when a second
+        signal comes, is ended, as is what still reads its data."""
+        self._ask_to_stop(pool)
         deadline = time.monotonic() + _GRACE
         while self._training() and time.monotonic() < deadline and not self._interrupts.hurried:
             self._listen(pool, _TICK)
         pool.close()
         self._leave()
 
+    def _let_go(self, pool: Executor) -> None:
+        """The same where nothing can be written down: what workers say comes again in the trials'
+        next lives."""
+        self._ask_to_stop(pool)
+        ended = {event.number for event in (*self._due, *self._heard) if isinstance(event, ENDINGS)}
+        deadline = time.monotonic() + _GRACE
+        while self._training() - ended and time.monotonic() < deadline:
+            if self._interrupts.hurried:
+                break
+            ended |= {e.number for e in pool.events(_TICK) if isinstance(e, ENDINGS)}
+
+    def _ask_to_stop(self, pool: Executor) -> None:
+        self._trials.leaving = True
+        for number in list(self._trials.running):
+            pool.cancel(number)
+
     def _training(self) -> set[int]:
         held = self._batch.ended if self._batch is not None else set()
-        return self._trials.running.keys() - held
+        return {n for n, trial in self._trials.running.items() if trial.begun} - held
 
-    def _leave(self) -> None:
+    def _leave(self, noted: bool = True) -> None:
         self.interrupted = True
-        self._trials.leave()
+        self._trials.leave(noted)
 
-    def _leave_as_it_is(self) -> None:
+    def _leave_as_it_is(self, noted: bool = True) -> None:
         """Leave; what cannot be written down now, the next dispatcher finds and puts right."""
         try:
-            self._leave()
+            self._leave(noted)
         except Exception as error:
             if explain(error, self._trials.home.path) is None:
                 raise

@@ -164,17 +164,19 @@ class Died:
     Attributes:
         exitcode: negative for a signal, None if unknown.
         memory: the system has ended a process for want of memory, so most likely this one.
+        place: what died: the worker, or the node that it was on.
     """
 
     number: int
     exitcode: int | None
     memory: bool = False
+    place: str = "worker"
 
     @property
     def how(self) -> str:
         """How the process ended: ``was killed by SIGKILL (out of memory)``."""
         if self.exitcode is None:
-            return "is gone"
+            return "was killed (out of memory)" if self.memory else "is gone"
         if self.exitcode >= 0:
             return f"exited with code {self.exitcode}"
         try:
@@ -186,3 +188,6 @@ class Died:
 
 
 Event = Progress | Evaluated | Noticed | Finished | Failed | Stopped | Died
+
+ENDINGS = (Finished, Failed, Stopped, Died)
+"""The last that is heard of a trial."""

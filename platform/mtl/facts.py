@@ -37,6 +37,13 @@ def facts(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.user_attrs, **hidden}
 
 
+def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
+    """Return one trial as it is recorded now, without reading all the others."""
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    return storage.get_trial(trial_id)
+
+
 def late_runs(study: optuna.Study) -> dict[int, str]:
     """Return the runs, by number, of trials that had ended before MLflow created them."""
     attributes = study._storage.get_study_system_attrs(study._study_id)

@@ -1,4 +1,5 @@
-"""What the machine refuses: a full disk, a file system that is read-only, a damaged database.
+"""What the machine refuses: a full disk, a file system that is read-only, a damaged database, a
+server that is away.
 
 No trial is at fault then, and every further one would end alike: a study stops, its trials stay as
 they are, and the same command goes on once the machine is put right.
@@ -19,6 +20,11 @@ from typing import NamedTuple
 _AGAIN = "run the same command again"
 _MEGABYTE = 1 << 20
 _READERS = ("optuna.storages.", "mlflow.store.", "sqlalchemy.")
+# What a lost connection is raised as; PostgreSQL's codes for what passes by itself: no connection
+# (08), a server that goes down or comes up (57P), one with no connection left (53300).
+_SERVERS = ("psycopg", "psycopg2", "MySQLdb", "pymysql")
+_UNREACHABLE = ("OperationalError", "InterfaceError")
+_PASSES = ("08", "57P", "53300")
 
 
 class _Fault(NamedTuple):
@@ -80,7 +86,34 @@ def explain(error: BaseException, home: Path, again: str = _AGAIN) -> str | None
         if fault is not None:
             mended = f"{fault.mend}, then {again}: what was recorded is kept"
             return f"{_place(cause, fault, home)}: {fault.found}; {mended}"
+    if reason := away(error):
+        mended = f"see that it runs, then {again}: what was recorded is kept"
+        return f"a database server cannot be reached: {reason}; {mended}"
     return None
+
+
+def away(error: BaseException) -> str | None:
+    """Say in a few words why a database server cannot be reached, where that is the fault; None if
+    it is another, or no server's.
+
+    What failed may have been done all the same, if it was the answer that was lost.
+    """
+    for cause in causes(error):
+        if _is_lost(cause):
+            lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+            return lines[0].strip()[:200] if lines else type(cause).__name__
+    return None
+
+
+def _is_lost(error: BaseException) -> bool:
+    if getattr(error, "connection_invalidated", False):  # SQLAlchemy's judgement
+        return True
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    of_a_server = type(error).__module__.partition(".")[0] in _SERVERS
+    if not of_a_server or kinds.isdisjoint(_UNREACHABLE):
+        return False
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return code is None or code.startswith(_PASSES)
 
 
 def unreadable(error: BaseException, home: Path) -> str | None:

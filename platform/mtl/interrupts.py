@@ -4,7 +4,8 @@ No signal raises anything. An exception that comes between any two instructions 
 taken or a transaction open, on which the leaving would then wait for good. Instead a thread hears
 of signals, even while the main thread is inside a long call, and flags are looked at. What has not
 left a few seconds after a second signal is ended there and then, as `kill -9` would end it: that
-loses nothing that was recorded.
+loses nothing that was recorded. So is, after one signal, what is still preparing: MLflow takes
+seconds to make its tables, and hears of nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import TracebackType
 # SIGHUP: the terminal was closed, or the connection to it lost.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 2.0  # seconds to leave in after a second signal
+_PREPARING = 3.0  # seconds to leave in after the first, while there is nothing to checkpoint
 _INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -32,11 +34,13 @@ class Interrupts:
     Attributes:
         asked: a first signal has come; finish what must be finished and leave.
         hurried: a second one has come; finish nothing, leave.
+        preparing: nothing is under way yet that would have to be finished.
     """
 
     def __init__(self, last_words: str) -> None:
         self.asked = False
         self.hurried = False
+        self.preparing = False
         self._last_words = last_words
         self._left = threading.Event()
         self._undo: list[Callable[[], object]] = []
@@ -76,10 +80,15 @@ class Interrupts:
                 continue
             if not self.asked:
                 self.asked = True
+                threading.Thread(target=self._hurry_preparing, daemon=True).start()
             elif not self.hurried:
                 self.hurried = True
                 if not self._left.wait(_PATIENCE):
                     self._end()
+
+    def _hurry_preparing(self) -> None:
+        if not self._left.wait(_PREPARING) and self.preparing:
+            self._end()
 
     def _end(self) -> None:
         stream = sys.stderr.fileno() if sys.stderr is not None else 2

@@ -21,6 +21,9 @@ import sqlalchemy as sa
 
 from minbert import InputError
 
+from .database_server import alone
+from .faults import away
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -47,7 +50,8 @@ class LeaseLostError(InputError):
 class Lease:
     """The right to dispatch a study. A context manager: taken at entry, given back at exit.
 
-    A thread of its own renews it, since the dispatcher may be busy for longer than the term.
+    A thread of its own renews it, since the dispatcher may be busy for longer than the term. While
+    the database is away nobody can take the lease either; it is kept by whoever comes first then.
     Times are seconds since the epoch: hosts that share a database need clocks that agree to a
     few seconds.
 
@@ -68,6 +72,7 @@ class Lease:
         self._engine, self._study, self._term = engine, study, term
         self._holder = uuid.uuid4().hex
         self._renewed = 0.0
+        self._away = False
         self._ended = threading.Event()
         self.also: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -76,7 +81,9 @@ class Lease:
 
     def __enter__(self) -> Lease:
         with self._engine.begin() as connection:
-            connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
+            if not sa.inspect(connection).has_table(_TABLE.name):  # it cannot be made twice
+                alone(connection)
+                connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
         for _ in range(3):
             if self._insert() or self._take_over():
                 self._thread.start()
@@ -86,8 +93,14 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=5)
-        with self._lock, self._engine.begin() as connection:
-            connection.execute(_TABLE.delete().where(*self._mine()))
+        if self._away or self._thread.is_alive():
+            return  # the database is away: the lease ends by its term, or with this process
+        try:
+            with self._lock, self._engine.begin() as connection:
+                connection.execute(_TABLE.delete().where(*self._mine()))
+        except sa.exc.SQLAlchemyError as error:
+            if away(error) is None:
+                raise
 
     def hold(self) -> None:
         """Make sure that the lease is still ours, before a write that needs it.
@@ -148,7 +161,7 @@ class Lease:
                     f"another dispatcher has taken over study {self._study!r}, which this one "
                     f"had left unattended for {self._term:.0f} s; this one stops"
                 )
-            self._renewed = now
+            self._renewed, self._away = now, False
 
     def _keep(self) -> None:
         while not self._ended.wait(self._term / 3):
@@ -158,8 +171,9 @@ class Lease:
             except LeaseLostError:
                 self._renewed = 0.0  # so that hold() tells the dispatcher before its next write
                 return
-            except sa.exc.SQLAlchemyError:
-                continue  # the database is away or busy; the next round tries again
+            except sa.exc.SQLAlchemyError as error:
+                # Away, or busy; the next round tries again.
+                self._away = away(error) is not None
 
 
 def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
@@ -167,11 +181,16 @@ def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
     return dispatchers(engine, term).get(study)
 
 
+def has_leases(engine: Engine) -> bool:
+    """Say whether a lease was ever taken in this database. Reads only."""
+    return sa.inspect(engine).has_table(_TABLE.name)
+
+
 def dispatchers(engine: Engine, term: float = TERM) -> dict[str, str]:
     """Say who dispatches which study now: studies with a process in words. Reads only."""
+    if not has_leases(engine):
+        return {}
     with engine.connect() as connection:
-        if not sa.inspect(connection).has_table(_TABLE.name):
-            return {}
         rows = connection.execute(_TABLE.select()).all()
     held = [row for row in rows if not _is_gone(row, term)]
     return {row.study: f"process {row.pid} on {row.host}" for row in held}

@@ -49,6 +49,16 @@ def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
     return found
 
 
+def local_inputs(spec: StudySpec) -> tuple[Path, ...]:
+    """Return the folders with data and weights that the study names; other machines that train
+    its trials must see them, too."""
+    from minbert.paths import given_path, is_folder
+
+    given = {name for each in _readings(spec) for name in (each.data.path, each.backbone)}
+    folders = (given_path(name).absolute() for name in sorted(given - {"demo"}))
+    return tuple(folder for folder in folders if is_folder(folder))
+
+
 def read_inputs(config: Config, home: Home) -> Inputs:
     """Check the data and weights of one configuration and return their digests.
 

@@ -55,18 +55,24 @@ def recorded_studies(home: Home) -> list[RecordedStudy]:
     return [summarize(optuna.load_study(study_name=name, storage=storage)) for name in names]
 
 
+class UnknownStudyError(InputError):
+    """Nothing is recorded under a name."""
+
+
 def open_recorded(home: Home, name: str) -> optuna.Study:
     """Open a recorded study for reading; writing to it is refused by the database.
 
     Raises:
-        InputError: nothing is recorded under that name.
+        UnknownStudyError: nothing is recorded under that name.
+        InputError: the database cannot be opened.
     """
     import optuna
 
     storage = read_storage(home)
     known = [study.study_name for study in storage.get_all_studies()] if storage else []
     if name not in known:
-        raise InputError(f"no study {name!r} is recorded in {home.path}; {nearest(name, known)}")
+        near = nearest(name, known)
+        raise UnknownStudyError(f"no study {name!r} is recorded in {home.path}; {near}")
     return optuna.load_study(study_name=name, storage=storage)
 
 

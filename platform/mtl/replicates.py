@@ -7,20 +7,17 @@ study goes the same way with and without replicates, and more of them can be add
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .facts import facts
+from .tally import REPLICATE, SEED, Tally
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
     from .studyspec import StudySpec
 
-REPLICATE = "replicate_of"
-"""User attribute of a trial that repeats another: that one's number."""
-_SEED = "train.seed"
+__all__ = ["REPLICATE", "Replicate", "missing", "next_replicate"]
 
 
 class Replicate(NamedTuple):
@@ -31,44 +28,39 @@ class Replicate(NamedTuple):
     label: str | None
 
 
-def missing(study: optuna.Study, spec: StudySpec) -> int:
-    """Count the trials that the study shall have and that do not exist in any state."""
-    trials = _existing(study)
-    originals = [t for t in trials if REPLICATE not in t.user_attrs]
-    new = max(0, spec.settings_total - len(originals))
-    wanted = (len(originals) + new) * (spec.replicates - 1)
-    seeds = _seeds(trials)
-    kept = sum(min(len(seeds[t.number]), spec.replicates - 1) for t in originals)
-    return new + wanted - kept
+def missing(study: optuna.Study, spec: StudySpec, tally: Tally | None = None) -> int:
+    """Count the trials that the study shall have and that do not exist in any state.
+
+    Args:
+        tally: of its trials as they are now; None: they are read.
+    """
+    tally = tally or Tally(study)
+    new = max(0, spec.settings_total - len(tally.originals))
+    more = spec.replicates - 1
+    if not more:
+        return new
+    wanted = (len(tally.originals) + new) * more
+    kept = (min(_different(tally, number), more) for number in tally.originals)
+    return new + wanted - sum(kept)
 
 
-def next_replicate(study: optuna.Study, spec: StudySpec, number: int) -> Replicate | None:
-    """Return what trial `number` repeats; None if it tries a setting of its own."""
-    before = [t for t in _existing(study) if t.number < number]
-    originals = [t for t in before if REPLICATE not in t.user_attrs]
-    if len(originals) < spec.settings_total:
+def _different(tally: Tally, number: int) -> int:
+    """With how many seeds a trial was repeated."""
+    return sum(times > 0 for times in tally.seeds[number].values())
+
+
+def next_replicate(spec: StudySpec, tally: Tally) -> Replicate | None:
+    """Return what the next trial repeats; None if it tries a setting of its own.
+
+    Args:
+        tally: of the trials before it.
+    """
+    if len(tally.originals) < spec.settings_total:
         return None
-    taken = _seeds(before)
     for step in range(1, spec.replicates):
-        for original in originals:
-            config = facts(original)["config"]
-            seed = config[_SEED] + step
-            if seed not in taken[original.number]:
-                label = original.user_attrs.get("label")
-                return Replicate(original.number, {**config, _SEED: seed}, label)
+        for number, first in sorted(tally.originals.items()):
+            if first is not None and not tally.seeds[number][first + step]:
+                original = tally.trial(number)
+                config = {**facts(original)["config"], SEED: first + step}
+                return Replicate(number, config, original.user_attrs.get("label"))
     return None
-
-
-def _seeds(trials: list[FrozenTrial]) -> dict[int, set[int]]:
-    """The seeds with which each trial, by number, was repeated."""
-    seeds: dict[int, set[int]] = defaultdict(set)
-    for trial in trials:
-        known = facts(trial)
-        if REPLICATE in known and "config" in known:
-            seeds[known[REPLICATE]].add(known["config"][_SEED])
-    return seeds
-
-
-def _existing(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials but those that a person has queued."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.name != "WAITING"]

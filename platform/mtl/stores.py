@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 from minbert.paths import given_path
 
-from .faults import causes, explain
+from .database_server import missing_driver, read_only, server_options
+from .faults import away, causes, explain
 from .masking import clean, masked
 from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
 
@@ -127,22 +128,30 @@ def open_storage(home: Home) -> optuna.storages.BaseStorage:
     Raises:
         InputError: the database cannot be opened, or is damaged: nothing is written to it then.
     """
-    from filelock import FileLock
-    from optuna.storages import RDBStorage, get_storage
+    from optuna.storages import get_storage
 
     _quiet_optuna()
     try:
         file = _sqlite_file(home.storage_url)
-        if file is None:
-            return get_storage(RDBStorage(home.storage_url, _engine_options(home.storage_url)))
-        refuse_damaged(file)
-        # Two processes that make the tables of a new file at once collide in Optuna's schema.
-        with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
-            storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
-            _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
-        return get_storage(storage)
+        if file is not None:
+            return get_storage(_sqlite_storage(home, file))
+        from .server_storage import open_server_storage
+
+        return get_storage(open_server_storage(home.storage_url))
     except Exception as error:
         raise _cannot_open(home, error) from error
+
+
+def _sqlite_storage(home: Home, file: Path) -> optuna.storages.RDBStorage:
+    from filelock import FileLock
+    from optuna.storages import RDBStorage
+
+    refuse_damaged(file)
+    # Two processes that make the tables of a new file at once collide in Optuna's schema.
+    with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
+        storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
+        _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
+    return storage
 
 
 def open_engine(home: Home) -> Engine:
@@ -199,16 +208,12 @@ def read_engine(home: Home) -> Engine:
     return _engine(home, reading_options)
 
 
-def reading_options(url: str, timeout: float = BUSY_TIMEOUT) -> dict[str, Any]:
-    """Return SQLAlchemy's options for an engine that reads a database and leaves it as it is.
-
-    Args:
-        timeout: seconds to wait for a writer of the same SQLite file, or for a server's answer.
-    """
+def reading_options(url: str) -> dict[str, Any]:
+    """Return SQLAlchemy's options for an engine that reads a database and leaves it as it is."""
     file = _sqlite_file(url)
     if file is not None:
-        return {"creator": lambda: open_reading(file, timeout)}
-    return _engine_options(url)
+        return {"creator": lambda: open_reading(file, BUSY_TIMEOUT)}
+    return read_only(url, server_options(url))
 
 
 def _has_tables(url: str, options: dict[str, Any]) -> bool:
@@ -232,16 +237,21 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
     first = next((e for e in causes(error) if isinstance(e, sqlite3.Error)), error)
     if file is not None and is_damage(first):
         return InputError(damaged(file, str(first)))
+    shown = masked(home.storage_url)
+    if driver := missing_driver(error):
+        return InputError(f"storage {shown} needs the driver {driver.name}: {driver.mend}")
+    if reason := away(error):
+        return InputError(f"storage {shown} cannot be reached: {clean(reason)}")
     if fault := explain(error, home.path):
         return InputError(fault)
     reason = " ".join(clean(str(getattr(first, "orig", None) or first)).split())
-    return InputError(f"storage {masked(home.storage_url)} cannot be opened: {reason[:300]}")
+    return InputError(f"storage {shown} cannot be opened: {reason[:300]}")
 
 
 def _engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_TIMEOUT}}
-    return {"pool_pre_ping": True}
+    return server_options(url)
 
 
 def _configure_sqlite(engine: Engine, pragmas: list[str]) -> None:
@@ -271,7 +281,7 @@ def _sqlite_file(url: str) -> Path | None:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise InputError(
-            "MTL_STORAGE is not a database URL; for example postgresql://user@host/studies"
+            "MTL_STORAGE is not a database URL; for example postgresql+psycopg://user@host/studies"
         ) from None
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .facts import facts, late_runs, run_of, set_fact, set_run
+from .facts import facts, late_runs, run_of, set_fact, set_run, trial_of
 from .notes import study_note, trial_note, write_note
 from .outbox import Outbox, Run
 from .preflight import Inputs, git_commit
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 _ENDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def note_run(study: optuna.Study, number: int, run: Run, address: str) -> None:
-    """Write down at a trial which run it has, and where a browser finds it."""
-    trial = study.get_trials(deepcopy=False)[number]
-    if run_of(trial, late_runs(study)) == run.run_id:
+def note_run(
+    study: optuna.Study, number: int, run: Run, address: str, late: Mapping[int, str]
+) -> None:
+    """Write down at a trial which run it has, and where a browser finds it.
+
+    Args:
+        late: see `mtl.facts.late_runs`.
+    """
+    trial = trial_of(study, number)
+    if run_of(trial, late) == run.run_id:
         return
     set_run(study, trial, run.run_id)
     write_note(study, trial_note(facts(trial).get("setting", ""), address), trial._trial_id)
@@ -75,6 +81,8 @@ class StudyRuns:
         self._boxes: dict[int, Outbox] = {}  # of trials that run, or that MLflow has not whole
         self._ended: set[int] = set()
         self._noted: set[int] = set()
+        self._nameless: set[int] = set()  # of those that run: MLflow has given them no id yet
+        self._late: dict[int, str] | None = None  # read when it is needed first: rarely
         self._was_away = False
         self._told: set[Path] = set()
 
@@ -103,7 +111,7 @@ class StudyRuns:
         self.tracker.open_study(self._own, name, about, tags, self.parent)
         self.tracker.offer_runs(self._own, self._spec.telling)
         self.tracker.wait_for_run(self._own, self._enough)
-        self.settle()
+        self._settle_all()
 
     def close_study(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
         """Put leaderboard and figures on the study's run, end it, and send everything."""
@@ -117,14 +125,19 @@ class StudyRuns:
         self._take_up_what_is_left()
         self.tracker.courier.watch(self._own)
         self.tracker.drain([self._own, *self._boxes.values()], self._enough)
-        self.settle()
+        self._settle_all()
 
-    def leave(self) -> None:
-        """End the study's run as killed; the same command goes on with it."""
+    def leave(self, noted: bool = True) -> None:
+        """End the study's run as killed; the same command goes on with it.
+
+        Args:
+            noted: what MLflow has done is noted in the database, which is there.
+        """
         if self._own.begun or self.parent is not None:
             self.tracker.end(self._own, "killed", "interrupted")
         self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=0.5)
-        self.settle()
+        if noted:
+            self._settle_all()
 
     def _take_up_what_is_left(self) -> None:
         """Watch what earlier dispatchers recorded of trials that have ended."""
@@ -151,6 +164,8 @@ class StudyRuns:
         number = frozen.number
         box = self._boxes[number] = self.tracker.trial_box(self._key, number)
         self._ended.discard(number)
+        if number not in self._noted:
+            self._nameless.add(number)
         known = run_of(frozen, {})
         if known is not None or box.begun:
             self.tracker.reopen(box, known)
@@ -184,17 +199,35 @@ class StudyRuns:
         self.tracker.log_text(self._boxes[number], text, path)
 
     def end(self, number: int, state: str, reason: str | None = None) -> None:
-        """End a trial's run; ``killed`` if it is to be taken up again."""
+        """End a trial's run, once; ``killed`` if it is to be taken up again."""
+        if state == "killed":
+            self._ended.discard(number)
+        elif number in self._ended:
+            return
         self.tracker.end(self._boxes[number], state, reason)
+        self._nameless.discard(number)  # its outbox is watched again
         if state != "killed":
             self._ended.add(number)
 
     # ---- what MLflow has of it ------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Note the ids that MLflow has given, and remove what it has whole."""
+        """Note the ids that MLflow has given, and remove what it has whole.
+
+        While MLflow is away, thousands of outboxes may wait: only those are looked at whose state
+        can have changed.
+        """
+        touched = {number_of(Outbox(folder)) for folder in self.tracker.courier.touched()}
+        # What a worker sends, this process' courier does not hear of.
+        self._settle(self._boxes.keys() & (touched | self._nameless))
+
+    def _settle_all(self) -> None:
+        self._settle(list(self._boxes))
+
+    def _settle(self, numbers: Iterable[int]) -> None:
         self._settle_own()
-        for number, box in list(self._boxes.items()):
+        for number in numbers:
+            box = self._boxes[number]
             if number not in self._noted:
                 self._note(number, box)
             if number in self._ended and number in self._noted and box.empty:
@@ -205,8 +238,11 @@ class StudyRuns:
     def _note(self, number: int, box: Outbox) -> None:
         run = box.run
         if run is not None and run.experiment_id is not None:
-            note_run(self._study, number, run, self.tracker.address(run))
+            if self._late is None and number in self._ended:
+                self._late = late_runs(self._study)
+            note_run(self._study, number, run, self.tracker.address(run), self._late or {})
             self._noted.add(number)
+            self._nameless.discard(number)
 
     def _settle_own(self) -> None:
         run = self._own.run

@@ -62,6 +62,11 @@ class StudySpec(BaseModel):
         cells = (dict(zip(self.search, values, strict=True)) for values in itertools.product(*axes))
         return self.points + [cell for cell in cells if cell not in self.points]
 
+    @cached_property
+    def keyed_listing(self) -> dict[str, dict[str, Any]]:
+        """The same, by `point_key`."""
+        return {point_key(point): point for point in self.listing}
+
     @property
     def total(self) -> int:
         """How many trials the study ends with, replicates included."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
+from .facts import late_runs
 from .outbox import Outbox, outboxes
 from .stores import Home, open_storage, read_storage
 from .studyruns import note_own_run, note_run, number_of
@@ -105,12 +106,13 @@ def _note(home: Home, keys: dict[str, str], boxes: list[Outbox], tracker: StudyT
 
 
 def _note_study(study: optuna.Study, boxes: list[Outbox], tracker: StudyTracker) -> None:
+    late = late_runs(study)
     for box in boxes:
         run, number = box.run, number_of(box)
         if run is None or run.experiment_id is None:
             continue
         if number is not None:
-            note_run(study, number, run, tracker.address(run))
+            note_run(study, number, run, tracker.address(run), late)
         else:
             note_own_run(study, run, tracker)
         if box.empty and box.closed:

@@ -142,7 +142,10 @@ class StudyTracker:
         own = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
         find, unknown = {}, None
         if parent is not None:
-            find = {"mtl.study_key": parent.folder.name, "mtl.trial": str(number)}
+            own |= {"mtl.study_key": parent.folder.name, "mtl.trial": str(number)}
+            # Found by the name of a tag that no other run has: MLflow has an index of names alone,
+            # and would look at every run of the study for a value.
+            find = {f"mtl.run.{box.folder.name}": "1"}
             known = parent_run_id or (parent.run and parent.run.run_id)
             if known:
                 own["mlflow.parentRunId"] = known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,27 @@ class TrialFiles:
         folder = self.checkpoints(number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{number}.lock").unlink(missing_ok=True)
+        self._deferred(number).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()  # when it was the last trial's
+
+    def defer(self, number: int, epoch: int, score: float) -> None:
+        """Keep a score that Optuna cannot be told now, whatever becomes of this process."""
+        file = self._deferred(number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps([epoch, score]) + "\n")
+
+    def deferred(self, number: int) -> dict[int, float]:
+        """Scores by epoch that Optuna could not be told when they came."""
+        try:
+            lines = self._deferred(number).read_text("utf-8").split("\n")
+        except FileNotFoundError:
+            return {}
+        return dict(json.loads(line) for line in lines[:-1])  # behind the last: what was cut off
+
+    def _deferred(self, number: int) -> Path:
+        return self.checkpoints(number).with_name(f"{number}.scores")
 
     def hang_up(self, trial: Trial, picture: Path) -> None:
         """Attach a picture to the Optuna trial, once, however often the trial has ended."""

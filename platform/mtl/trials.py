@@ -23,14 +23,14 @@ from .events import (
     Stopped,
     TrialJob,
 )
-from .facts import facts, set_fact
+from .facts import facts, set_fact, trial_of
 from .limits import set_constraints
 from .naming import setting
 from .preflight import Inputs
-from .replicates import REPLICATE
 from .stores import Home
 from .studyruns import StudyRuns
 from .studyspec import StudySpec
+from .tally import REPLICATE, Tally
 from .trialfiles import TrialFiles
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .outbox import Outbox
     from .view import View
 
-Answer = Literal["advance", "prune", "again"] | None
+Answer = Literal["advance", "prune", "again", "keep"] | None
 Ask = Callable[..., tuple["Trial", "Config"]]
 
 _ENDS = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -54,16 +54,22 @@ class _Running:
     config: Config
     outbox: Outbox
     progressed: bool
+    begun: bool = False  # in this life: it has something that a checkpoint would save
     pruning: bool = False
+    retries: int | None = None  # counted with the loss that is being written down
 
 
 class Trials:
     """Writes down what becomes of each trial, and says what shall be done about it.
 
+    What raised since the database was away can be called again, with the same arguments: it comes
+    to the same as if it had been called once.
+
     Attributes:
         running: the trials that are with a worker now, by number.
         ended_here: trials that ended since this object was made.
         leaving: an interrupt has come; trials that stop are left for the next dispatcher.
+        tally: of the study's trials, as they were when it was last updated.
     """
 
     def __init__(
@@ -79,14 +85,11 @@ class Trials:
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
+        self.tally = Tally(study)
         self.runs = StudyRuns(study, spec, home, inputs or {}, enough)
         self._files = TrialFiles(home, study)
 
     # ---- the study ------------------------------------------------------------------------------
-
-    @property
-    def ended(self) -> int:
-        return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
 
     def close_study(self) -> None:
         """End the study's run, with leaderboard and figures, if it has not ended yet."""
@@ -95,11 +98,15 @@ class Trials:
         else:
             self.runs.send_all()
 
-    def leave(self) -> None:
-        """End every run as killed; the trials stay RUNNING in Optuna, to be taken up again."""
+    def leave(self, noted: bool = True) -> None:
+        """End every run as killed; the trials stay RUNNING in Optuna, to be taken up again.
+
+        Args:
+            noted: the database is there, and is told what MLflow has done.
+        """
         for number in sorted(self.running):
             self._set_aside(number)
-        self.runs.leave()
+        self.runs.leave(noted)
 
     def _set_aside(self, number: int) -> None:
         self.runs.end(number, "killed", "interrupted")
@@ -128,9 +135,9 @@ class Trials:
 
     def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob:
         """Ask for the next trial (number None), or take up one that was left RUNNING."""
-        given = () if number is None else (number,)
-        trial, config = ask(self.study, self.spec, *given)
-        frozen = self._frozen(trial.number)
+        trial, config = ask(self.study, self.spec, self.tally if number is None else number)
+        frozen = trial_of(self.study, trial.number)
+        self._report_deferred(trial)
         progressed = bool(frozen.intermediate_values)
         named = self._setting(frozen, config)
         outbox = self.runs.open_trial(frozen, config, named)
@@ -159,6 +166,34 @@ class Trials:
             resumed=resumed,
         )
 
+    # ---- while the database is away -------------------------------------------------------------
+
+    def while_away(self, event: Event) -> Answer:
+        """Do about an event what needs no database; ``keep`` it where that is nothing.
+
+        A trial that no pruner judges need not wait: its score is kept in a file meanwhile.
+        """
+        if isinstance(event, Progress | Noticed):
+            return self.handle(event)
+        if not isinstance(event, Evaluated) or event.number not in self.running:
+            return "keep"
+        if self.spec.pruner != "none":
+            return "keep"
+        self._files.defer(event.number, event.epoch, event.scores["score"])
+        self._evaluated(event)
+        return "advance"
+
+    def catch_up(self) -> None:
+        """Report the scores that were kept while the database was away."""
+        for running in self.running.values():
+            self._report_deferred(running.trial)
+
+    def _report_deferred(self, trial: Trial) -> None:
+        if deferred := self._files.deferred(trial.number):
+            known = trial_of(self.study, trial.number).intermediate_values
+            for epoch in deferred.keys() - known.keys():
+                trial.report(deferred[epoch], epoch)
+
     # ---- what workers say -----------------------------------------------------------------------
 
     def handle(self, event: Event) -> Answer:
@@ -176,7 +211,8 @@ class Trials:
 
     @_on.register
     def _(self, event: Progress) -> Answer:
-        self.running[event.number].progressed = True
+        running = self.running[event.number]
+        running.progressed = running.begun = True
         self.view.trial_progress(
             event.number, event.step, event.total_steps, event.loss, event.tokens_per_second
         )
@@ -185,18 +221,21 @@ class Trials:
     @_on.register
     def _(self, event: Evaluated) -> Answer:
         running = self.running[event.number]
-        running.progressed = True
+        running.pruning = self._hopeless(running, event)
+        self._evaluated(event)
+        return "prune" if running.pruning else "advance"
+
+    def _evaluated(self, event: Evaluated) -> None:
+        running = self.running[event.number]
+        running.progressed = running.begun = True
         self.view.trial_evaluated(event.number, event.epoch, event.scores, event.best_score)
-        if self._hopeless(running, event):
-            running.pruning = True
-            return "prune"
-        return "advance"
 
     def _hopeless(self, running: _Running, event: Evaluated) -> bool:
         """Report a score and ask the pruner. A resumed training says again what it said after its
         last checkpoint: what was answered then is answered now."""
-        trial, known = running.trial, self._frozen(event.number).intermediate_values
-        if self._frozen(event.number).user_attrs.get("pruned_at") == event.epoch:
+        trial, frozen = running.trial, trial_of(self.study, event.number)
+        known = frozen.intermediate_values
+        if frozen.user_attrs.get("pruned_at") == event.epoch:
             return True
         if event.epoch not in known:
             trial.report(event.scores["score"], event.epoch)
@@ -216,11 +255,12 @@ class Trials:
     @_on.register
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
-        for key, value in event.facts.items():
-            set_fact(self.study, running.trial._trial_id, key, value)
-        set_constraints(running.trial, self.spec.limits, event.facts)
-        for picture in event.pictures:
-            self._files.hang_up(running.trial, Path(picture))
+        if not self._told(event.number):
+            for key, value in event.facts.items():
+                set_fact(self.study, running.trial._trial_id, key, value)
+            set_constraints(running.trial, self.spec.limits, event.facts)
+            for picture in event.pictures:
+                self._files.hang_up(running.trial, Path(picture))
         state = "pruned" if running.pruning else "complete"
         self._end(event.number, state, event.score)
         return None
@@ -243,7 +283,7 @@ class Trials:
     @_on.register
     def _(self, event: Died) -> Answer:
         log = f" (see {self.home.logs})" if (event.exitcode or 0) > 0 else ""
-        return self._lost(event.number, f"its worker {event.how}{log}")
+        return self._lost(event.number, f"its {event.place} {event.how}{log}")
 
     def _lost(self, number: int, reason: str) -> Answer:
         """A trial lost its worker. It goes on from its checkpoint, but not if that is where it was
@@ -251,12 +291,15 @@ class Trials:
         if self.leaving:
             self._set_aside(number)
             return None
-        trial, here = self.running[number].trial, self._files.checkpointed(number)
-        if facts(self._frozen(number)).get("lost_at") == here:
-            self._end(number, "failed", None, f"{reason}, at the same place as before")
-            return None
-        set_fact(self.study, trial._trial_id, "lost_at", here)
-        trial.set_user_attr("retries", trial.user_attrs.get("retries", 0) + 1)
+        running, here = self.running[number], self._files.checkpointed(number)
+        if running.retries is None:
+            known = facts(trial_of(self.study, number))
+            if known.get("lost_at") == here:
+                self._end(number, "failed", None, f"{reason}, at the same place as before")
+                return None
+            running.retries = known.get("retries", 0) + 1
+        set_fact(self.study, running.trial._trial_id, "lost_at", here)
+        running.trial.set_user_attr("retries", running.retries)
         self.view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
         del self.running[number]
         return "again"
@@ -264,21 +307,25 @@ class Trials:
     def _any_progress(self) -> bool:
         if any(running.progressed for running in self.running.values()):
             return True
-        return any(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        self.tally.update()
+        return self.tally.ended > 0
 
     # ---- the end of a trial ---------------------------------------------------------------------
 
     def _end(self, number: int, state: str, score: float | None, reason: str | None = None) -> None:
         """End a trial. Told to Optuna last: until then it counts as unfinished."""
-        running = self.running.pop(number)
-        if reason is not None:
-            running.trial.set_user_attr("reason", reason)
-        self.runs.end(number, state, reason)
-        value = score if state == "complete" else None
-        self.study.tell(running.trial, value, state=_ENDS[state])
+        trial = self.running[number].trial
+        if not self._told(number):
+            if reason is not None:
+                trial.set_user_attr("reason", reason)
+            self.runs.end(number, state, reason)
+            value = score if state == "complete" else None
+            self.study.tell(trial, value, state=_ENDS[state])
+        del self.running[number]
         self._files.remove(number)
         self.ended_here += 1
         self.view.trial_ended(number, state, score, reason)
 
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+    def _told(self, number: int) -> bool:
+        """Whether a trial has ended: it was told before, and only the answer was lost."""
+        return trial_of(self.study, number).state.is_finished()

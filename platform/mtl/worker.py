@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import errno
 import faulthandler
-import os
-import queue
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -24,8 +21,6 @@ from typing import TYPE_CHECKING
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from .events import (
-    SILENCE,
-    Advance,
     Cancel,
     Evaluated,
     Event,
@@ -37,6 +32,7 @@ from .events import (
     TrialJob,
 )
 from .faults import explain
+from .inbox import Inbox
 from .masking import clean, mask_streams
 
 if TYPE_CHECKING:
@@ -46,74 +42,10 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 60.0
 """Seconds to wait for a worker of before: it notices within SILENCE that its dispatcher is gone,
-and ends within ORPHAN_GRACE of that."""
-ORPHAN_GRACE = 10.0
-"""Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
+and ends within `mtl.inbox.ORPHAN_GRACE` of that."""
 _PROGRESS_EVERY = 0.25
-_LAST_WORD = 1.0  # seconds that a dispatcher which stops a trial has to speak of its evaluation
 
 Send = Callable[[Event], None]
-
-
-class Inbox:
-    """The dispatcher's commands, read by a thread so that training never waits for them.
-
-    Attributes:
-        stopping: set when the trial shall be checkpointed and left: asked for, or orphaned.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.stopping = threading.Event()
-        self._connection = connection
-        self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
-        self._commands: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
-        self._number: int | None = None
-        threading.Thread(target=self._read, name="inbox", daemon=True).start()
-
-    def next_job(self) -> TrialJob | None:
-        """Wait for a trial; None when there will be no more."""
-        return self._jobs.get()
-
-    def wait_for_verdict(self) -> Advance | Cancel | None:
-        """Wait for what comes after an evaluation: Advance, or Cancel to prune. None when the
-        dispatcher is gone, or wants the trial to stop and says nothing of the evaluation: it has
-        not noted it then, and must hear of it again."""
-        while True:
-            try:
-                return self._commands.get(timeout=_LAST_WORD)
-            except queue.Empty:
-                if self.stopping.is_set():
-                    return None
-
-    def _read(self) -> None:
-        while True:
-            try:
-                if not self._connection.poll(SILENCE):
-                    break  # suspended: another dispatcher may have taken over by now
-                message = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            if isinstance(message, TrialJob):
-                self._begin(message)
-            elif isinstance(message, Advance | Cancel) and message.number == self._number:
-                if isinstance(message, Cancel) and not message.prune:
-                    self.stopping.set()
-                else:
-                    self._commands.put(message)
-        self.stopping.set()
-        self._commands.put(None)
-        self._jobs.put(None)
-        # An evaluation can outlast the next dispatcher's patience: the lock must come free. What
-        # is lost is trained again, from the last checkpoint, to the same bits.
-        time.sleep(ORPHAN_GRACE)
-        os._exit(1)
-
-    def _begin(self, job: TrialJob) -> None:
-        self._number = job.number
-        while not self._commands.empty():
-            self._commands.get()
-        self.stopping.clear()
-        self._jobs.put(job)
 
 
 def main(descriptor: int) -> None:

@@ -20,13 +20,13 @@ def open_study(name: str) -> optuna.Study:
     Raises:
         InputError: nothing is recorded under that name; how to record it is said if it is known.
     """
-    from mtl.recorded import open_recorded
+    from mtl.recorded import UnknownStudyError, open_recorded
     from mtl.spec import list_studies
     from mtl.stores import Home
 
     try:
         return open_recorded(Home.resolve(create=False), name)
-    except InputError:
+    except UnknownStudyError:
         if name not in {info.name for info in list_studies()}:
             raise
         raise InputError(

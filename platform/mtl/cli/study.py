@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -128,10 +128,25 @@ def plan(
 @_jobs_option
 @click.option(
     "--executor",
-    type=click.Choice(["local"]),
+    type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where trials run: local is worker processes on this machine.",
+    help="Where trials run: worker processes of this machine, or a Ray cluster (at RAY_ADDRESS, "
+    "or one that is started here).",
+)
+@click.option(
+    "--cpus-per-trial",
+    "cpus",
+    type=click.FloatRange(min=0, min_open=True, max=4096),
+    metavar="N",
+    help="For Ray: processors of each trial.  [default: 1]",
+)
+@click.option(
+    "--gpus-per-trial",
+    "gpus",
+    type=click.FloatRange(min=0, max=64),
+    metavar="N",
+    help="For Ray: GPUs of each trial, or a part of one.  [default: 1 where there are any]",
 )
 @click.option(
     "--synchronous",
@@ -148,6 +163,8 @@ def run(
     replicates: int | None,
     jobs: int | None,
     executor: str,
+    cpus: float | None,
+    gpus: float | None,
     synchronous: bool,
     sets: tuple[str, ...],
     study_name: str | None,
@@ -164,7 +181,16 @@ def run(
 
     spec = _load(name, profile, trials, sets, replicates)
     try:
-        result = _run(spec, jobs, executor, study_name, synchronous, as_json)
+        result = _run(
+            spec,
+            as_json,
+            jobs=jobs,
+            executor=executor,
+            cpus=cpus,
+            gpus=gpus,
+            study_name=study_name,
+            synchronous=synchronous,
+        )
     except LeaseLostError as error:
         raise InputError(str(error)) from None
     except KeyboardInterrupt:  # before any trial ran, or the second Ctrl-C
@@ -176,28 +202,13 @@ def run(
     return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
 
 
-def _run(
-    spec: "StudySpec",
-    jobs: int | None,
-    executor: str,
-    study_name: str | None,
-    synchronous: bool,
-    as_json: bool,
-) -> "StudyResult":
+def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
     from mtl.dispatch import run_study
     from mtl.stores import Home
     from mtl.view import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        return run_study(
-            spec,
-            Home.resolve(),
-            jobs=jobs,
-            executor=executor,
-            view=view,
-            study_name=study_name,
-            synchronous=synchronous,
-        )
+        return run_study(spec, Home.resolve(), view=view, **options)
 
 
 def _load(

@@ -11,6 +11,7 @@ from mtl.stores import Home
 from .checks import Check, bad, guarded
 from .databases import mlflow_database, optuna_database
 from .inputs import check_backbone, check_data
+from .leases import leases
 from .machine import cores, gpu, memory
 from .packages import packages
 from .places import disk, writable
@@ -58,7 +59,7 @@ def _stores(home: Home, ports: Sequence[tuple[str, int]]) -> list[Check]:
     )
     checks = [*optuna, *mlflow]
     if not any(check.state == "bad" for check in optuna):
-        checks += guarded("studies", unfinished, home)
+        checks += guarded("studies", unfinished, home) + guarded("leases", leases, home)
     for option, port in ports[1:] if remote else ports:  # a remote MLflow needs no port here
         checks += guarded(f"port {port}", port_free, option, port)
     return checks

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from mtl.database_server import MissingDriver, missing_driver, read_only, server_options
 from mtl.sqlite_files import mend, one, open_reading, quick_check
 from mtl.stores import Home
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _LONGEST = 20.0  # seconds that SQLite may read a file; a gigabyte takes a few
-_DRIVERS = {  # what they are imported as, and what they are installed as
-    "psycopg": '"psycopg[binary]"',
-    "psycopg2": "psycopg2-binary",
-    "MySQLdb": "mysqlclient",
-}
 _REVISION = re.compile(r"^(down_revision|revision)\b.*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 
 
@@ -87,7 +83,7 @@ def sqlite_file(variable: str, url: str) -> Path | None:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise InputError(
-            f"{variable} is not a database URL; for example postgresql://user@host/studies"
+            f"{variable} is not a database URL; for example postgresql+psycopg://user@host/studies"
         ) from None
     sqlite = parsed.get_backend_name() == "sqlite" and parsed.database
     return Path(parsed.database).absolute() if sqlite else None
@@ -125,14 +121,21 @@ def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str])
 
     mend = f"start it, or put {variable} right; unset, the database is in the home"
     try:
-        return ok(name, f"{url} answers, {schema(url)}")
+        return ok(name, f"{url}: {_greeting(url)}, {schema(url)}")
     except _SchemaError as error:
         return bad(name, f"{url}: {error}", error.mend)
-    except ModuleNotFoundError as error:
-        package = _DRIVERS.get(error.name or "", error.name)
-        return bad(name, f"{url}: the driver {error.name} is missing", f"pip install {package}")
+    except ImportError as error:
+        driver = missing_driver(error) or MissingDriver(error.name, f"pip install {error.name}")
+        return bad(name, f"{url}: the driver {driver.name} is missing", driver.mend)
     except SQLAlchemyError as error:
         return bad(name, f"{url} cannot be opened: {said(error)}", mend)
+
+
+def _greeting(url: str) -> str:
+    with _engine(url) as engine, engine.connect() as connection:
+        version = ".".join(map(str, connection.dialect.server_version_info or ()))
+    kind = {"postgresql": "PostgreSQL"}.get(engine.dialect.name, engine.dialect.name)
+    return f"{kind} {version} answers"
 
 
 @contextmanager
@@ -175,8 +178,7 @@ def _options(url: str) -> dict[str, Any]:
     file = sqlite_file("the address", url)
     if file is not None:
         return {"creator": lambda: open_reading(file)}
-    # The drivers of PostgreSQL and MySQL agree on the name; they want whole seconds.
-    return {"connect_args": {"connect_timeout": int(PATIENCE)}}
+    return read_only(url, server_options(url, PATIENCE))
 
 
 # ---- schemas ------------------------------------------------------------------------------------
@@ -196,9 +198,14 @@ def _optuna_schema(url: str) -> str:
     if has not in known:
         raise _SchemaError(f"made by a newer Optuna (schema {has})", "pip install -U optuna")
     if has != head:
-        mend = f"optuna storage upgrade --storage {shlex.quote(url)}"
+        mend = f"optuna storage upgrade --storage {_typed(url, 'MTL_STORAGE')}"
         raise _SchemaError(f"made by an older Optuna (schema {has})", mend)
     return f"schema {has}"
+
+
+def _typed(url: str, variable: str) -> str:
+    """Spell an address for a shell; a server's by the variable, since its password is masked."""
+    return shlex.quote(url) if sqlite_file(variable, url) else f'"${variable}"'
 
 
 def _mlflow_schema(url: str) -> str:
@@ -219,7 +226,7 @@ def _mlflow_schema(url: str) -> str:
     if known and has not in known:
         raise _SchemaError(f"made by a newer MLflow (schema {has})", "pip install -U mlflow")
     if heads and has not in heads:
-        mend = f"mlflow db upgrade {shlex.quote(url)}"
+        mend = f"mlflow db upgrade {_typed(url, 'MLFLOW_TRACKING_URI')}"
         raise _SchemaError(f"made by an older MLflow (schema {has})", mend)
     return f"schema {has}"
 

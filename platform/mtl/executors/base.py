@@ -14,9 +14,16 @@ class Executor(ABC):
     Finished, Failed, Stopped, Died. No method blocks but `events` and `close`; all but
     `keep_alive` are called from one thread. Commands for a trial that has ended in the meantime are
     ignored.
+
+    Attributes:
+        width: trials at the same time that were asked for, or that suit where none were.
+        jobs: the same, but no more than there are trials.
+        note: what the user should know of where trials run; None: nothing.
     """
 
+    width: int
     jobs: int
+    note: str | None = None
 
     @property
     @abstractmethod

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
+from minbert import InputError
 from mtl.events import Advance, Alive, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
 
-from . import threads_for, visible_gpus
 from .base import Executor
+from .needs import Needs, Places, default_jobs, threads_for, visible_gpus
 
 _ENDINGS = (Finished, Failed, Stopped)
 _PARTING = 1.0  # seconds that workers have to leave by themselves
@@ -29,6 +30,7 @@ class _Worker:
     connection: Connection
     killed_before: int  # processes that the system had ended for want of memory
     number: int | None = None  # the trial it works on
+    cancelled: bool = False  # has been told to stop
     sending: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -43,13 +45,19 @@ class LocalExecutor(Executor):
     module again, and cannot give each worker its own environment before torch is loaded.
     """
 
-    def __init__(self, jobs: int, logs: Path) -> None:
-        self.jobs = jobs
-        self.threads = threads_for(jobs)
-        self._logs = logs
+    def __init__(self, needs: Needs, places: Places) -> None:
+        if needs.cpus is not None or needs.gpus is not None:
+            raise InputError(
+                "--cpus-per-trial and --gpus-per-trial are for --executor ray; on this machine "
+                "cores and GPUs are shared out among --jobs workers"
+            )
+        suited = default_jobs() if needs.jobs is None else needs.jobs
+        self.width, self.jobs = needs.width(suited), needs.slots(suited)
+        self.threads = threads_for(self.jobs)
+        self._logs = places.logs
         self._gpus = visible_gpus()
         self._slots: dict[int, _Worker] = {}
-        for slot in range(jobs):
+        for slot in range(self.jobs):
             self._start(slot)
 
     @property
@@ -60,7 +68,7 @@ class LocalExecutor(Executor):
         for slot in range(self.jobs):
             worker = self._living(slot)
             if worker.number is None:
-                worker.number = job.number
+                worker.number, worker.cancelled = job.number, False
                 self._send(worker, replace(job, threads=self.threads))
                 return
         raise RuntimeError("every worker is busy")
@@ -69,6 +77,9 @@ class LocalExecutor(Executor):
         self._command(number, Advance(number))
 
     def cancel(self, number: int, prune: bool = False) -> None:
+        for worker in self._slots.values():
+            if worker.number == number:
+                worker.cancelled = not prune
         self._command(number, Cancel(number, prune))
 
     def events(self, timeout: float) -> list[Event]:
@@ -98,7 +109,8 @@ class LocalExecutor(Executor):
     def close(self) -> None:
         for worker in self._slots.values():
             worker.connection.close()
-            if worker.number is None:  # it has said all it had to say; Python takes long to leave
+            # It has said all it had to say, or has had its time; Python takes long to leave.
+            if worker.number is None or worker.cancelled:
                 worker.process.kill()
         deadline = time.monotonic() + _PARTING
         for worker in self._slots.values():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KEEP_FAILED = 30 * DAY
 """How long a failed training can still be resumed, once its cause is mended."""
 
-_TRIAL = re.compile(r"(\d+)(\.work|\.lock)?$")  # a trial's folder, and what lies beside it
+_TRIAL = re.compile(r"(\d+)(\.work|\.lock|\.scores)?$")  # a trial's folder, and what lies beside it
 _RUN_ID = re.compile(r"[0-9a-f]{32}$")
 
 

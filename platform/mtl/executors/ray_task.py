@@ -1,0 +1,207 @@
+"""The half of the Ray executor that runs on the cluster: a trial as a task, and the mailbox.
+
+Nothing here is imported by anyone but `mtl.executors.ray` and the cluster's nodes, which need mtl
+installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from mtl.events import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
+
+_PACE = 5.0  # seconds that a question to the mailbox may stay open
+HOME_ID = ".home-id"
+"""A file in the home with a random name in it: who reads another there, or none, has another home
+at the same path."""
+
+
+class Mailbox:
+    """Passes on what a dispatcher and its trials say to each other: an asynchronous Ray actor.
+
+    Each attempt at a trial has a token of its own, so nothing that an attempt which was given up
+    still says is taken for the next one's word.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, object]] = []
+        self._words: defaultdict[str, deque] = defaultdict(deque)
+        self._changed = asyncio.Condition()
+        self._heard = time.monotonic()
+
+    async def post(self, token: str, event: object) -> None:
+        """Say something to the dispatcher."""
+        async with self._changed:
+            self._events.append((token, event))
+            self._changed.notify_all()
+
+    async def events(self, timeout: float) -> list[tuple[str, object]]:
+        """Return what was said to the dispatcher, in order; wait for it up to `timeout` seconds."""
+        await self._wait_for(lambda: self._events, timeout)
+        said, self._events = self._events, []
+        return said
+
+    async def tell(self, token: str, word: Advance | Cancel) -> None:
+        """Say something to a trial."""
+        async with self._changed:
+            self._words[token].append(word)
+            self._changed.notify_all()
+
+    async def alive(self) -> None:
+        """Note that the dispatcher is there."""
+        self._heard = time.monotonic()
+
+    async def listen(self, token: str, timeout: float) -> list[Advance | Cancel] | None:
+        """Return what was said to a trial, after `timeout` seconds at most; None if the dispatcher
+        has given no sign of life for `mtl.events.SILENCE` seconds."""
+        await self._wait_for(lambda: self._words[token], timeout)
+        if time.monotonic() - self._heard > SILENCE:
+            return None
+        return list(self._words.pop(token, ()))
+
+    async def _wait_for(self, something: Any, timeout: float) -> None:
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(something), timeout)
+
+
+class _Line:
+    """A trial's end of the mailbox, for `mtl.inbox.Inbox`: the trial itself comes first."""
+
+    def __init__(self, mailbox: Any, token: str, job: TrialJob) -> None:
+        self._mailbox, self._token = mailbox, token
+        self._words: deque[TrialJob | Advance | Cancel | Alive] = deque([job])
+        self.ended = False
+
+    def poll(self, timeout: float) -> bool:
+        while not self._words and not self.ended:
+            asked = self._mailbox.listen.remote(self._token, _PACE)
+            try:
+                heard = ray.get(asked, timeout=_PACE + timeout)
+            except RayError:  # the mailbox is gone, and the dispatcher with it
+                return False
+            if heard is None:
+                return False
+            self._words.extend(heard)
+        return not self.ended
+
+    def recv(self) -> TrialJob | Advance | Cancel | Alive:
+        return self._words.popleft()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a node needs to know beside the trial.
+
+    Attributes:
+        home, home_id: see HOME_ID. folders: that must be there.
+        folder: the dispatcher's current one, which relative paths start from.
+        environment: variables that trials heed. Not in Ray's runtime environment, which anybody
+            reads in its dashboard: there are passwords among them.
+    """
+
+    home: str
+    home_id: str
+    folders: tuple[str, ...]
+    folder: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a node says of itself: its machine, its version of mtl, what is wrong with it."""
+
+    host: str
+    machine: str
+    version: str
+    wrong: str | None
+
+
+def look(setting: Setting) -> Seen:
+    """Look at a node: a Ray task."""
+    return Seen(platform.node(), machine_id(), version("mtl"), _wrong(setting))
+
+
+def machine_id() -> str:
+    """Tell this machine, or container, from others."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()} {boot.read_text().strip() if boot.is_file() else ''}"
+
+
+def _wrong(setting: Setting) -> str | None:
+    """Say why trials cannot run on this node; None if they can."""
+    host = platform.node()
+    for folder in (setting.home, *setting.folders):
+        if not os.path.isdir(folder):
+            return f"Ray node {host} does not see {folder}: it must lie on a folder that all share"
+    try:
+        found = Path(setting.home, HOME_ID).read_text("utf-8")
+    except OSError:
+        found = ""
+    if found != setting.home_id:
+        return (
+            f"Ray node {host} has another folder at {setting.home}: the home must lie on a folder "
+            "that all nodes share"
+        )
+    if not os.access(setting.home, os.W_OK):
+        return f"Ray node {host} cannot write {setting.home}"
+    return None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An attempt runs. Says a task to the executor, which keeps it to itself."""
+
+
+def train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> None:
+    """Train one trial to its end: a Ray task, which says how it ended through the mailbox."""
+    ray.get(mailbox.post.remote(token, Begun()))
+    wrong = _wrong(setting)
+    end = _train(job, token, mailbox, setting) if wrong is None else _refused(job, wrong)
+    ray.get(mailbox.post.remote(token, end))
+    if isinstance(end, Failed) and end.memory:
+        os._exit(1)  # what it holds is given back; the next trial gets a new process
+
+
+def _refused(job: TrialJob, wrong: str) -> Failed:
+    return Failed(job.number, wrong, blocked=True)
+
+
+def _train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> Event:
+    _settle_in(tuple(sorted(setting.environment.items())), setting.folder)
+    from mtl.inbox import Inbox
+    from mtl.worker import run_trial
+
+    def send(event: Event) -> None:
+        mailbox.post.remote(token, event)  # in order; not waited for
+
+    line = _Line(mailbox, token, job)
+    inbox = Inbox(line)
+    try:
+        return run_trial(inbox.next_job(), inbox, send)
+    finally:
+        inbox.close()
+        line.ended = True
+
+
+@cache
+def _settle_in(environment: tuple[tuple[str, str], ...], folder: str) -> None:
+    """Make a process of Ray's a worker of ours, once, before torch and MLflow are loaded."""
+    from mtl.masking import mask_streams
+
+    os.environ.update(environment)
+    os.chdir(folder if os.path.isdir(folder) else os.sep)
+    mask_streams()

@@ -1,0 +1,99 @@
+"""What a dispatcher says to a worker, heard while the worker trains."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from typing import Protocol
+
+from .events import SILENCE, Advance, Alive, Cancel, TrialJob
+
+ORPHAN_GRACE = 10.0
+"""Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
+_LAST_WORD = 1.0  # seconds that a dispatcher which stops a trial has to speak of its evaluation
+
+
+class Line(Protocol):
+    """The way from a dispatcher to a worker: a `multiprocessing.connection.Connection`, say."""
+
+    def poll(self, timeout: float) -> bool:
+        """Wait so many seconds for a word; say whether there is one."""
+
+    def recv(self) -> TrialJob | Advance | Cancel | Alive:
+        """Return the next word. Raises EOFError or OSError when the dispatcher is gone."""
+
+
+class Inbox:
+    """The dispatcher's commands, read by a thread so that training never waits for them.
+
+    Attributes:
+        stopping: set when the trial shall be checkpointed and left: asked for, or orphaned.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.stopping = threading.Event()
+        self._line = line
+        self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
+        self._number: int | None = None
+        self._closed = False
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def next_job(self) -> TrialJob | None:
+        """Wait for a trial; None when there will be no more."""
+        return self._jobs.get()
+
+    def begin(self, job: TrialJob) -> None:
+        """Take up a trial: what is said from now on is said to it."""
+        self._number = job.number
+        while not self._commands.empty():
+            self._commands.get()
+        self.stopping.clear()
+        self._jobs.put(job)
+
+    def wait_for_verdict(self) -> Advance | Cancel | None:
+        """Wait for what comes after an evaluation: Advance, or Cancel to prune. None when the
+        dispatcher is gone, or wants the trial to stop and says nothing of the evaluation: it has
+        not noted it then, and must hear of it again."""
+        while True:
+            try:
+                return self._commands.get(timeout=_LAST_WORD)
+            except queue.Empty:
+                if self.stopping.is_set():
+                    return None
+
+    def close(self) -> None:
+        """Hear no more; the process goes on."""
+        self._closed = True
+
+    def _read(self) -> None:
+        while True:
+            try:
+                if not self._line.poll(SILENCE):
+                    break  # suspended: another dispatcher may have taken over by now
+                message = self._line.recv()
+            except (EOFError, OSError):
+                break
+            if isinstance(message, TrialJob):
+                self.begin(message)
+            elif isinstance(message, Advance | Cancel) and message.number == self._number:
+                if isinstance(message, Cancel) and not message.prune:
+                    self.stopping.set()
+                else:
+                    self._commands.put(message)
+        self._orphaned()
+
+    def _orphaned(self) -> None:
+        """Checkpoint and leave: an evaluation can outlast the next dispatcher's patience, and the
+        lock must come free. What is lost is trained again, from the last checkpoint, to the same
+        bits."""
+        if self._closed:
+            return
+        self.stopping.set()
+        self._commands.put(None)
+        self._jobs.put(None)
+        time.sleep(ORPHAN_GRACE)
+        if not self._closed:
+            os._exit(1)

@@ -1,0 +1,98 @@
+"""What has been tried in a study, counted as it grows: no trial is looked at again once it ended.
+
+After every trial it is asked what comes next. To read all trials again each time would make the
+thousandth trial cost a thousand times what the first one does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from .facts import facts
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+REPLICATE = "replicate_of"
+"""User attribute of a trial that repeats another: that one's number."""
+SEED = "train.seed"
+
+
+class _Known(NamedTuple):
+    """Of one trial: which point it took, the number of the one that it repeats, its seed."""
+
+    point: str | None
+    original: int | None
+    seed: int | None
+
+
+class Tally:
+    """The trials of a study so far, those aside that a person has queued.
+
+    Args:
+        before: only trials with a smaller number count; None: all.
+
+    Attributes:
+        count: trials in any state, queued ones included.
+        running: numbers of those that have not ended.
+        ended: how many have.
+        originals: the seeds, by number, of those that repeat no other; None while a trial has no
+            values.
+        points: how many trials have taken a point, by `mtl.studyspec.point_key`.
+        drawn: which keys all of them have drawn, from where.
+        seeds: those with which each trial, by number, was repeated, and how often.
+    """
+
+    def __init__(self, study: optuna.Study, before: int | None = None) -> None:
+        from optuna.search_space import IntersectionSearchSpace
+
+        self._study, self._before = study, before
+        self.drawn = IntersectionSearchSpace(include_pruned=True)
+        self._trials: list[FrozenTrial] = []
+        self._known: dict[int, _Known] = {}
+        self._unended: list[int] = []
+        self.count = self.ended = 0
+        self.running: list[int] = []
+        self.originals: dict[int, int | None] = {}
+        self.points: Counter[str] = Counter()
+        self.seeds: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        self.update()
+
+    def update(self) -> None:
+        """Take note of what has changed."""
+        trials = self._study.get_trials(deepcopy=False)[: self._before]
+        changing = [*self._unended, *range(self.count, len(trials))]
+        self._trials, self.count = trials, len(trials)
+        for number in changing:
+            self._look_at(trials[number])
+        states = {number: trials[number].state for number in changing}
+        self._unended = [number for number, state in states.items() if not state.is_finished()]
+        self.running = [n for n in self._unended if states[n].name == "RUNNING"]
+        self.ended = self.count - len(self._unended)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return a trial as it was at the last `update`."""
+        return self._trials[number]
+
+    def _look_at(self, trial: FrozenTrial) -> None:
+        if trial.state.name == "WAITING":
+            return
+        given = facts(trial)
+        seed = given["config"][SEED] if "config" in given else None
+        known = _Known(given.get("point"), given.get(REPLICATE), seed)
+        if trial.number in self._known:
+            self._count(self._known[trial.number], -1)
+        self._known[trial.number] = known
+        self._count(known, 1)
+        if known.original is None:
+            self.originals[trial.number] = seed
+        else:
+            self.originals.pop(trial.number, None)
+
+    def _count(self, known: _Known, by: int) -> None:
+        if known.point is not None:
+            self.points[known.point] += by
+        if known.original is not None and known.seed is not None:
+            self.seeds[known.original][known.seed] += by

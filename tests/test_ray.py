@@ -1,0 +1,98 @@
+"""A study on a real Ray cluster of three nodes, one of which is killed; what cannot run there."""
+
+
+import sys
+from dataclasses import replace
+
+import pytest
+from invariants import broken
+from study_runs import Study
+
+from mtl.executors.ray_environment import settle_ray
+
+settle_ray()  # before Ray is imported: token authentication
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from mtl.executors import Places  # noqa: E402
+from mtl.executors.ray_cluster import setting_for  # noqa: E402
+from mtl.executors.ray_task import look  # noqa: E402
+
+_COMMON = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes with a processor each, and a head without any."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_COMMON})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, **_COMMON)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def study(tmp_path, cluster):
+    study = Study(tmp_path / "study", tmp_path / "home", steps=30)
+    study.env["RAY_ADDRESS"] = cluster.address
+    yield study
+    study.kill()
+
+
+def test_a_node_that_is_killed_costs_no_trial(study, cluster):
+    study.start("--executor", "ray", "--jobs", "2", "--trials", "4")
+    study.wait_for("epoch 2")
+    cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    out = study.wait_for("it goes on from its checkpoint")
+    code, rest = study.end()
+    assert code == 0, out + rest
+    assert "its node is gone" in out or "its worker is gone" in out
+    assert broken(study, 4) == []
+    cluster.add_node(num_cpus=1, **_COMMON)
+
+
+def test_who_lacks_the_token_is_refused(study):
+    study.env |= {"RAY_AUTH_TOKEN": "0" * 64, "RAY_NUM_REDIS_GET_RETRIES": "2"}
+    code, out = study.run("--executor", "ray")
+    assert code == 2 and "does not let us in" in out, out
+
+
+def test_an_interrupted_study_goes_on_without_ray(study):
+    """Ctrl-C checkpoints trials on the cluster."""
+    study.start("--executor", "ray", "--jobs", "1")
+    study.wait_for("trial 0 epoch 1")
+    study.process.send_signal(2)
+    code, out = study.end()
+    assert code == 130 and "Interrupted" in out, out
+    code, out = study.run("--jobs", "1")
+    assert code == 0, out
+    assert "trial 0 epoch 1" not in out  # from its checkpoint
+    assert broken(study, 3) == []
+
+
+def test_what_a_node_lacks_is_said(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    places = Places(home, home, "sqlite:///x.db", (tmp_path / "nowhere",))
+    setting = setting_for(places)
+    assert f"does not see {tmp_path / 'nowhere'}" in look(setting).wrong
+    here = replace(setting, folders=())
+    assert look(here).wrong is None
+    assert "has another folder at" in look(replace(here, home_id="another")).wrong
+
+
+def test_nobody_at_the_address_is_one_clear_line(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    ran = here(tmp_path, "study", "run", "lora_sweep", "--executor", "ray")
+    ran.refused("RAY_ADDRESS=127.0.0.1:1", "nobody answers")
+
+
+def test_what_is_rays_is_refused_elsewhere(here, tmp_path):
+    ran = here(tmp_path, "study", "run", "lora_sweep", "--gpus-per-trial", "0.5")
+    ran.refused("--gpus-per-trial", "--executor ray")
+
+
+def test_without_ray_it_is_said_how_to_get_it(here, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "mtl.executors.ray", raising=False)
+    here(tmp_path, "study", "run", "lora_sweep", "--executor", "ray").refused("mtl[ray]")
