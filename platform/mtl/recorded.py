@@ -13,7 +13,7 @@ from .facts import late_runs, run_of
 from .limits import exceeded
 from .names import check_distinct, check_name
 from .spec import differing_keys
-from .stores import Home, read_storage
+from .stores import Home, read_storage, reading_many
 from .studyfile import nearest
 from .studyspec import StudySpec
 
@@ -78,7 +78,8 @@ def open_recorded(home: Home, name: str) -> optuna.Study:
 
 def summarize(study: optuna.Study) -> RecordedStudy:
     """Count the trials of a study and name its best one."""
-    trials = study.get_trials(deepcopy=False)
+    with reading_many():
+        trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in trials)
     complete = [t for t in trials if t.state.name == "COMPLETE" and not exceeded(t)]
     best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
@@ -94,7 +95,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
             "number": best.number,
             "score": best.value,
             "params": dict(best.params),
-            "run_id": run_of(best, late_runs(study)),
+            "run_id": run_of(best, {}) or late_runs(study).get(best.number),
         },
     )
 
@@ -148,8 +149,3 @@ def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
     """Say whether a study of that name does not exist, or has the settings of `spec`."""
     known = settings.get(name)
     return known is None or not differing_keys(known, spec.settings)
-
-
-def left_running(study: optuna.Study) -> list[int]:
-    """Numbers of the trials that no dispatcher has ended."""
-    return [t.number for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from .facts import facts
+from .stores import reading_many
 
 if TYPE_CHECKING:
     import optuna
@@ -62,7 +63,8 @@ class Tally:
 
     def update(self) -> None:
         """Take note of what has changed."""
-        trials = self._study.get_trials(deepcopy=False)[: self._before]
+        with reading_many():
+            trials = self._study.get_trials(deepcopy=False)[: self._before]
         changing = [*self._unended, *range(self.count, len(trials))]
         self._trials, self.count = trials, len(trials)
         for number in changing:

@@ -37,17 +37,19 @@ def _look(home: Home, storage: RDBStorage) -> list[Check]:
 
     names = optuna.get_all_study_names(storage)
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-    left = [check for study in studies if (check := _left(home, study)) is not None]
+    left = [check for study in studies if (check := _left(home, study, storage)) is not None]
     return left or [ok("studies", f"{len(names)} recorded, none left unattended")]
 
 
-def _left(home: Home, study: optuna.Study) -> Check | None:
+def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
+    from optuna.trial import TrialState
+
     from mtl.lease import dispatcher_of
-    from mtl.recorded import left_running
     from mtl.view.words import count
 
-    numbers = left_running(study)
-    if not numbers:
+    # Of the study itself one would get these by way of all its trials.
+    running = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
         return None
     engine = read_engine(home)
     try:
@@ -55,7 +57,7 @@ def _left(home: Home, study: optuna.Study) -> Check | None:
             return None
     finally:
         engine.dispose()
-    found = f"{study.study_name}: {count(len(numbers), 'trial')} left running by a dispatcher "
+    found = f"{study.study_name}: {count(len(running), 'trial')} left running by a dispatcher "
     return note("studies", found + "that is gone", goes_on(study.study_name, study.user_attrs))
 
 

@@ -12,11 +12,11 @@ from minbert import InputError
 from ..doctor.databases import optuna_storage, sqlite_file
 from ..facts import facts
 from ..lease import Lease, dispatcher_of, dispatchers
-from ..stores import Home, masked, open_engine
+from ..stores import Home, masked, open_engine, reading_many
 from .quiet import undisturbed
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from optuna.storages import BaseStorage
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
     from sqlalchemy import Engine
@@ -25,18 +25,19 @@ _PICTURE = "artifacts:"  # in the name of a system attribute, before the id
 
 
 class _Database(NamedTuple):
-    storage: RDBStorage
+    storage: BaseStorage  # it reads trials that have ended only once
     engine: Engine
 
     def studies(self) -> list[FrozenStudy]:
         return self.storage.get_all_studies()
 
     def trials(self, study: FrozenStudy) -> list[FrozenTrial]:
-        return self.storage.get_all_trials(study._study_id, deepcopy=False)
+        with reading_many():
+            return self.storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 class Studies:
-    """The studies of a home, read afresh at each question.
+    """The studies of a home. What can still change is read afresh at each question.
 
     Args:
         databases: the storage in use first; the home's own file too where MTL_STORAGE names
@@ -137,6 +138,7 @@ def open_studies(home: Home) -> Iterator[Studies | None]:
 @contextmanager
 def _open(home: Home) -> Iterator[_Database | None]:
     from optuna.exceptions import OptunaError
+    from optuna.storages import get_storage
     from sqlalchemy.exc import SQLAlchemyError
 
     file = sqlite_file("MTL_STORAGE", home.storage_url)
@@ -154,4 +156,4 @@ def _open(home: Home) -> Iterator[_Database | None]:
                 f"storage {masked(home.storage_url)} cannot be opened: {reason}"
             ) from error
         stack.callback(engine.dispose)
-        yield None if storage is None else _Database(storage, engine)
+        yield None if storage is None else _Database(get_storage(storage), engine)
