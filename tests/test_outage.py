@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from study_runs import Study, wait_until
 from minbert.checkpoint import LAST
 from mtl import dispatch, outage
 from mtl.dispatch import run_study
-from mtl.events import Evaluated, Finished, Progress, Stopped
+from mtl.events import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
 from mtl.executors import Executor
 from mtl.lease import _TABLE, Lease, LeaseLostError
 from mtl.spec import load_study
@@ -63,7 +63,8 @@ def test_a_study_outlives_its_databases_absences(tmp_path, home, postgres, postg
 
 
 class Scripted(Executor):
-    """Runs trials by saying at once what a worker would say: two epochs each."""
+    """Runs trials by saying at once what a worker would say: two epochs each. The second trial
+    loses its worker once, the fourth fails."""
 
     def __init__(self, folder: Path) -> None:
         self.jobs = self.width = 1
@@ -81,12 +82,16 @@ class Scripted(Executor):
         self.submitted.append(job.number)
         self._at[job.number] = 0
         self._said.append(Progress(job.number, 1, 10, 0.5, 1.0))
-        self.advance(job.number)
+        if self.submitted == [0, 1]:
+            self._said.append(Died(1, -9))
+        elif job.number == 3:
+            self._said.append(Failed(3, "it was too hard", "Traceback"))
+        else:
+            self.advance(job.number)
 
     def advance(self, number: int) -> None:
         self._at[number] += 1
         if self._at[number] > 2:
-            del self._at[number]
             scores = {"score": 0.5 + number / 100, "sst_accuracy": 0.5}
             end = Finished(number, scores["score"], scores, {}, 2, 0.1, 10, 20, 30,
                            [str(self.picture)])  # fmt: skip
@@ -96,11 +101,14 @@ class Scripted(Executor):
             self._said.append(Evaluated(number, self._at[number], 1, {"score": score}, score))
 
     def cancel(self, number: int, prune: bool = False) -> None:
-        del self._at[number]
         self._said.append(Stopped(number))
 
     def events(self, timeout: float) -> list:
-        return [self._said.popleft()] if self._said else []
+        events = [self._said.popleft()] if self._said else []
+        for event in events:
+            if isinstance(event, ENDINGS):
+                del self._at[event.number]
+        return events
 
     def keep_alive(self) -> None:
         pass
@@ -136,29 +144,32 @@ def lossy(postgres, postgres_url, monkeypatch):
 
 
 def scripted_study(folder: Path, monkeypatch, name: str, begun=lambda: None) -> tuple:
-    """Run a study of three trials that nobody trains; return what was heard, and by the workers.
+    """Run a study of four trials that nobody trains; return what was heard, and by the workers.
 
     Args:
         begun: called when the study is about to be recorded.
     """
-    study = Study(folder / "study", folder / "home")
+    study = Study(folder / "study", folder / "home", trials=4, pruner="median")
     pool, heard = Scripted(folder), Heard()
     monkeypatch.setattr(dispatch, "open_executor", lambda *_: pool)
     monkeypatch.setattr(dispatch, "preflight", lambda *_: begun() or {})
     result = run_study(
         load_study(str(study.file)), Home.resolve(), jobs=1, view=heard, study_name=name
     )
-    assert (result.total, result.complete, result.new_trials) == (3, 3, 3)
+    assert (result.total, result.complete, result.failed, result.new_trials) == (4, 3, 1, 4)
     return study, heard, pool
 
 
 def assert_nothing_lost_or_twice(study: Study, name: str, heard: Heard, pool: Scripted) -> None:
-    assert heard.ends == [(n, "complete") for n in range(3)]
+    assert heard.ends == [(0, "complete"), (1, "complete"), (2, "complete"), (3, "failed")]
     assert heard.epochs == [(n, epoch) for n in range(3) for epoch in (1, 2)]
-    assert pool.submitted == [0, 1, 2]
+    assert pool.submitted == [0, 1, 1, 2, 3]
+    assert [study.attribute(n, "retries") for n in range(4)] == [None, 1, None, None]
+    assert study.attribute(3, "reason") == "it was too hard"
     of_it = f"""join trials t using (trial_id) join studies using (study_id)
         where study_name = '{name}'"""
-    assert study.trials(name) == [(n, "COMPLETE", 0.5 + n / 100) for n in range(3)]
+    complete = [(n, "COMPLETE", 0.5 + n / 100) for n in range(3)]
+    assert study.trials(name) == [*complete, (3, "FAIL", None)]
     points = study.query(
         "optuna.db", f"select t.number, step from trial_intermediate_values {of_it}"
     )
@@ -168,8 +179,9 @@ def assert_nothing_lost_or_twice(study: Study, name: str, heard: Heard, pool: Sc
     runs = f"""select r.name, r.status from runs r join experiments e using (experiment_id)
         where e.name = '{name}'"""
     names = [run.split(" · ")[0] for run, _ in study.query("mlflow.db", runs)]
-    assert sorted(names) == sorted([f"study {name}", "trial 0", "trial 1", "trial 2"])
-    assert {status for _, status in study.query("mlflow.db", runs)} == {"FINISHED"}
+    assert sorted(names) == [f"study {name}", *(f"trial {n}" for n in range(4))]
+    states = Counter(status for _, status in study.query("mlflow.db", runs))
+    assert states == {"FINISHED": 4, "FAILED": 1}
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

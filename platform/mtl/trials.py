@@ -32,6 +32,7 @@ from .studyruns import StudyRuns
 from .studyspec import StudySpec
 from .tally import REPLICATE, Tally
 from .trialfiles import TrialFiles
+from .verdicts import is_hopeless, report_deferred
 
 if TYPE_CHECKING:
     import optuna
@@ -137,7 +138,7 @@ class Trials:
         """Ask for the next trial (number None), or take up one that was left RUNNING."""
         trial, config = ask(self.study, self.spec, self.tally if number is None else number)
         frozen = trial_of(self.study, trial.number)
-        self._report_deferred(trial)
+        report_deferred(trial, self._files)
         progressed = bool(frozen.intermediate_values)
         named = self._setting(frozen, config)
         outbox = self.runs.open_trial(frozen, config, named)
@@ -186,13 +187,7 @@ class Trials:
     def catch_up(self) -> None:
         """Report the scores that were kept while the database was away."""
         for running in self.running.values():
-            self._report_deferred(running.trial)
-
-    def _report_deferred(self, trial: Trial) -> None:
-        if deferred := self._files.deferred(trial.number):
-            known = trial_of(self.study, trial.number).intermediate_values
-            for epoch in deferred.keys() - known.keys():
-                trial.report(deferred[epoch], epoch)
+            report_deferred(running.trial, self._files)
 
     # ---- what workers say -----------------------------------------------------------------------
 
@@ -221,7 +216,9 @@ class Trials:
     @_on.register
     def _(self, event: Evaluated) -> Answer:
         running = self.running[event.number]
-        running.pruning = self._hopeless(running, event)
+        epochs = running.config.train.epochs
+        score = event.scores["score"]
+        running.pruning = is_hopeless(running.trial, event.epoch, score, epochs)
         self._evaluated(event)
         return "prune" if running.pruning else "advance"
 
@@ -229,23 +226,6 @@ class Trials:
         running = self.running[event.number]
         running.progressed = running.begun = True
         self.view.trial_evaluated(event.number, event.epoch, event.scores, event.best_score)
-
-    def _hopeless(self, running: _Running, event: Evaluated) -> bool:
-        """Report a score and ask the pruner. A resumed training says again what it said after its
-        last checkpoint: what was answered then is answered now."""
-        trial, frozen = running.trial, trial_of(self.study, event.number)
-        known = frozen.intermediate_values
-        if frozen.user_attrs.get("pruned_at") == event.epoch:
-            return True
-        if event.epoch not in known:
-            trial.report(event.scores["score"], event.epoch)
-        elif event.epoch < max(known):
-            return False
-        # After the last epoch there is nothing left to save.
-        if event.epoch >= running.config.train.epochs or not trial.should_prune():
-            return False
-        trial.set_user_attr("pruned_at", event.epoch)
-        return True
 
     @_on.register
     def _(self, event: Noticed) -> Answer:
