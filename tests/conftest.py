@@ -12,6 +12,8 @@ from invariants import broken
 from study_runs import Study
 from tracking_samples import new_store
 
+from mtl import quick
+
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
 for _number, _handler in (
@@ -21,9 +23,18 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+quick.begin()  # as the command does: this process imports everything, too
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
 TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
+
+LONG = (
+    *("test_cli_study", "test_serve", "test_studies", "test_dispatch", "test_contention"),
+    *("test_lost_workers", "test_spool", "test_kills", "test_outage", "test_ray", "test_docker"),
+    *("test_pages", "test_resume", "test_demo", "test_faults", "test_study_report"),
+)
+"""Files of tests that take long, the longest first."""
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +102,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-storage", action="store_true", help="also on PostgreSQL: tests marked any_storage"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest begin first: at the end, what is left to share out is short.
+
+    Of two processes, `--dist worksteal` gives each a half of the list to begin with.
+    """
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path.stem, []).append(item)
+    halves = [[i for name in LONG[start::2] for i in files.pop(name, [])] for start in (0, 1)]
+    short = [item for file in files.values() for item in file]
+    rest = max(0, len(items) // 2 - len(halves[0]))
+    items[:] = [*halves[0], *short[:rest], *halves[1], *short[rest:]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -33,8 +33,7 @@ with Interrupts("the last words"):
     assert (process.returncode, out, err.strip()) == (130, "", "mtl: the last words")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_flags_are_set_and_what_was_before_comes_back(number: signal.Signals):
+def test_flags_are_set_and_what_was_before_comes_back():
     polite = f"""
 before = [signal.getsignal(n) for n in {tuple(map(int, SIGNALS))}]
 with Interrupts("the last words") as interrupts:
@@ -49,12 +48,14 @@ assert signal.set_wakeup_fd(-1) == -1
 time.sleep(2.5)  # who has left is not ended
 print("left")
 """
-    process = _start(polite)
-    process.send_signal(number)
-    assert process.stdout.readline() == "asked False\n"
-    process.send_signal(number)
-    assert process.communicate(timeout=30) == ("left\n", "")
-    assert process.returncode == 0
+    processes = {number: _start(polite) for number in SIGNALS}
+    for number, process in processes.items():
+        process.send_signal(number)
+        assert process.stdout.readline() == "asked False\n", number
+        process.send_signal(number)
+    for number, process in processes.items():
+        assert process.communicate(timeout=30) == ("left\n", ""), number
+        assert process.returncode == 0, number
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -14,10 +14,13 @@ def begin() -> None:
 
 def leave() -> None:
     """Let Python leave without taking apart the modules, a large web of cycles, one by one: that
-    takes longer than many a command. Databases are closed, as it would have done."""
+    takes longer than many a command. SQLite files are closed, as it would have done: who closes one
+    last brings the log beside it into it."""
     if "sqlalchemy" in sys.modules:
         from sqlalchemy import Engine
 
-        for engine in [thing for thing in gc.get_objects() if type(thing) is Engine]:
-            engine.dispose()
+        engines = [thing for thing in gc.get_objects() if type(thing) is Engine]
+        for engine in engines:
+            if engine.dialect.name == "sqlite":
+                engine.dispose()
     gc.freeze()
