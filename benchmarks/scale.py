@@ -162,11 +162,13 @@ def _clock(dispatcher):
     class Clock(View):
         def __init__(self) -> None:
             self.ends: list[float] = []
+            self.busy: list[float] = []  # of the processor: what else runs does not count
             self.asks: list[float] = []
             self.memory: dict[int, float] = {}
 
         def trial_ended(self, number, state, score, reason) -> None:
             self.ends.append(time.perf_counter())
+            self.busy.append(time.process_time())
             if len(self.ends) in (1, *_MARKS):
                 self.memory[len(self.ends)] = psutil.Process().memory_info().rss / 1e6
 
@@ -178,21 +180,24 @@ def _clock(dispatcher):
             return [self._window(mark, min(_WINDOW, mark - 1)) for mark in marks]
 
         def _window(self, mark: int, size: int) -> dict:
-            took = self.ends[mark - 1] - self.ends[mark - 1 - size]
+            took, busy = (
+                (times[mark - 1] - times[mark - 1 - size]) / size
+                for times in (self.ends, self.busy)
+            )
             asks = self.asks[max(mark - size, 0) : mark]
             return {
                 "trials": mark,
-                "trials a second": size / took,
-                "ask": median(asks),
-                "trial without ask": took / size - sum(asks) / len(asks),
+                "trials a second": 1 / took,
+                "processor a trial": busy,
+                "processor an ask": median(asks),
             }
 
     clock, ask = Clock(), dispatcher.ask
 
     def timed(*given):
-        began = time.perf_counter()
+        began = time.thread_time()
         answer = ask(*given)
-        clock.asks.append(time.perf_counter() - began)
+        clock.asks.append(time.thread_time() - began)
         return answer
 
     dispatcher.ask = timed
@@ -243,7 +248,7 @@ def _commands(file: Path, options: argparse.Namespace, environment: dict[str, st
 
 
 def _command(words: tuple, folder: Path, environment: dict[str, str]) -> dict:
-    """Run a command; return its seconds and its memory."""
+    """Run a command; return its seconds, those of the processor, and its memory."""
     line = [str(_MTL), *words[0].split(), *map(str, words[1:])]
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -259,6 +264,7 @@ def _command(words: tuple, folder: Path, environment: dict[str, str]) -> dict:
     return {
         "what": name,
         "seconds": time.perf_counter() - began,
+        "processor": usage.ru_utime + usage.ru_stime,
         "megabytes": usage.ru_maxrss / 1e3,
         "exit code": process.returncode,
         "said": said[-300:],
@@ -268,21 +274,24 @@ def _command(words: tuple, folder: Path, environment: dict[str, str]) -> dict:
 def _print(found: dict) -> None:
     load = " and ".join(f"{number:.1f}" for number in found["load"])
     title = f"{found['sampler']}, {found['trials']:,} trials; load {load}"
-    table = Table("trials", "trials a second", "one ask", "a trial but for ask", "dispatcher",
+    table = Table("trials", "trials a second", "processor a trial", "of it ask", "memory",
                   title=title)  # fmt: skip
     for row in found["curve"]:
         memory = found["dispatcher megabytes"].get(str(row["trials"]))
         table.add_row(
-            f"{row['trials']:,}", f"{row['trials a second']:.1f}", f"{1e3 * row['ask']:.1f} ms",
-            f"{1e3 * row['trial without ask']:.1f} ms", f"{memory:.0f} MB" if memory else "",
+            f"{row['trials']:,}", f"{row['trials a second']:.1f}",
+            f"{1e3 * row['processor a trial']:.1f} ms",
+            f"{1e3 * row['processor an ask']:.1f} ms", f"{memory:.0f} MB" if memory else "",
         )  # fmt: skip
     console = Console(width=100)
     console.print(table)
-    table = Table("command", "seconds", "memory", "exit code")
-    table.add_row("end of the study", f"{found['seconds to close']:.1f}", "", "")
+    table = Table("command", "seconds", "processor", "memory", "exit code")
+    table.add_row("end of the study", f"{found['seconds to close']:.1f}", "", "", "")
     for row in found.get("commands", ()):
-        cells = (f"{row['seconds']:.1f}", f"{row['megabytes']:.0f} MB", str(row["exit code"]))
-        table.add_row(row["what"], *cells)
+        table.add_row(
+            row["what"], f"{row['seconds']:.1f}", f"{row['processor']:.1f}",
+            f"{row['megabytes']:.0f} MB", str(row["exit code"]),
+        )  # fmt: skip
     console.print(table)
 
 

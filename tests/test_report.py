@@ -192,6 +192,24 @@ def test_figures_take_high_scores_to_be_the_good_ones():
     assert scale.reversescale is False  # the best lines are the darkest
 
 
+def test_of_many_trials_a_figure_shows_some_and_every_best_under_their_own_numbers(monkeypatch):
+    from mtl.report.study import study_figures
+
+    monkeypatch.setattr("mtl.report.study_figures.DRAWN", 3)
+    trials = [trial(0.5 - 0.01 * i, rank=1 + i % 2, alpha=1.0 + i) for i in range(9)]
+    trials[1] = trial(None, state=TrialState.FAIL)
+    trials[7] = trial(0.9, rank=4, alpha=3.0)
+    figures = dict(study_figures(study(*trials))[0])
+    of = " (4 of 8 trials: every best, others evenly chosen)"
+    chosen = (0, 3, 6, 7)
+    dots, best, *_ = figures["Score of each trial" + of].data
+    assert tuple(dots.x) == tuple(best.x) == chosen
+    assert list(best.y) == [0.5, 0.5, 0.5, 0.9]
+    for slice_ in figures["Score by parameter" + of].data:
+        by_number = dict(zip(slice_.marker.color, slice_.y, strict=True))
+        assert by_number == pytest.approx({0: 0.5, 3: 0.47, 6: 0.44, 7: 0.9})
+
+
 def test_the_description_says_what_was_searched_and_found(mixed):
     text = describe_study(leaderboard(mixed), mixed)
     assert "LoRA's &lt;rank&gt; \\| alpha" in text

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minbert.tasks import TASKS
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from .gather import StudyReport
 
 Row = Mapping[str, Any]
+Item = TypeVar("Item")
 
 OTHERS = "#9ca3af"  # trials that are neither the best nor what it is read against
 _FOREST = 30  # trials
+DRAWN = 2000
+"""Dots of a figure: of more, a browser takes seconds to draw them, and nobody tells them apart."""
 _POINTS = 300  # of a curve
 _CROWD = 300  # dots from which they are small and let others shine through
 _DECADES = 2.5  # of an axis that has ticks between them
@@ -138,7 +141,8 @@ def _short(text: str, most: int) -> str:
 
 
 def cost_chart(rows: Sequence[Row], cost: str, title: str, unit: float = 1.0) -> go.Figure | None:
-    """Draw the score of complete trials against what they cost, with the Pareto front.
+    """Draw the score of complete trials against what they cost, with the whole Pareto front; of
+    the others at most `DRAWN`, evenly chosen.
 
     Args:
         cost: the column of the leaderboard.
@@ -154,7 +158,8 @@ def cost_chart(rows: Sequence[Row], cost: str, title: str, unit: float = 1.0) ->
     front = pareto(points)
     chart = go.Figure()
     on = {row["number"] for _, _, row in front}
-    chart.add_trace(_dots([p for p in points if p[2]["number"] not in on], OTHERS, "other trials"))
+    others = spread([p for p in points if p[2]["number"] not in on], DRAWN)
+    chart.add_trace(_dots(others, OTHERS, "other trials"))
     chart.add_trace(_dots(front, SCORE_COLOUR, "Pareto front: nothing is cheaper and better"))
     # Numbers of the trials stand at the front, which has few.
     chart.data[1].update(mode="lines+markers+text", textposition="top center", line_shape="hv",
@@ -182,6 +187,13 @@ def _dots(points: Sequence[tuple[float, float, Row]], colour: str, name: str) ->
         hovertemplate="%{hovertext}<br>%{x:.4g}, score %{y:.3f}<extra></extra>",
         name=name,
     )
+
+
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return at most so many of the items, evenly chosen, in their order."""
+    if len(items) <= most:
+        return items
+    return [items[place * len(items) // most] for place in range(most)]
 
 
 def dots(count: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def _words(
     words += ["--profile", profile] if profile else []
     words += ["--trials", str(len(originals))] if originals else []
     if copies:
-        words += ["--replicates", str(1 + max(map(copies.count, copies)))]
+        words += ["--replicates", str(1 + max(Counter(copies).values()))]
     for key, value in sets.items():
         words += ["--set", f"{key}={_literal(value)}"]
     own = study.partition("@")[0]

@@ -108,7 +108,11 @@ def beside_paper(study: str, rows: Sequence[Row]) -> list[PaperTable]:
             even if no row of it was run.
         rows: its leaderboard.
     """
-    complete = [row for row in rows if row["state"] == "complete" and _is_ours(row)]
+    complete = [
+        (row, method(row["config"]))
+        for row in rows
+        if row["state"] == "complete" and _is_ours(row)
+    ]
     own = study.partition("@")[0]
     tables = (_table(number, complete) for number in TABLES)
     return [table for table, name in tables if table.matched or name == own]
@@ -138,9 +142,14 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
     """Complete a configuration that was recorded before some key existed: it has its default."""
+    return _defaults() | config
+
+
+@cache
+def _defaults() -> dict[str, Any]:
     from minbert import Config
 
-    return Config().to_keys() | config
+    return Config().to_keys()
 
 
 def _smart(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,8 +179,12 @@ def _printed(number: int) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _table(number: int, complete: Sequence[Row]) -> tuple[PaperTable, str]:
-    """Return a table with ours beside it, and the name of the study that runs it."""
+def _table(number: int, complete: Sequence[tuple[Row, Row]]) -> tuple[PaperTable, str]:
+    """Return a table with ours beside it, and the name of the study that runs it.
+
+    Args:
+        complete: trials, each with its method.
+    """
     from ..spec import load_study
 
     printed = _printed(number)
@@ -186,14 +199,13 @@ def _table(number: int, complete: Sequence[Row]) -> tuple[PaperTable, str]:
 
 
 def _matches(
-    printed: Sequence[Row], configs: Sequence[Row], complete: Sequence[Row]
+    printed: Sequence[Row], configs: Sequence[Row], complete: Sequence[tuple[Row, Row]]
 ) -> list[list[Row]]:
     """Return the trials of each row. A row may name a key of the budget (a batch of 64): a trial
     with that value belongs to it alone, and not to the row that leaves the key open."""
     methods = [method(config) for config in configs]
     found: list[list[Row]] = [[] for _ in printed]
-    for trial in complete:
-        own = method(trial["config"])
+    for trial, own in complete:
         named = {
             place: _budget_keys(row)
             for place, row in enumerate(printed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.tasks import BY_NAME, TASKS
 
-from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
+from .charts import DRAWN, cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command
 from .gather import CURVES
 from .markup import (
@@ -26,7 +26,7 @@ from .markup import (
 )
 from .mistakes import confusion_tables, residuals_chart, worst_table
 from .rows import SCORES, grouped, replicated, row_setting
-from .study import study_figures
+from .study_figures import study_figures
 from .summary import METRICS, trial_name
 
 if TYPE_CHECKING:
@@ -157,8 +157,11 @@ def _curves(report: StudyReport, drawing: Drawing) -> list[str]:
 
 
 def _costs(report: StudyReport, drawing: Drawing) -> list[str]:
-    said = "Complete trials. Numbers name the front: trials of which none is cheaper and better."
     rows = report.ranked
+    which = "Complete trials"
+    if len(rows) > DRAWN:
+        which = f"Of {len(rows):,} complete trials the front and {DRAWN:,} others, evenly chosen"
+    said = f"{which}. Numbers name the front: trials of which none is cheaper and better."
     time = cost_chart(rows, "minutes", "minutes of training and evaluation")
     size = cost_chart(rows, "model_bytes", "saved model, megabytes", 1e6)
     no_time = "There are not two complete trials of different length: no score against time."

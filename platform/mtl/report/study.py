@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..markdown import paragraph, plain
-from .charts import dots, log_ticks
-from .colours import INK, SCORE_COLOUR, tint
 from .export import write_rows
 from .figures import history_png
 from .rows import SCORES
+from .study_figures import study_figures
 
 if TYPE_CHECKING:
     import optuna
-    import plotly.graph_objects as go
 
 _SHOWN = 20  # rows of the leaderboard in the description
 _TAG_LENGTH = 7500  # MLflow cuts tags at 8,000 characters
-_LINES = 200  # trials in the figure of one line a trial
-_FOREST = 300  # trials from which importances are learned
-_DARK = "#08306b"
-_FEW = 4  # complete trials below which an importance is noise
 _DEMO = "Demo corpus and encoder: these scores mean nothing outside the demo."
 
 _PAGE = """<!doctype html>
@@ -105,132 +99,6 @@ def study_page(study: optuna.Study) -> str:
         plotly=get_plotlyjs() if figures else "",
         figures="\n".join(parts),
     )
-
-
-def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
-    """Return the figures that say something, and for the others why they are not there."""
-    from optuna import visualization
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not trials:
-        return [], ["No trial is complete: there is nothing to draw yet."]
-    # No `target`: with one, Optuna takes low values to be the better ones.
-    named = {"target_name": "dev score"}
-    figures, omitted = [("Score of each trial", _history(study, named))], []
-    varied = _varied(trials)
-    if not varied:
-        return _dressed(figures), ["No searched parameter varies: there is nothing to compare."]
-    if len(varied) > 1:
-        most = f"the best {_LINES} trials" if len(trials) > _LINES else "each trial"
-        lines = _parallel(_best_of(trials), varied, named)
-        figures.append((f"Parameters of {most} (one line a trial)", lines))
-    by_parameter = visualization.plot_slice(study, params=varied, **named)
-    _recolour(by_parameter)
-    by_parameter.update_traces(marker=dots(len(trials)), marker_line_width=0)
-    _tick(by_parameter)
-    figures.append(("Score by parameter", by_parameter))
-    if len(varied) > 1 and len(trials) >= _FEW:
-        # Optuna's default (PED-ANOVA) looks at the best tenth of the trials: of sixteen that is
-        # two. fANOVA looks at all of them.
-        from optuna.importance import FanovaImportanceEvaluator  # a second: scikit-learn's trees
-
-        forest = FanovaImportanceEvaluator(seed=0)
-        importances = visualization.plot_param_importances(
-            _sample_of(study, trials), evaluator=forest, params=varied, **named
-        )
-        of = f", {_FOREST} trials" if len(trials) > _FOREST else ""
-        title = f"share of the score's variance that it explains (fANOVA{of})"
-        importances.update_xaxes(title=title)
-        importances.update_yaxes(title=None)
-        importances.update_layout(height=140 + 50 * len(varied))
-        figures.append(("How much each parameter matters", importances))
-    elif len(varied) > 1:
-        omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
-    return _dressed(figures), omitted
-
-
-def _history(study: optuna.Study, named: dict[str, str]) -> go.Figure:
-    from optuna import visualization
-
-    chart = visualization.plot_optimization_history(study, **named)
-    chart.update_traces(marker=dots(len(chart.data[0].x)), selector={"mode": "markers"})
-    chart.update_traces(name="best so far", line_shape="hv", selector={"mode": "lines"})
-    chart.update_xaxes(title="trial number")
-    chart.update_yaxes(title="dev score, 0 to 1")
-    return chart
-
-
-def _best_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
-    """Return a study of the best trials alone: more lines than some could not be told apart."""
-    best = sorted(trials, key=lambda trial: -trial.value)[:_LINES]
-    return _study_of(sorted(best, key=lambda trial: trial.number))
-
-
-def _sample_of(study: optuna.Study, trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
-    """Return the study, or one of as many trials, evenly chosen, as a forest learns in seconds."""
-    if len(trials) <= _FOREST:
-        return study
-    return _study_of([trials[i * len(trials) // _FOREST] for i in range(_FOREST)])
-
-
-def _study_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
-    import optuna
-
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(trials)
-    return study
-
-
-def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> go.Figure:
-    from optuna import visualization
-
-    chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
-    for line in chart.select_traces(selector={"mode": "lines"}):
-        line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))
-    _recolour(chart)
-    chart.update_annotations(font_size=13, bgcolor="rgba(255, 255, 255, 0.75)")
-    return chart
-
-
-def _recolour(chart: go.Figure) -> None:
-    """Begin the colours of dots where they can still be seen on white."""
-    scale = [[share, tint(_DARK, _shade(share))] for share in (0.0, 1.0)]
-    chart.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
-
-
-def _tick(chart: go.Figure) -> None:
-    """Write whole numbers, not lone digits, along logarithmic axes."""
-    for trace in chart.data:
-        axis = chart.layout[(trace.xaxis or "x").replace("x", "xaxis", 1)]
-        if axis.type == "log":
-            axis.update(log_ticks(min(trace.x), max(trace.x)))
-
-
-def _shade(share: float) -> float:
-    return 0.25 + 0.75 * share
-
-
-def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
-    """Return the parameters that take more than one value over the trials."""
-    values: dict[str, set] = {}
-    for trial in trials:
-        for key, value in trial.params.items():
-            values.setdefault(key, set()).add(value)
-    return sorted(key for key, seen in values.items() if len(seen) > 1)
-
-
-def _dressed(figures: list[tuple[str, go.Figure]]) -> list[tuple[str, go.Figure]]:
-    for _, figure in figures:
-        # The page's headings are the titles.
-        figure.update_layout(
-            title=None,
-            template="plotly_white",
-            margin={"t": 50, "l": 70},
-            font={"size": 14, "color": INK},
-            colorway=[SCORE_COLOUR, INK],
-        )
-    return figures
 
 
 def _with_table(parts: list[str], rows: list[dict[str, Any]], shown: int) -> str:

@@ -1,0 +1,184 @@
+"""Optuna's figures of a study, as the report and the study's own run show them.
+
+A figure of thousands of trials shows some of them, and says so: a browser takes seconds to draw ten
+thousand dots, and nobody tells them apart.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, chain
+from math import inf
+from typing import TYPE_CHECKING
+
+from .charts import DRAWN, dots, log_ticks, spread
+from .colours import INK, SCORE_COLOUR, tint
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+_LINES = 200  # trials in the figure of one line a trial
+_FOREST = 300  # trials from which importances are learned
+_DARK = "#08306b"
+_FEW = 4  # complete trials below which an importance is noise
+
+
+def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], list[str]]:
+    """Return the figures that say something, and for the others why they are not there."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        return [], ["No trial is complete: there is nothing to draw yet."]
+    # No `target`: with one, Optuna takes low values to be the better ones.
+    named = {"target_name": "dev score"}
+    drawn = _drawn(trials)
+    whole = len(drawn) == len(trials)
+    few = study if whole else _study_of(drawn)
+    numbers = {} if whole else {place: trial.number for place, trial in enumerate(drawn)}
+    of = ""
+    if not whole:
+        of = f" ({len(drawn):,} of {len(trials):,} trials: every best, others evenly chosen)"
+    figures, omitted = [(f"Score of each trial{of}", _history(few, numbers, named))], []
+    varied = _varied(trials)
+    if not varied:
+        return _dressed(figures), ["No searched parameter varies: there is nothing to compare."]
+    if len(varied) > 1:
+        most = f"the best {_LINES} trials" if len(trials) > _LINES else "each trial"
+        lines = _parallel(_best_of(trials), varied, named)
+        figures.append((f"Parameters of {most} (one line a trial)", lines))
+    figures.append((f"Score by parameter{of}", _slices(few, numbers, varied, named)))
+    if len(varied) > 1 and len(trials) >= _FEW:
+        figures.append(("How much each parameter matters", _importances(trials, varied, named)))
+    elif len(varied) > 1:
+        omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
+    return _dressed(figures), omitted
+
+
+def _drawn(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    """Return as many of the trials as can be told apart, evenly chosen, and all that were better
+    than those before them."""
+    chosen = {trial.number for trial in spread(trials, DRAWN)}
+    best = accumulate((trial.value for trial in trials), max)
+    before = chain([-inf], best)
+    return [t for t, least in zip(trials, before, strict=False)
+            if t.number in chosen or t.value > least]  # fmt: skip
+
+
+def _slices(
+    study: optuna.Study, numbers: dict[int, int], varied: list[str], named: dict[str, str]
+) -> go.Figure:
+    """Draw the score by each parameter. `numbers`: see `_history`."""
+    from optuna import visualization
+
+    chart = visualization.plot_slice(study, params=varied, **named)
+    _recolour(chart)
+    for trace in chart.data:
+        colours = trace.marker.color  # the trials' numbers; of those over a limit one colour
+        if not isinstance(colours, str):
+            trace.marker.color = [numbers.get(number, number) for number in colours]
+    chart.update_traces(marker=dots(len(chart.data[0].x)), marker_line_width=0)
+    _tick(chart)
+    return chart
+
+
+def _history(study: optuna.Study, numbers: dict[int, int], named: dict[str, str]) -> go.Figure:
+    """Draw the score of each trial, and the best so far.
+
+    Args:
+        numbers: of the trials, where those of the study are others.
+    """
+    from optuna import visualization
+
+    chart = visualization.plot_optimization_history(study, **named)
+    for trace in chart.data:
+        trace.x = [numbers.get(number, number) for number in trace.x]
+    chart.update_traces(marker=dots(len(chart.data[0].x)), selector={"mode": "markers"})
+    chart.update_traces(name="best so far", line_shape="hv", selector={"mode": "lines"})
+    chart.update_xaxes(title="trial number")
+    chart.update_yaxes(title="dev score, 0 to 1")
+    return chart
+
+
+def _importances(
+    trials: list[optuna.trial.FrozenTrial], varied: list[str], named: dict[str, str]
+) -> go.Figure:
+    from optuna import visualization
+
+    # Optuna's default (PED-ANOVA) looks at the best tenth of the trials: of sixteen that is two.
+    # fANOVA looks at all of them.
+    from optuna.importance import FanovaImportanceEvaluator  # a second: scikit-learn's trees
+
+    few = _study_of(list(spread(trials, _FOREST)))  # as many as a forest learns in seconds
+    forest = FanovaImportanceEvaluator(seed=0)
+    chart = visualization.plot_param_importances(few, evaluator=forest, params=varied, **named)
+    of = f", {_FOREST} trials" if len(trials) > _FOREST else ""
+    chart.update_xaxes(title=f"share of the score's variance that it explains (fANOVA{of})")
+    chart.update_yaxes(title=None)
+    chart.update_layout(height=140 + 50 * len(varied))
+    return chart
+
+
+def _best_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
+    """Return a study of the best trials alone: more lines than some could not be told apart."""
+    best = sorted(trials, key=lambda trial: -trial.value)[:_LINES]
+    return _study_of(sorted(best, key=lambda trial: trial.number))
+
+
+def _study_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(trials)
+    return study
+
+
+def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> go.Figure:
+    from optuna import visualization
+
+    chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
+    for line in chart.select_traces(selector={"mode": "lines"}):
+        line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))
+    _recolour(chart)
+    chart.update_annotations(font_size=13, bgcolor="rgba(255, 255, 255, 0.75)")
+    return chart
+
+
+def _recolour(chart: go.Figure) -> None:
+    """Begin the colours of dots where they can still be seen on white."""
+    scale = [[share, tint(_DARK, _shade(share))] for share in (0.0, 1.0)]
+    chart.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
+
+
+def _tick(chart: go.Figure) -> None:
+    """Write whole numbers, not lone digits, along logarithmic axes."""
+    for trace in chart.data:
+        axis = chart.layout[(trace.xaxis or "x").replace("x", "xaxis", 1)]
+        if axis.type == "log":
+            axis.update(log_ticks(min(trace.x), max(trace.x)))
+
+
+def _shade(share: float) -> float:
+    return 0.25 + 0.75 * share
+
+
+def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
+    """Return the parameters that take more than one value over the trials."""
+    values: dict[str, set] = {}
+    for trial in trials:
+        for key, value in trial.params.items():
+            values.setdefault(key, set()).add(value)
+    return sorted(key for key, seen in values.items() if len(seen) > 1)
+
+
+def _dressed(figures: list[tuple[str, go.Figure]]) -> list[tuple[str, go.Figure]]:
+    for _, figure in figures:
+        # The page's headings are the titles.
+        figure.update_layout(
+            title=None,
+            template="plotly_white",
+            margin={"t": 50, "l": 70},
+            font={"size": 14, "color": INK},
+            colorway=[SCORE_COLOUR, INK],
+        )
+    return figures
