@@ -24,7 +24,7 @@ LLL = sets("backbone=bert-base-uncased", "train.mode=last-linear-layer", "lora.a
         (["study", "run"], ["NAME|FILE"]),
         (["study", "run", "lora_sweep", "--executer", "local"], ["'--executor'"]),
         (["study", "run", "lora_sweep", "--trials", "0"], ["--trials"]),
-        (["study", "run", "lora_sweep", "--executor", "rya"], ["local", "ray"]),
+        (["study", "run", "lora_sweep", "--executor", "slurm"], ["local", "ray"]),
         (["study", "run", "lora_swep"], ["lora_sweep"]),
         (["study", "run", "lora_sweep", "--profile", "dmo"], ["demo"]),
         (["study", "run", "./no.toml"], ["no.toml"]),
