@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
+from . import quick
 from .events import (
     Cancel,
     Evaluated,
@@ -50,6 +51,7 @@ Send = Callable[[Event], None]
 
 def main(descriptor: int) -> None:
     """Work until the dispatcher closes the pipe, or there is too little memory."""
+    quick.begin()
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     connection = Connection(descriptor)
     inbox = Inbox(connection)
