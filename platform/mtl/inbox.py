@@ -45,7 +45,7 @@ class Inbox:
         """Wait for a trial; None when there will be no more."""
         return self._jobs.get()
 
-    def begin(self, job: TrialJob) -> None:
+    def _begin(self, job: TrialJob) -> None:
         """Take up a trial: what is said from now on is said to it."""
         self._number = job.number
         while not self._commands.empty():
@@ -77,7 +77,7 @@ class Inbox:
             except (EOFError, OSError):
                 break
             if isinstance(message, TrialJob):
-                self.begin(message)
+                self._begin(message)
             elif isinstance(message, Advance | Cancel) and message.number == self._number:
                 if isinstance(message, Cancel) and not message.prune:
                     self.stopping.set()

@@ -12,8 +12,9 @@ from minbert import InputError
 from .facts import late_runs, run_of
 from .limits import exceeded
 from .names import check_distinct, check_name
+from .quick import reading_many
 from .spec import differing_keys
-from .stores import Home, read_storage, reading_many
+from .stores import Home, read_storage
 from .studyfile import nearest
 from .studyspec import StudySpec
 

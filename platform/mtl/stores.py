@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,20 +214,6 @@ def reading_options(url: str) -> dict[str, Any]:
     if file is not None:
         return {"creator": lambda: open_reading(file, BUSY_TIMEOUT)}
     return read_only(url, server_options(url))
-
-
-@contextmanager
-def reading_many() -> Iterator[None]:
-    """Let Python's collector of cyclic garbage rest while thousands of trials are read: none of
-    their hundreds of thousands of values is garbage, and it would walk them again and again, for
-    half of the time that the reading takes."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
 
 
 def _has_tables(url: str, options: dict[str, Any]) -> bool:

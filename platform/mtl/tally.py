@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from .facts import facts
-from .stores import reading_many
+from .quick import reading_many
 
 if TYPE_CHECKING:
     import optuna

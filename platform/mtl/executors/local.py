@@ -15,12 +15,11 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from minbert import InputError
-from mtl.events import Advance, Alive, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
+from mtl.events import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
 
 from .base import Executor
 from .needs import Needs, Places, default_jobs, threads_for, visible_gpus
 
-_ENDINGS = (Finished, Failed, Stopped)
 _PARTING = 1.0  # seconds that workers have to leave by themselves
 
 
@@ -51,7 +50,7 @@ class LocalExecutor(Executor):
                 "--cpus-per-trial and --gpus-per-trial are for --executor ray; on this machine "
                 "cores and GPUs are shared out among --jobs workers"
             )
-        suited = default_jobs() if needs.jobs is None else needs.jobs
+        suited = default_jobs()
         self.width, self.jobs = needs.width(suited), needs.slots(suited)
         self.threads = threads_for(self.jobs)
         self._logs = places.logs
@@ -95,7 +94,7 @@ class LocalExecutor(Executor):
             except (EOFError, OSError):
                 events.extend(self._bury(slot))
                 continue
-            if isinstance(event, _ENDINGS):
+            if isinstance(event, ENDINGS):
                 self._slots[slot].number = None
             if isinstance(event, Failed) and event.memory:
                 self._bury(slot)  # it ends by itself, and the next trial gets a new one

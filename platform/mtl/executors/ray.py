@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minbert import InputError
-from mtl.events import Advance, Cancel, Died, Event, Failed, Finished, Stopped, TrialJob
+from mtl.events import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 from mtl.masking import clean
 
 from .base import Executor
@@ -31,7 +31,6 @@ except ImportError as missing:
 from .ray_cluster import Cluster, setting_for
 from .ray_task import Begun, Mailbox, train
 
-_ENDINGS = (Finished, Failed, Stopped)
 _OPEN = 60.0  # seconds that a question to the mailbox may stay open
 _DRAIN = 10.0  # seconds for the mailbox to hand over what is in it
 
@@ -194,7 +193,7 @@ class RayExecutor(Executor):
             if isinstance(event, Begun):
                 attempt.begun = True
                 continue
-            attempt.ended = isinstance(event, _ENDINGS)
+            attempt.ended = isinstance(event, ENDINGS)
             yield event
 
     def _over(self, reference: Any) -> list[Event]:

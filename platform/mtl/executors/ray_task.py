@@ -170,14 +170,13 @@ def train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> None:
     """Train one trial to its end: a Ray task, which says how it ended through the mailbox."""
     ray.get(mailbox.post.remote(token, Begun()))
     wrong = _wrong(setting)
-    end = _train(job, token, mailbox, setting) if wrong is None else _refused(job, wrong)
+    if wrong is None:
+        end = _train(job, token, mailbox, setting)
+    else:
+        end = Failed(job.number, wrong, blocked=True)
     ray.get(mailbox.post.remote(token, end))
     if isinstance(end, Failed) and end.memory:
         os._exit(1)  # what it holds is given back; the next trial gets a new process
-
-
-def _refused(job: TrialJob, wrong: str) -> Failed:
-    return Failed(job.number, wrong, blocked=True)
 
 
 def _train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> Event:

@@ -12,7 +12,8 @@ from minbert import InputError
 from ..doctor.databases import optuna_storage, sqlite_file
 from ..facts import facts
 from ..lease import Lease, dispatcher_of, dispatchers
-from ..stores import Home, masked, open_engine, reading_many
+from ..quick import reading_many
+from ..stores import Home, masked, open_engine
 from .quiet import undisturbed
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..facts import facts, late_runs, run_of
 from ..limits import exceeded
 from ..naming import setting
-from ..stores import reading_many
+from ..quick import reading_many
 from ..tally import REPLICATE
 
 if TYPE_CHECKING:
