@@ -6,10 +6,11 @@ import small
 import torch
 
 from minbert.attention import attention
+from minbert.dropout import Places
 from minbert.noise import Noise
 from minbert.packing import pack
+from minbert.preparing import prepare_model
 from minbert.tasks import BY_NAME
-from minbert.training import prepare_model
 
 HEADS, DIM = 2, 6
 LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]
@@ -29,9 +30,10 @@ class Given(Noise):
         stream = torch.Generator().manual_seed(2)
         self.whole = (torch.rand(HEADS, 200, 200, generator=stream) > 0.3).double() / 0.7
 
-    def mask(self, shape, rate, like):
+    def drop(self, shape, rate):
         rows, queries, keys = shape
-        return self.whole[:, :queries, :keys].repeat(rows // HEADS, 1, 1)
+        mask = self.whole[:, :queries, :keys].repeat(rows // HEADS, 1, 1)
+        return Places(np.flatnonzero(mask == 0))
 
 
 def by_hand(qkv, batch, mask):

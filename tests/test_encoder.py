@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel
 
 from minbert import InputError
 from minbert.backbone import load_encoder_state, read_shape, to_hf
+from minbert.dropout import Mask, Places, add_dropout, dropout
 from minbert.encoder import SHAPES, Encoder
 from minbert.noise import Noise
 from minbert.packing import length_ordered, pack
@@ -135,6 +136,52 @@ def test_dropout_keeps_the_mean_and_the_rate():
     again = first.dropout(x, 0.1)
     second.load_state(state)
     assert torch.equal(second.dropout(x, 0.1), again)
+
+
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_every_element_is_dropped_alike_and_alone(count):
+    """Of many small tensors: the first and the last as often as others, neighbours independent."""
+    noise, rate, draws = Noise(5), 0.25, 4000
+    ones = torch.ones(count)
+    kept = torch.stack([noise.dropout(ones, rate) != 0 for _ in range(draws)]).double()
+    deviation = (rate * (1 - rate) / draws) ** 0.5
+    assert (kept.mean(0) - (1 - rate)).abs().max() < 4.5 * deviation
+    if count > 1:
+        together = (kept[:, 1:] * kept[:, :-1]).mean(0)
+        assert (together - (1 - rate) ** 2).abs().max() < 4.5 * 0.5 / draws**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_places_and_masks_of_them_do_the_same(dtype):
+    torch.manual_seed(0)
+    keep = torch.rand(6, 5) > 0.4
+    places, mask = Places(np.flatnonzero(~keep)), Mask(keep.flatten())
+    x = torch.randn(7, 5, dtype=dtype)  # a row behind those that count
+    residual = torch.randn(7, 5, dtype=torch.promote_types(dtype, torch.float32))
+    whole = torch.cat([keep, torch.ones(1, 5, dtype=torch.bool)])
+    for dropped in (places, mask):
+        given = x.clone().requires_grad_(True)
+        out = dropout(given, dropped, 2.5)
+        torch.testing.assert_close(out, x * whole * 2.5)
+        (slope,) = torch.autograd.grad(out.sum(), given)
+        torch.testing.assert_close(slope, (whole * 2.5).to(dtype))
+        out = add_dropout(residual, given, dropped, 2.5)
+        torch.testing.assert_close(out, residual + x * whole * 2.5, atol=0.02, rtol=0.01)
+        (slope,) = torch.autograd.grad(out.sum(), given)
+        torch.testing.assert_close(slope, (whole * 2.5).to(dtype))
+        changed = x.clone()
+        taken = dropped.take_out(changed)
+        assert torch.equal(changed, x * whole)
+        dropped.put_back(changed, taken)
+        assert torch.equal(changed, x)
+
+
+def test_a_graphics_card_draws_masks_at_the_rate(monkeypatch):
+    noise = Noise(3)
+    monkeypatch.setattr(noise, "_draw", None)
+    monkeypatch.setattr(noise, "_generator", torch.Generator().manual_seed(3))
+    kept = noise.dropout(torch.ones(1000, 257), 0.3) != 0
+    assert abs(kept.float().mean().item() - 0.7) < 0.003
 
 
 def test_dropout_trains_with_the_rates_of_config_json(tiny):

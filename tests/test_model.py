@@ -7,8 +7,9 @@ import torch
 from minbert import Config, count_parameters
 from minbert.lora import LowRank
 from minbert.packing import pack
+from minbert.preparing import prepare_model
 from minbert.tasks import BY_NAME
-from minbert.training import Training, prepare_model
+from minbert.training import Training
 
 LLL, FM = "last-linear-layer", "full-model"
 
@@ -92,9 +93,31 @@ def test_alpha_multiplies_directly(folder):
     pair.initialise(torch.Generator().manual_seed(0))
     torch.nn.init.normal_(pair.b)
     x = torch.randn(3, 5)
-    given = torch.randn(3, 7)
-    want = given + 8.0 * x @ (pair.b[0] @ pair.a[0]).T
-    torch.testing.assert_close(pair.add_to(given.clone(), x), want)
+    linear = torch.nn.Linear(5, 7)
+    want = linear(x) + 8.0 * x @ (pair.b[0] @ pair.a[0]).T
+    torch.testing.assert_close(pair.beside(linear, x), want)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("asked", [False, True])
+def test_lora_has_the_gradients_of_its_formula(parts, asked):
+    """Against autograd's own chain over dense matrices, and a first layer whose input is fixed."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(6, 9).double().requires_grad_(False)
+    pair = LowRank(6, 9, rank=2, alpha=1.7, parts=parts).double()
+    torch.nn.init.normal_(pair.a)
+    torch.nn.init.normal_(pair.b)
+    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=asked)
+    slope = torch.randn(5, 9, dtype=torch.float64)
+    weight = linear.weight + 1.7 * (pair.b @ pair.a).flatten(0, 1)
+    torch.testing.assert_close(pair.merged(linear.weight), weight.detach())
+    wanted = torch.nn.functional.linear(x, weight, linear.bias)
+    got = pair.beside(linear, x)
+    torch.testing.assert_close(got, wanted)
+    given = [pair.a, pair.b] + [x] * asked
+    mine = torch.autograd.grad((got * slope).sum(), given)
+    theirs = torch.autograd.grad((wanted * slope).sum(), given)
+    torch.testing.assert_close(mine, theirs)
 
 
 def test_a_is_gaussian_with_deviation_one_over_root_rank():

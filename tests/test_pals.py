@@ -12,8 +12,9 @@ from minbert import Config, InputError, count_parameters
 from minbert.encoder import Encoder, EncoderShape
 from minbert.packing import pack
 from minbert.pals import PAL, PAL_HEADS, Pals
+from minbert.preparing import prepare_model
 from minbert.tasks import BY_NAME
-from minbert.training import Training, prepare_model
+from minbert.training import Training
 
 SHAPE = EncoderShape(50, 24, 4, 3, 48, max_positions=40)
 

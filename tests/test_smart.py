@@ -12,9 +12,10 @@ from minbert.config import SmartConfig
 from minbert.multitask import task_loss
 from minbert.noise import Noise
 from minbert.packing import pack
+from minbert.preparing import prepare_model
 from minbert.smart import Smart, divergence, project
 from minbert.tasks import BY_NAME, TASKS
-from minbert.training import Training, prepare_model
+from minbert.training import Training
 
 SST, PARA, STS = TASKS
 

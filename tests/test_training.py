@@ -34,6 +34,7 @@ from minbert.checkpoint import (
 )
 from minbert.data import load_corpus
 from minbert.keeper import Keeper
+from minbert.training import Training
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +306,34 @@ def test_divergence_names_step_and_task(folder, tmp_path):
         run(config(folder, **{"train.lr": 1e30}), folder, tmp_path)
     assert caught.value.step > 1
     assert not (tmp_path / BEST).exists()
+
+
+@pytest.mark.parametrize("recipe", [LORA, LORA | {"train.grad_clip": 0.01}, {"lora.rank": 0}])
+def test_a_long_batch_in_parts_teaches_what_it_does_whole(folder, tmp_path, recipe):
+    """Gradients, losses and tokens; without dropout, whose masks differ."""
+    trainings = []
+    for most in (10**6, 30, 1):
+        keys = {"train.mode": "last-linear-layer", "train.dropout": 0.0, "train.batch_size": 8}
+        training = Training(config(folder, **keys | recipe), folder / "cache")
+        for layer in training.model.encoder.layers:
+            layer.rate = layer.attention_rate = 0.0
+        training.model.encoder.embeddings.rate = 0.0
+        assert training.tokens_at_once > 10_000
+        training.tokens_at_once = most
+        steps = [training.take_step(task) for task in ("sst", "para", "sts", "sst")]
+        trainings.append(([(s.loss, s.tokens) for s in steps], training.trained))
+    (whole, weights), *others = trainings
+    assert max(tokens for _, tokens in whole) > 60
+    for parts, trained in others:
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(trained[name], weight, atol=2e-6, rtol=1e-4)
+
+
+def test_only_under_a_frozen_encoder_are_batches_cut(folder):
+    """A whole gradient of every part would cost more memory than the part saves."""
+    for keys in ({}, {"lora.rank": 2}, LORA | {"smart.lambda": 0.1}):
+        assert Training(config(folder, **keys), folder / "cache").tokens_at_once is None
 
 
 def test_planned_steps_are_the_steps_taken(folder):

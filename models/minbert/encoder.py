@@ -152,9 +152,7 @@ class Layer(nn.Module):
 
     def _add(self, residual: Tensor, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
         """Return ``residual + dropout(x)``, in the residual's precision."""
-        if noise is None or self.rate == 0:
-            return residual + x
-        return torch.addcmul(residual, x.to(residual.dtype), noise.keep(residual, self.rate, rows))
+        return noise.add_dropout(residual, x, self.rate, rows) if noise else residual + x
 
 
 class Encoder(nn.Module):

@@ -42,7 +42,8 @@ from .errors import InputError
 from .lora import SITES, LowRank
 from .multitask import MultiTaskModel
 from .pickles import is_pickle, pickle_in, refusal
-from .training import load_weights, prepare_model
+from .preparing import prepare_model
+from .training import load_weights
 
 _PEFT = "base_model.model."
 _TARGETS = (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LEVELS = 1 << 16  # dropout draws 16 bits an element
+from .dropout import Dropped, Mask, Places, add_dropout, dropout
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -29,10 +29,12 @@ def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> 
 
 
 class Noise:
-    """Dropout (Srivastava et al. 2014) from one random stream.
+    """What one random stream drops: a forward pass that is given a ``Noise`` trains.
 
-    A forward pass that is given a ``Noise`` trains; one that is given none evaluates. The rate is
-    rounded to 1/65536, and what is kept is scaled by exactly the inverse of the rounded rate.
+    One that is given none evaluates. On a CPU the gaps between dropped elements are drawn, not a
+    number for each element: they are geometric, the rounded down values of an exponential
+    distribution (Devroye 1986, chapter X.2). On a GPU it is 16 bits an element, and the rate is
+    rounded to 1/65536.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
@@ -46,38 +48,45 @@ class Noise:
         """Return ``x`` with elements zeroed at ``rate`` and the others scaled up; any shape.
 
         Args:
-            rows: how many rows count; those behind are zeroed, and nothing is drawn for them.
+            rows: how many rows count: nothing is drawn for those behind, and none is dropped there.
         """
-        return x if _threshold(rate) == 0 else x * self.keep(x, rate, rows)
+        return x if rate == 0 else dropout(x, self._drop_rows(x, rate, rows), keeping(rate))
 
-    def keep(self, like: Tensor, rate: float, rows: int | None = None) -> Tensor:
-        """Draw what :meth:`dropout` multiplies a tensor like this by."""
-        if rows is None or rows == len(like):
-            return self.mask(like.shape, rate, like)
-        keep = torch.zeros_like(like)
-        keep[:rows] = self.mask((rows, *like.shape[1:]), rate, like)
-        return keep
+    def add_dropout(
+        self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
+    ) -> Tensor:
+        """Return ``residual + dropout(x)``, in the residual's precision."""
+        if rate == 0:
+            return residual + x
+        return add_dropout(residual, x, self._drop_rows(x, rate, rows), keeping(rate))
 
-    def mask(self, shape: Sequence[int], rate: float, like: Tensor) -> Tensor:
-        """Draw what dropout multiplies by: zero at ``rate``, and elsewhere what keeps the mean.
+    def _drop_rows(self, x: Tensor, rate: float, rows: int | None) -> Dropped:
+        return self.drop(x.shape if rows is None else (rows, *x.shape[1:]), rate)
 
-        Args:
-            like: whose type and device it gets.
-        """
-        drop = _threshold(rate)
-        bits = self._words(math.prod(shape)).view(shape)
-        keep = (bits >= drop - _LEVELS // 2).to(like.dtype)
-        return keep.mul_(_LEVELS / (_LEVELS - drop))
+    def drop(self, shape: Sequence[int], rate: float) -> Dropped:
+        """Draw which elements of a tensor dropout zeroes; 0 < rate < 1."""
+        count = math.prod(shape)
+        return self._places(count, rate) if self._draw is not None else self._mask(count, rate)
 
-    def _words(self, count: int) -> Tensor:
-        """Draw int16 [count], all values equally likely; one 64-bit draw serves four."""
-        draws = (count + 3) // 4
-        if self._draw is not None:
-            words = self._draw.integers(0, 2**64 - 1, draws, dtype=np.uint64, endpoint=True)
-            return torch.from_numpy(words.view(np.int16))[:count]
-        words = torch.empty(draws, dtype=torch.int64, device=self._generator.device)
-        words.random_(-(2**63), None, generator=self._generator)
-        return words.view(torch.int16)[:count]
+    def _places(self, count: int, rate: float) -> Places:
+        scale = -1 / math.log1p(-rate)  # of the exponential distribution
+        found, last = [], -1
+        while last < count:
+            expected = max(count - last, 0) * rate
+            gaps = self._draw.standard_exponential(int(expected + 4 * math.sqrt(expected)) + 8)
+            gaps *= scale
+            at = gaps.astype(np.int64)
+            at += 1
+            at[0] += last
+            found.append(np.cumsum(at, out=at))
+            last = int(at[-1])
+        at = found[0] if len(found) == 1 else np.concatenate(found)
+        return Places(at[: np.searchsorted(at, count)])
+
+    def _mask(self, count: int, rate: float) -> Mask:
+        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._generator.device)
+        words.random_(-(2**63), None, generator=self._generator)  # one draw serves four
+        return Mask(words.view(torch.int16)[:count] >= round(rate * 2**16) - 2**15)
 
     def state(self) -> Tensor:
         """Return the stream's state, uint8."""
@@ -98,5 +107,6 @@ class Noise:
         }  # fmt: skip
 
 
-def _threshold(rate: float) -> int:
-    return round(rate * _LEVELS)
+def keeping(rate: float) -> float:
+    """Return the factor of what dropout at ``rate`` keeps: the mean stays."""
+    return 1 / (1 - rate)

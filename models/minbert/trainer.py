@@ -20,9 +20,10 @@ from .errors import TrainingStopped
 from .evaluate import DevSets
 from .keeper import Keeper
 from .metrics import all_scores
+from .preparing import config_dtype, make_schedule, prepare_model
 from .reports import EpochReport, StepReport
 from .runtime import pick_device
-from .training import config_dtype, load_weights, make_schedule, prepare_model
+from .training import load_weights
 
 _SECONDS_BETWEEN = 30.0  # checkpoints within an epoch
 

@@ -12,65 +12,24 @@ import torch
 from torch import Tensor
 
 from .adamw import AdamW
-from .backbone import find_backbone, load_encoder_state, read_shape
 from .config import Config
-from .data import Corpus, load_corpus
+from .data import load_corpus
 from .errors import DivergedError
 from .evaluate import DevSets
 from .metrics import all_scores
-from .multitask import MultiTaskModel, build_model, task_loss
+from .multitask import task_loss
 from .noise import Noise
-from .packing import PackedBatch
+from .packing import PackedBatch, length_ordered
+from .preparing import config_dtype, make_schedule, prepare_model
 from .reports import EpochReport, StepReport
 from .rows import RowAdamW
-from .runtime import autocast, keeps_kernels, pick_device, pick_dtype
-from .schedule import Draws, Schedule
+from .runtime import autocast, keeps_kernels, pick_device
+from .schedule import Draws
 from .smart import Smart
 from .tasks import BY_NAME, Task
 
 WORD = "encoder.embeddings.word.weight"
-
-
-def prepare_model(config: Config, cache_dir: Path | None, device: torch.device) -> MultiTaskModel:
-    """Build the model of a configuration on its backbone's weights, heads and adapters drawn.
-
-    Frozen weights are shared with every other model of this process on the same backbone.
-    """
-    folder = find_backbone(config.backbone, cache_dir)
-    with torch.device("meta"):
-        model = build_model(config, read_shape(folder))
-    for drawn in (model.heads, model.lora, model.pals):
-        if drawn is not None:
-            _allocate(drawn)
-    trains = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
-    state = load_encoder_state(folder)
-    own = {name: t.clone() if name in trains else t for name, t in state.items()}
-    model.encoder.load_state_dict(own, assign=True)
-    model.initialise(config.train.seed)
-    return model.to(device)
-
-
-def _allocate(module: torch.nn.Module) -> None:
-    """Give a module that was built without memory its own (`to_empty` would import sympy)."""
-    state = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in module.state_dict().items()}
-    module.load_state_dict(state, assign=True)
-
-
-def make_schedule(config: Config, corpus: Corpus) -> Schedule:
-    """Return the schedule of a training over a corpus."""
-    return Schedule(
-        config.schedule,
-        {name: len(dataset) for name, dataset in corpus.train.items()},
-        epochs=config.train.epochs,
-        steps_per_epoch=config.train.steps_per_epoch,
-        batch_size=config.train.batch_size,
-        seed=config.train.seed,
-    )
-
-
-def config_dtype(config: Config, device: torch.device) -> torch.dtype:
-    """Return the type that a configuration's matrix products run in; SMART needs float32."""
-    return pick_dtype("float32" if config.smart.on else config.train.precision, device)
+_KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed
 
 
 @dataclass
@@ -121,6 +80,7 @@ class Training:
             name: Draws(len(dataset), config.train.batch_size, seed, name)
             for name, dataset in self.corpus.train.items()
         }
+        self.tokens_at_once = self._tokens_at_once()
         self.rows = self._row_optimizer()
         self._dense = {n: p for n, p in self.trained.items() if self.rows is None or n != WORD}
         self.optimizer = AdamW(
@@ -134,6 +94,19 @@ class Training:
         self.best_score, self.best_epoch = float("-inf"), 0
         self.meter = Meter()
         self.dev = DevSets(self.corpus.dev, self.device, config.train.eval_limit)
+
+    def _tokens_at_once(self) -> int | None:
+        """Return how many tokens of a batch are computed together; None: all.
+
+        Under a frozen encoder a training's memory is what layers keep for the backward pass, and
+        a batch in parts costs next to nothing. SMART looks at a batch as a whole.
+        """
+        frozen = self.config.train.mode == "last-linear-layer"
+        if not frozen or self.smart is not None or self.device.type != "cpu":
+            return None
+        shape = self.model.encoder.shape
+        kept = shape.layers * (10 * shape.hidden_size + 2 * shape.intermediate_size)  # a token
+        return max(1, _KEPT_BYTES // (4 * kept))
 
     def _row_optimizer(self) -> RowAdamW | None:
         """Return what trains the word embedding, if that can be done by row; None: it cannot.
@@ -163,23 +136,45 @@ class Training:
             DivergedError: the loss is not finite; the weights are as before the step.
         """
         begin = time.perf_counter()
-        task = BY_NAME[task_name]
-        batch, labels = self.corpus.train[task_name].batch(self.draws[task_name].next(), self._fill)
+        drawn = self.draws[task_name].next()
         self.step += 1
         self.in_epoch += 1
+        loss, tokens = 0.0, 0
+        for indices in self._parts(task_name, drawn):
+            part, count = self._learn(task_name, indices, len(indices) / len(drawn))
+            loss, tokens = loss + part, tokens + count
+        self._update()
+        seconds = time.perf_counter() - begin
+        report = StepReport(self.step, task_name, loss, self.lr, tokens, seconds)
+        self.meter.add(report)
+        return report
+
+    def _parts(self, task_name: str, drawn: np.ndarray) -> Iterable[np.ndarray]:
+        """Cut a batch into parts that are computed one after the other, if it is too long."""
+        lengths = self.corpus.train[task_name].lengths[drawn]
+        if self.tokens_at_once is None or lengths.sum() <= self.tokens_at_once:
+            return (drawn,)
+        return (drawn[part] for part in length_ordered(lengths, self.tokens_at_once))
+
+    def _learn(self, task_name: str, indices: np.ndarray, share: float) -> tuple[float, int]:
+        """Add some examples' gradient, times their share of a batch; return that loss, and tokens.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        task = BY_NAME[task_name]
+        batch, labels = self.corpus.train[task_name].batch(indices, self._fill)
         if self.rows is not None:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
         with autocast(self.device, self.dtype):
             outputs, extra = self._forward(batch.to(self.device), task)
         loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
+        loss = loss if share == 1 else loss * share
         value = loss.item()
         if value != value or value in (float("inf"), float("-inf")):
             raise DivergedError(self.step, task_name, value)
-        self._update(loss)
-        seconds = time.perf_counter() - begin
-        report = StepReport(self.step, task_name, value, self.lr, batch.tokens, seconds)
-        self.meter.add(report)
-        return report
+        loss.backward()
+        return value, batch.tokens
 
     def _forward(self, batch: PackedBatch, task: Task) -> tuple[Tensor, Tensor | float]:
         """Return a batch's outputs, and what regularisation adds to their loss."""
@@ -187,8 +182,7 @@ class Training:
             return self.smart.losses(batch, task, self.noise)
         return self.model(batch, task, noise=self.noise), 0.0
 
-    def _update(self, loss: Tensor) -> None:
-        loss.backward()
+    def _update(self) -> None:
         if self.config.train.grad_clip:
             clip(self.trained.values(), self.config.train.grad_clip)
         for group in self.optimizer.param_groups:

@@ -1,0 +1,135 @@
+"""Dropout (Srivastava et al. 2014) of elements that were drawn beforehand.
+
+On a CPU they are kept as places, on a GPU as a mask: a processor zeroes a tenth of a tensor sooner
+than it multiplies all of it, and a graphics card must not wait for how many there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Places:
+    """The elements of one tensor that are dropped, as their places in it.
+
+    Args:
+        at: int64, ascending; they count the elements of a contiguous tensor.
+    """
+
+    def __init__(self, at: np.ndarray) -> None:
+        self._at = at
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        """Return ``x * factor``, zero where dropped."""
+        out = torch.mul(x, factor)
+        self.clear(out)
+        return out
+
+    def added(self, residual: Tensor, x: Tensor, factor: float) -> Tensor:
+        """Return ``residual + x * factor``, the residual alone where dropped."""
+        out = torch.add(residual, x, alpha=factor)
+        _elements(out)[self._at] = _elements(residual).take(self._at)
+        return out
+
+    def take_out(self, x: Tensor) -> np.ndarray:
+        """Zero the dropped elements of ``x``; return what they were, for :meth:`put_back`."""
+        elements = _elements(x)
+        taken = elements.take(self._at)
+        elements[self._at] = 0
+        return taken
+
+    def put_back(self, x: Tensor, taken: np.ndarray) -> None:
+        """Undo :meth:`take_out` in ``x``."""
+        _elements(x)[self._at] = taken
+
+    def clear(self, x: Tensor) -> None:
+        """Zero the dropped elements of ``x``."""
+        _elements(x)[self._at] = 0
+
+
+def _elements(x: Tensor) -> np.ndarray:
+    """Return a contiguous tensor's memory; NumPy knows no bfloat16, and its bits serve as well."""
+    flat = x.detach().view(-1)
+    return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+class Mask:
+    """The elements of one tensor that are dropped, as a mask of it.
+
+    Args:
+        keep: bool [elements], which are kept; elements of a tensor behind those are kept, too.
+    """
+
+    def __init__(self, keep: Tensor) -> None:
+        self._keep = keep
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        """Return ``x * factor``, zero where dropped."""
+        return (x * self._like(x)).mul_(factor)
+
+    def added(self, residual: Tensor, x: Tensor, factor: float) -> Tensor:
+        """Return ``residual + x * factor``, the residual alone where dropped."""
+        x = x.to(residual.dtype)
+        return torch.addcmul(residual, x, self._like(x), value=factor)
+
+    def take_out(self, x: Tensor) -> Tensor:
+        """Zero the dropped elements of ``x``; return what they were, for :meth:`put_back`."""
+        whole = x.clone()
+        self.clear(x)
+        return whole
+
+    def put_back(self, x: Tensor, taken: Tensor) -> None:
+        """Undo :meth:`take_out` in ``x``."""
+        x.copy_(taken)
+
+    def clear(self, x: Tensor) -> None:
+        """Zero the dropped elements of ``x``."""
+        x.mul_(self._like(x))
+
+    def _like(self, x: Tensor) -> Tensor:
+        keep = F.pad(self._keep, (0, x.numel() - len(self._keep)), value=True)
+        return keep.view(x.shape).to(x.dtype)
+
+
+Dropped = Places | Mask
+
+
+def dropout(x: Tensor, dropped: Dropped, factor: float) -> Tensor:
+    """Return ``x * factor``, zero where dropped."""
+    return _Scaled.apply(x.contiguous(), dropped, factor)
+
+
+def add_dropout(residual: Tensor, x: Tensor, dropped: Dropped, factor: float) -> Tensor:
+    """Return ``residual + dropout(x)``, in the residual's precision; both of one shape."""
+    return _Added.apply(residual.contiguous(), x.contiguous(), dropped, factor)
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, dropped, factor):
+        ctx.dropped, ctx.factor = dropped, factor
+        return dropped.scaled(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return ctx.dropped.scaled(grad.contiguous(), ctx.factor), None, None
+
+
+class _Added(torch.autograd.Function):
+    """Autograd's own chain keeps a whole mask, and multiplies it by the factor once more."""
+
+    @staticmethod
+    def forward(ctx, residual, x, dropped, factor):
+        ctx.dropped, ctx.factor, ctx.dtype = dropped, factor, x.dtype
+        return dropped.added(residual, x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        given = ctx.dropped.scaled(grad.contiguous(), ctx.factor)
+        return grad, given.to(ctx.dtype), None, None
