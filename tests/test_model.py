@@ -95,7 +95,7 @@ def test_alpha_multiplies_directly(folder):
     x = torch.randn(3, 5)
     linear = torch.nn.Linear(5, 7)
     want = linear(x) + 8.0 * x @ (pair.b[0] @ pair.a[0]).T
-    torch.testing.assert_close(pair.beside(linear, x), want)
+    torch.testing.assert_close(pair.beside(linear.weight, linear.bias, x), want)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -112,7 +112,7 @@ def test_lora_has_the_gradients_of_its_formula(parts, asked):
     weight = linear.weight + 1.7 * (pair.b @ pair.a).flatten(0, 1)
     torch.testing.assert_close(pair.merged(linear.weight), weight.detach())
     wanted = torch.nn.functional.linear(x, weight, linear.bias)
-    got = pair.beside(linear, x)
+    got = pair.beside(linear.weight, linear.bias, x)
     torch.testing.assert_close(got, wanted)
     given = [pair.a, pair.b] + [x] * asked
     mine = torch.autograd.grad((got * slope).sum(), given)

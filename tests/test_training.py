@@ -10,6 +10,7 @@ import pytest
 import small
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minbert import (
     Config,
@@ -391,6 +392,42 @@ def test_bfloat16_stays_close_to_float32(tmp_path):
     for name, score in found["bfloat16"].scores.items():
         if name in exact:
             assert exact[name].low <= score <= exact[name].high, name
+
+
+class Casts(TorchDispatchMode):
+    """Counts the elements of weights that are brought to bfloat16."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weights = {p.data_ptr() for p in model.encoder.layers.parameters() if p.dim() == 2}
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        casts = function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to)
+        if casts and args[0].data_ptr() in self.weights and result.dtype != args[0].dtype:
+            self.elements += args[0].numel()
+        return result
+
+
+@pytest.mark.parametrize("recipe", [{}, LORA, {"train.mode": "last-linear-layer"}])
+def test_a_weight_is_brought_to_bfloat16_once(folder, recipe):
+    """Trained weights once a step and once an evaluation, frozen ones once a training."""
+    keys = {"train.precision": "bfloat16", **recipe}
+    training = Training(config(folder, **keys), folder / "cache")
+    layers = training.model.encoder.layers
+    whole = sum(linear.weight.numel() for layer in layers for linear in layer.linears())
+    found = []
+    with Casts(training.model) as casts:
+        for act in (training.evaluate, lambda: training.take_step("sst"), training.evaluate,
+                    lambda: training.take_step("para")):  # fmt: skip
+            before = casts.elements
+            act()
+            found.append(casts.elements - before)
+    if not recipe:
+        assert found == [whole] * 4
+    else:  # LoRA's evaluation has the sum of a weight and its matrices, a tensor of its own
+        assert sum(found) == whole
 
 
 def test_a_stopped_training_in_bfloat16_ends_bit_for_bit_where_an_uninterrupted_one_does(

@@ -59,7 +59,7 @@ class Adapter:
     placement = "original"
 
     def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        """Apply ``linear``, which is at ``site`` (qkv, intermediate, output) of ``layer``."""
+        """Apply ``linear`` of ``layer``: qkv, attention_output, intermediate or output."""
         return linear(x)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
@@ -77,6 +77,50 @@ class Adapter:
 
 
 PLAIN = Adapter()
+
+
+class Linear(nn.Linear):
+    """A linear map that, while it is frozen, keeps its weight in the precision of its products.
+
+    Autocast alone would make that copy again in every forward pass.
+    """
+
+    _copied: tuple[Tensor, int, Tensor] | None = None  # the weight, its version, the copy
+
+    def ready(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight as products in ``dtype`` want it, or as it is where it trains."""
+        weight = self.weight
+        if weight.requires_grad or dtype == weight.dtype:
+            return weight
+        kept = self._copied
+        if kept is None or kept[0] is not weight or kept[1] != weight._version:
+            # Whoever asks first may be an evaluation; what that made, no training could use.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._copied = weight, weight._version, weight.detach().to(dtype)
+        return kept[2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.ready(product_dtype(x)), self.bias)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the type that products of ``x`` run in here: autocast's, where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+class Prepared(Adapter):
+    """Linear maps with weights that were made beforehand, by the map's id; others as they are."""
+
+    def __init__(self, weights: dict[int, Tensor]) -> None:
+        self._weights = weights
+
+    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
+        weight = self._weights.get(id(linear))
+        return linear(x) if weight is None else F.linear(x, weight, linear.bias)
+
+    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
+        return self.linear(-1, task, linear, x)
 
 
 class Table(nn.Embedding):
@@ -118,11 +162,11 @@ class Layer(nn.Module):
         self.heads = shape.heads
         self.rate = shape.hidden_dropout
         self.attention_rate = shape.attention_dropout
-        self.qkv = nn.Linear(hidden, 3 * hidden)  # query, key and value in one product
-        self.attention_output = nn.Linear(hidden, hidden)
+        self.qkv = Linear(hidden, 3 * hidden)  # query, key and value in one product
+        self.attention_output = Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=eps)
-        self.intermediate = nn.Linear(hidden, inner)
-        self.output = nn.Linear(inner, hidden)
+        self.intermediate = Linear(hidden, inner)
+        self.output = Linear(inner, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=eps)
 
     def forward(
@@ -142,13 +186,17 @@ class Layer(nn.Module):
             rows, h = len(batch.firsts), h[batch.firsts]
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
-        a = self._add(h, self.attention_output(context), noise, rows)
-        a = self.attention_norm(a)
+        context = adapter.linear(self.index, "attention_output", self.attention_output, context)
+        a = self.attention_norm(self._add(h, context, noise, rows))
         f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
         f = self._add(a, adapter.linear(self.index, "output", self.output, f), noise, rows)
         if ts is not None and adapter.placement == "original":
             f = f + ts
         return self.output_norm(f)  # [T, H]
+
+    def linears(self) -> tuple[Linear, ...]:
+        """Return the linear maps."""
+        return self.qkv, self.attention_output, self.intermediate, self.output
 
     def _add(self, residual: Tensor, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
         """Return ``residual + dropout(x)``, in the residual's precision."""
@@ -167,7 +215,7 @@ class Encoder(nn.Module):
         self.shape = shape
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
-        self.pooler = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.pooler = Linear(shape.hidden_size, shape.hidden_size)
 
     def forward(
         self, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None

@@ -34,7 +34,7 @@ def predict_dataset(
         adapter: merged adapter, if several datasets share one; made here if not given.
         heed: called after every batch; what it raises ends the prediction.
     """
-    adapter = adapter if adapter is not None else model.merged_adapter()
+    adapter = adapter if adapter is not None else model.merged_adapter(dtype)
     outputs = torch.empty(len(dataset), dataset.task.outputs)
     fill = keeps_kernels(device, dtype)
     with autocast(device, dtype):
@@ -77,7 +77,7 @@ class DevSets:
         heed: Callable[[], None] | None = None,
     ) -> dict[str, TaskPredictions]:
         """Return the predictions of every task. ``heed``: see :func:`predict_dataset`."""
-        adapter = model.merged_adapter()
+        adapter = model.merged_adapter(dtype)
         return {
             name: task_predictions(
                 dataset, predict_dataset(model, dataset, self._device, dtype, adapter, heed)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .encoder import Adapter, Encoder, EncoderShape
+from .encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype
 from .noise import generator
 
 SITES = ("qkv", "intermediate", "output")  # of each layer
@@ -39,9 +39,9 @@ class LowRank(nn.Module):
         nn.init.normal_(self.a, std=1 / math.sqrt(self.a.shape[1]), generator=stream)
         nn.init.zeros_(self.b)
 
-    def beside(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        """Return ``linear(x) + alpha B A x``, [T, inputs] -> [T, outputs]; ``linear`` is frozen."""
-        return _Beside.apply(x, linear.weight, linear.bias, self.a, self.b, self.alpha)
+    def beside(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        """Return ``W x + bias + alpha B A x``, [T, inputs] -> [T, outputs]; W is frozen."""
+        return _Beside.apply(x, weight, bias, self.a, self.b, self.alpha)
 
     @torch.no_grad()
     def merged(self, weight: Tensor) -> Tensor:
@@ -63,8 +63,9 @@ class _Beside(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, alpha):
-        out = F.linear(x, weight, bias)  # autocast decides its type, and the others take that
-        kept = x.to(out.dtype)
+        kept = x.to(product_dtype(x))
+        out = F.linear(kept, weight, bias)
+        weight = weight.to(out.dtype)
         down = a.flatten(0, 1).to(out.dtype)  # [P * r, I]
         parts = (alpha * b).transpose(1, 2)
         up = parts[0] if len(parts) == 1 else torch.block_diag(*parts)
@@ -85,7 +86,7 @@ class _Beside(torch.autograd.Function):
         b_grad = torch.bmm(lows.permute(1, 2, 0), grads.transpose(0, 1)).transpose(1, 2)
         x_grad = None
         if ctx.needs_input_grad[0]:
-            x_grad = (grad @ weight.to(grad.dtype)).addmm_(low_grad, down).to(ctx.dtypes[0])
+            x_grad = (grad @ weight).addmm_(low_grad, down).to(ctx.dtypes[0])
         a_grad, b_grad = a_grad.to(ctx.dtypes[1]), b_grad.to(ctx.dtypes[2]) * ctx.alpha
         return x_grad, None, None, a_grad, b_grad, None
 
@@ -119,19 +120,20 @@ class Lora(nn.Module, Adapter):
             if isinstance(module, LowRank):
                 module.initialise(generator(seed, "lora", name))
 
-    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return self.layers[layer][site].beside(linear, x)
+    def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
+        if site not in SITES:
+            return linear(x)
+        return self.layers[layer][site].beside(linear.ready(product_dtype(x)), linear.bias, x)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return self.heads[task].beside(linear, x)
+        return self.heads[task].beside(linear.weight, linear.bias, x)
 
-    def merged(self, encoder: Encoder, heads: Mapping[str, nn.Linear]) -> Adapter:
-        """Return an adapter that computes the same with one product a site (W0 + alpha B A)."""
-        weights = {
-            id(linear): low_rank.merged(linear.weight)
-            for linear, low_rank in self.pairs(encoder, heads)
-        }
-        return _Merged(weights)
+    def merged(
+        self, encoder: Encoder, heads: Mapping[str, nn.Linear], dtype: torch.dtype
+    ) -> dict[int, Tensor]:
+        """Return W0 + alpha B A of each linear map that carries LoRA, by the map's id."""
+        pairs = self.pairs(encoder, heads)
+        return {id(linear): low_rank.merged(linear.weight).to(dtype) for linear, low_rank in pairs}
 
     def pairs(self, encoder: Encoder, heads: Mapping[str, nn.Linear]):
         """Yield each linear map that carries LoRA, with its matrices."""
@@ -140,16 +142,3 @@ class Lora(nn.Module, Adapter):
                 yield getattr(layer, site), sites[site]
         for task, low_rank in self.heads.items():
             yield heads[task], low_rank
-
-
-class _Merged(Adapter):
-    """LoRA folded into copies of the weights; the weights themselves stay as they are."""
-
-    def __init__(self, weights: dict[int, Tensor]) -> None:
-        self._weights = weights
-
-    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return F.linear(x, self._weights[id(linear)], linear.bias)
-
-    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return F.linear(x, self._weights[id(linear)], linear.bias)

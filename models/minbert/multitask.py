@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
-from .encoder import PLAIN, Adapter, Encoder, EncoderShape
+from .encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .lora import Lora
 from .noise import Noise, generator
 from .packing import PackedBatch
@@ -74,11 +74,20 @@ class MultiTaskModel(nn.Module):
         """What the linear maps go through while training."""
         return self._with_pals(PLAIN if self.lora is None else self.lora)
 
-    def merged_adapter(self) -> Adapter:
-        """What the linear maps go through in evaluation: the same function, one product a map."""
-        if self.lora is None:
-            return self._with_pals(PLAIN)
-        return self._with_pals(self.lora.merged(self.encoder, self.heads))
+    def merged_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
+        """What the linear maps go through in evaluation: the same function, one product a map.
+
+        Args:
+            dtype: the type that products run in: weights are brought to it here, once.
+        """
+        weights: dict[int, Tensor] = {}
+        if dtype != torch.float32:
+            linears = (linear for layer in self.encoder.layers for linear in layer.linears())
+            weights = {id(each): each.weight.detach().to(dtype) for each in linears
+                       if each.weight.requires_grad}  # fmt: skip
+        if self.lora is not None:
+            weights |= self.lora.merged(self.encoder, self.heads, dtype)
+        return self._with_pals(Prepared(weights) if weights else PLAIN)
 
     def _with_pals(self, linears: Adapter) -> Adapter:
         return linears if self.pals is None else Both(linears, self.pals)

@@ -36,7 +36,7 @@ class SentenceModel:
         shape = read_shape(folder)
         self._tokenizer = load_tokenizer(folder, shape.max_positions, shape.vocab_size)
         self._model.to(self._device)
-        self._adapter = self._model.merged_adapter()
+        self._adapter = self._model.merged_adapter(self._dtype)
 
     def predict(self, task: str, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
         """Return what the model says of each sentence or pair, float32 [texts]: the class (sst),
