@@ -37,7 +37,7 @@ def attention(
         ``firsts`` [sequences, H].
     """
     if noise and rate > 0:
-        return _Dropped.apply(qkv, groups, heads, rate, noise, firsts)
+        return _WithDropout.apply(qkv, groups, heads, rate, noise, firsts)
     parts = []
     for group in groups:
         q, k, v = _split(qkv, group, heads, 3)
@@ -50,7 +50,7 @@ def attention(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-class _Dropped(torch.autograd.Function):
+class _WithDropout(torch.autograd.Function):
     """Attention with dropout of its weights. Autograd's own chain keeps and walks more tensors."""
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -170,10 +171,11 @@ class Training:
             outputs, extra = self._forward(batch.to(self.device), task)
         loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
         loss = loss if share == 1 else loss * share
-        value = loss.item()
-        if value != value or value in (float("inf"), float("-inf")):
-            raise DivergedError(self.step, task_name, value)
         loss.backward()
+        value = loss.item()  # here a GPU is waited for, with everything but the update on its way
+        if not math.isfinite(value):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise DivergedError(self.step, task_name, value)
         return value, batch.tokens
 
     def _forward(self, batch: PackedBatch, task: Task) -> tuple[Tensor, Tensor | float]:
