@@ -1,9 +1,10 @@
 """Training steps and evaluations beside transformers and peft (`steps_peer.py`) on the same
 batches, and beside each other. How to run it: README.md.
 
-Every side is set up once; then all of them take turns, round after round, and a round's steps are
-the same batches for everyone. What is printed is the median of the rounds, and their spread: half
-the distance of the quartiles, as a share of the median.
+Every side is set up once; then all of them take turns: a few batches of training each, so that a
+machine that others use, too, is as fast for one as for the other, but not one, which would find the
+caches full of the others' weights. What is printed is the median of the rounds, and their spread:
+half the distance of the quartiles, as a share of the median.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from minbert.training import Training
 LORA = {"train.mode": "last-linear-layer", "lora.rank": 4}
 PAPER_MB = 419.0  # the smallest checkpoint of the paper's code
 LR = 1e-5
+TURN = 4  # batches
 
 
 @dataclass
@@ -72,6 +74,11 @@ class Side:
         begin = time.perf_counter()
         self._run()
         self.seconds.append((time.perf_counter() - begin) / per)
+
+    def gather(self, counts: list[int]) -> None:
+        """Make one figure of the last turns, their mean; ``counts`` is how much each weighs."""
+        last = self.seconds[-len(counts) :]
+        self.seconds[-len(counts) :] = [float(np.average(last, weights=counts))]
 
     @property
     def median(self) -> float:
@@ -124,10 +131,13 @@ class Batches:
         self._steps = steps
         self.now: list[tuple[str, np.ndarray]] = []
 
-    def advance(self) -> None:
-        """Go on to the next round's."""
-        tasks = [next(self._mix) for _ in range(self._steps)]
-        self.now = [(task, self._draws[task].next()) for task in tasks]
+    def turns(self) -> Iterator[int]:
+        """Take up the batches of a round, a few at a time; yield how many."""
+        for begin in range(0, self._steps, TURN):
+            count = min(TURN, self._steps - begin)
+            tasks = [next(self._mix) for _ in range(count)]
+            self.now = [(task, self._draws[task].next()) for task in tasks]
+            yield count
 
 
 def step_sides(options) -> tuple[dict[str, Side], Batches]:
@@ -170,13 +180,21 @@ def step_sides(options) -> tuple[dict[str, Side], Batches]:
     return sides, batches
 
 
+def take_turns(sides: Iterable[Side], batches: Batches) -> Iterator[int]:
+    """Have everyone take a round's steps; yield how many each turn had."""
+    for count in batches.turns():
+        for side in sides:
+            side.turn(per=count)
+        yield count
+
+
 def measure_steps(options, say) -> list[Line]:
     """Time training steps, everyone in turn."""
     sides, batches = step_sides(options)
     for number in range(options.rounds + 1):
-        batches.advance()
+        counts = list(take_turns(sides.values(), batches))
         for side in sides.values():
-            side.turn(per=options.steps)
+            side.gather(counts)
         seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())
         say(f"steps, round {number} of {options.rounds}: {seconds}")
     for side in sides.values():
