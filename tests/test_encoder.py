@@ -151,6 +151,12 @@ def test_every_element_is_dropped_alike_and_alone(count):
         assert (together - (1 - rate) ** 2).abs().max() < 4.5 * 0.5 / draws**0.5
 
 
+@pytest.mark.parametrize(("rate", "least", "most"), [(1e-300, 1.0, 1.0), (0.999, 0.0, 0.003)])
+def test_extreme_rates(rate, least, most):
+    kept = (Noise(2).dropout(torch.ones(300, 400), rate) != 0).double().mean()
+    assert least <= kept <= most
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_places_and_masks_of_them_do_the_same(dtype):
     torch.manual_seed(0)

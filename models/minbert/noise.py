@@ -69,7 +69,7 @@ class Noise:
         return self._places(count, rate) if self._draw is not None else self._mask(count, rate)
 
     def _places(self, count: int, rate: float) -> Places:
-        scale = -1 / math.log1p(-rate)  # of the exponential distribution
+        scale = min(-1 / math.log1p(-rate), 1e15)  # of the exponential distribution; fits int64
         found, last = [], -1
         while last < count:
             expected = max(count - last, 0) * rate
