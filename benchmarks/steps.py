@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -180,19 +180,15 @@ def step_sides(options) -> tuple[dict[str, Side], Batches]:
     return sides, batches
 
 
-def take_turns(sides: Iterable[Side], batches: Batches) -> Iterator[int]:
-    """Have everyone take a round's steps; yield how many each turn had."""
-    for count in batches.turns():
-        for side in sides:
-            side.turn(per=count)
-        yield count
-
-
 def measure_steps(options, say) -> list[Line]:
     """Time training steps, everyone in turn."""
     sides, batches = step_sides(options)
     for number in range(options.rounds + 1):
-        counts = list(take_turns(sides.values(), batches))
+        counts = []
+        for count in batches.turns():
+            counts.append(count)
+            for side in sides.values():
+                side.turn(per=count)
         for side in sides.values():
             side.gather(counts)
         seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())

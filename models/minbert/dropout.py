@@ -37,9 +37,8 @@ class Places:
 
     def take_out(self, x: Tensor) -> np.ndarray:
         """Zero the dropped elements of ``x``; return what they were, for :meth:`put_back`."""
-        elements = _elements(x)
-        taken = elements.take(self._at)
-        elements[self._at] = 0
+        taken = _elements(x).take(self._at)
+        self.clear(x)
         return taken
 
     def put_back(self, x: Tensor, taken: np.ndarray) -> None:
@@ -91,7 +90,8 @@ class Mask:
         x.mul_(self._like(x))
 
     def _like(self, x: Tensor) -> Tensor:
-        keep = F.pad(self._keep, (0, x.numel() - len(self._keep)), value=True)
+        behind = x.numel() - len(self._keep)
+        keep = F.pad(self._keep, (0, behind), value=True) if behind else self._keep
         return keep.view(x.shape).to(x.dtype)
 
 

@@ -63,17 +63,16 @@ class _Beside(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, alpha):
-        kept = x.to(product_dtype(x))
-        out = F.linear(kept, weight, bias)
-        weight = weight.to(out.dtype)
-        down = a.flatten(0, 1).to(out.dtype)  # [P * r, I]
+        dtype = product_dtype(x)
+        kept, weight = x.to(dtype), weight.to(dtype)
+        down = a.flatten(0, 1).to(dtype)  # [P * r, I]
         parts = (alpha * b).transpose(1, 2)
         up = parts[0] if len(parts) == 1 else torch.block_diag(*parts)
-        up = up.to(out.dtype).contiguous()  # [P * r, O]
+        up = up.to(dtype).contiguous()  # [P * r, O]
         low = F.linear(kept, down)
         ctx.save_for_backward(kept, weight, down, up, low)
         ctx.alpha, ctx.shape, ctx.dtypes = alpha, b.shape, (x.dtype, a.dtype, b.dtype)
-        return out.addmm_(low, up)
+        return F.linear(kept, weight, bias).addmm_(low, up)
 
     @staticmethod
     @once_differentiable

@@ -72,7 +72,7 @@ class Noise:
         scale = min(-1 / math.log1p(-rate), 1e15)  # of the exponential distribution; fits int64
         found, last = [], -1
         while last < count:
-            expected = max(count - last, 0) * rate
+            expected = (count - last) * rate
             gaps = self._draw.standard_exponential(int(expected + 4 * math.sqrt(expected)) + 8)
             gaps *= scale
             at = gaps.astype(np.int64)

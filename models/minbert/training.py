@@ -152,8 +152,11 @@ class Training:
 
     def _parts(self, task_name: str, drawn: np.ndarray) -> Iterable[np.ndarray]:
         """Cut a batch into parts that are computed one after the other, if it is too long."""
-        lengths = self.corpus.train[task_name].lengths[drawn]
-        if self.tokens_at_once is None or lengths.sum() <= self.tokens_at_once:
+        if self.tokens_at_once is None:
+            return (drawn,)
+        offsets = self.corpus.train[task_name].offsets
+        lengths = offsets[drawn + 1] - offsets[drawn]
+        if lengths.sum() <= self.tokens_at_once:
             return (drawn,)
         return (drawn[part] for part in length_ordered(lengths, self.tokens_at_once))
 
@@ -170,7 +173,7 @@ class Training:
         with autocast(self.device, self.dtype):
             outputs, extra = self._forward(batch.to(self.device), task)
         loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
-        loss = loss if share == 1 else loss * share
+        loss = loss * share
         loss.backward()
         value = loss.item()  # here a GPU is waited for, with everything but the update on its way
         if not math.isfinite(value):
