@@ -16,10 +16,10 @@ HEADS, DIM = 2, 6
 LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]
 
 
-def packed(lengths, fill=False):
+def packed(lengths, fill=False, level=False):
     rng = np.random.default_rng(0)
     sequences = [rng.integers(5, 20, size=n) for n in lengths]
-    return pack(sequences, [max(1, n // 2) for n in lengths], ["sst"] * len(lengths), fill)
+    return pack(sequences, [max(1, n // 2) for n in lengths], ["sst"] * len(lengths), fill, level)
 
 
 class Given(Noise):
@@ -27,11 +27,13 @@ class Given(Noise):
 
     def __init__(self, batch):
         super().__init__(0)
+        self.longest = {group.longest for group in batch.groups}
         stream = torch.Generator().manual_seed(2)
         self.whole = (torch.rand(HEADS, 200, 200, generator=stream) > 0.3).double() / 0.7
 
     def drop(self, shape, rate):
         rows, queries, keys = shape
+        assert keys in self.longest  # padding is not drawn for
         mask = self.whole[:, :queries, :keys].repeat(rows // HEADS, 1, 1)
         return Places(np.flatnonzero(mask == 0))
 
@@ -50,8 +52,9 @@ def by_hand(qkv, batch, mask):
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("firsts", [False, True])
 @pytest.mark.parametrize("dropped", [False, True])
-def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped):
-    batch = packed(lengths, fill=True)
+@pytest.mark.parametrize("level", [False, True])
+def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped, level):
+    batch = packed(lengths, fill=True, level=level)
     noise = Given(batch) if dropped else None
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * DIM, dtype=torch.float64)
     qkv.requires_grad_(True)
@@ -76,22 +79,31 @@ def test_groups_pad_little():
     assert batch.groups[-1].stop == batch.tokens == lengths.sum()
 
 
+def test_level_groups_have_few_lengths_and_the_same_sequences():
+    lengths = [5, 9, 30, 33, 34, 200, 3]
+    exact, level = packed(lengths).groups, packed(lengths, level=True).groups
+    assert [g.count for g in level] == [g.count for g in exact]
+    assert [g.longest for g in level] == [g.length for g in exact]
+    assert [g.length for g in level] == [-(-g.length // 16) * 16 for g in exact]
+
+
 @pytest.mark.parametrize("recipe", [{}, {"pals.kind": "mixed"}, {"lora.rank": 2}])
 def test_filler_changes_nothing(tmp_path, recipe):
     """Outputs, masks and gradients are those of the batch without it."""
     folder = small.folder(tmp_path)
     model = prepare_model(small.config(folder, **recipe), folder / "cache", torch.device("cpu"))
     task, found = BY_NAME["sst"], []
-    for fill in (False, True):
-        batch = packed([5, 9, 30, 3], fill)
+    for fill, level in ((False, False), (True, False), (True, True)):
+        batch = packed([5, 9, 30, 3], fill, level)
         assert batch.tokens == 47 and len(batch.token_ids) == (64 if fill else 47)
         model.zero_grad()
         outputs = model(batch, task, noise=Noise(3))
         outputs.square().sum().backward()
         found.append((outputs, {n: p.grad for n, p in model.trained().items()}))
-    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=1e-5)
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-5, rtol=1e-4)
+    for outputs, gradients in found[1:]:
+        torch.testing.assert_close(outputs, found[0][0], atol=1e-6, rtol=1e-5)
+        for name, gradient in found[0][1].items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
     (last,) = {batch.owners[batch.tokens :].unique().item()}
     assert last == len(batch.firsts)
 

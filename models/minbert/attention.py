@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .dropout import Dropped
 from .noise import Noise, keeping
 from .packing import Group
 
@@ -66,7 +67,7 @@ class _WithDropout(torch.autograd.Function):
                 q, k, v = _heads(_split(qkv, group, heads, 3))
                 q = (q[:, :1] if firsts else q) * (width // heads) ** -0.5
                 weights = _softmax(torch.bmm(q, k.transpose(1, 2)), group, heads)
-                dropped = noise.drop(weights.shape, rate)
+                dropped = _draw(noise, rate, group, weights.shape)
                 ctx.drops.append((dropped, dropped.take_out(weights)))
                 context = torch.bmm(weights, v)
                 rows = _join(context.unflatten(0, (group.count, heads)), group, firsts)
@@ -127,6 +128,14 @@ def _softmax(scores: Tensor, group: Group, heads: int) -> Tensor:
         barred = scores.new_zeros(group.real.shape).masked_fill_(~group.real, -torch.inf)
         scores.view(shape).add_(barred[:, None, None])
     return torch.softmax(scores, -1)
+
+
+def _draw(noise: Noise, rate: float, group: Group, shape: Sequence[int]) -> Dropped:
+    """Draw what is dropped of weights of ``shape``, [n * N, queries, L]: L rounded up or not."""
+    if group.length == group.longest:
+        return noise.drop(shape, rate)
+    drawn = shape[0], min(shape[1], group.longest), group.longest
+    return noise.drop(drawn, rate).within(drawn, shape)
 
 
 def _padded_gradient(rows: Tensor, group: Group, heads: int, firsts: bool) -> Tensor:

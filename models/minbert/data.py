@@ -110,16 +110,16 @@ class Dataset:
         return self.select(np.sort(by_label[places]))
 
     def batch(
-        self, indices: np.ndarray, fill: bool = False
+        self, indices: np.ndarray, fill: bool = False, level: bool = False
     ) -> tuple[PackedBatch, np.ndarray]:
         """Return examples as one packed batch, and their labels in packed order, float32.
 
         Args:
-            fill: see :func:`minbert.packing.pack`.
+            fill, level: see :func:`minbert.packing.pack`.
         """
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         tasks = [self.task.name] * len(indices)
-        packed = pack(sequences, self.seconds[indices], tasks, fill)
+        packed = pack(sequences, self.seconds[indices], tasks, fill, level)
         return packed, self.labels[indices][packed.order]
 
 

@@ -6,6 +6,8 @@ than it multiplies all of it, and a graphics card must not wait for how many the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,18 @@ class Places:
 
     def __init__(self, at: np.ndarray) -> None:
         self._at = at
+
+    def within(self, shape: Sequence[int], wider: Sequence[int]) -> Places:
+        """Return the same elements as places in a tensor padded at the end of each dimension.
+
+        Args:
+            shape: [n, rows, columns] of the tensor that they were drawn for.
+            wider: the padded one's, [n, at least rows, at least columns].
+        """
+        row = self._at // shape[2]
+        behind = row * (wider[2] - shape[2])  # the padding that lies before each
+        behind += row // shape[1] * ((wider[1] - shape[1]) * wider[2])
+        return Places(self._at + behind)
 
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         """Return ``x * factor``, zero where dropped."""

@@ -17,27 +17,29 @@ from torch import Tensor
 
 # What one more group costs attention, in pairs of tokens: some thirty kernels more.
 _GROUP_COST = 4096
+_LEVEL = 16  # lengths of groups are multiples of it, where few should occur
 
 
 class Group(NamedTuple):
     """Sequences of near-equal length that follow each other in the stream: one attention product.
 
-    Padded, they are ``count`` rows of ``length`` places each. The tensors are None where all are
-    equally long.
+    Padded, they are ``count`` rows of ``length`` places each. The tensors are None where nothing
+    is padded.
     """
 
     start: int  # first token
     stop: int  # behind the last token
     count: int  # sequences
-    length: int  # tokens of the longest
+    longest: int  # tokens of the longest
+    length: int  # that, or rounded up
     source: Tensor | None  # int64 [count * length], which token of the group stands in each place
     places: Tensor | None  # int64 [stop - start], in which place each token stands
     real: Tensor | None  # bool [count, length], which places are not padding
 
     def to(self, device: torch.device) -> Group:
         """Return the group on ``device``."""
-        moved = (t if t is None else t.to(device, non_blocking=True) for t in self[4:])
-        return Group(*self[:4], *moved)
+        moved = (t if t is None else t.to(device, non_blocking=True) for t in self[5:])
+        return Group(*self[:5], *moved)
 
 
 class Span(NamedTuple):
@@ -107,15 +109,18 @@ def pack(
     seconds: Sequence[int],
     tasks: Sequence[str] = (),
     fill: bool = False,
+    level: bool = False,
 ) -> PackedBatch:
     """Pack sequences into one stream, by task and then by length.
+
+    Matrix products in bfloat16 are prepared for each shape on a CPU, and kept: few should occur.
 
     Args:
         sequences: token ids of each sequence, each with at least one token.
         seconds: for each sequence, where its second segment begins (its length if it has none).
         tasks: the task of each sequence, for task-specific layers.
-        fill: round the stream's length up with tokens that belong to no sequence, so that few
-            lengths occur: matrix products are prepared and kept for each.
+        fill: round the stream's length up with tokens that belong to no sequence.
+        level: round the length of groups up, too, for an attention that multiplies matrices.
     """
     lengths = np.array([len(s) for s in sequences])
     order = np.lexsort((lengths, np.array(tasks))) if len(tasks) else _stable(lengths)
@@ -125,13 +130,14 @@ def pack(
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
     segments = positions >= np.repeat(np.asarray(seconds)[order], lengths)
     filler = rounded(len(stream)) - len(stream) if fill else 0
-    spans = _spans([tasks[i] for i in order], starts, lengths, filler) if len(tasks) else ()
+    step = _LEVEL if level else 1
+    spans = _spans([tasks[i] for i in order], lengths, filler, step) if len(tasks) else ()
     return PackedBatch(
         token_ids=_filled(stream, filler),
         segments=_filled(segments.astype(np.int64), filler),
         positions=_filled(positions, filler),
         firsts=torch.from_numpy(starts),
-        groups=spans[0].groups if len(spans) == 1 else _groups(lengths),
+        groups=spans[0].groups if len(spans) == 1 else _groups(lengths, step),
         order=order,
         spans=spans,
     )
@@ -151,23 +157,24 @@ def _stable(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(lengths, kind="stable")
 
 
-def _spans(
-    tasks: list[str], starts: np.ndarray, lengths: np.ndarray, filler: int
-) -> tuple[Span, ...]:
-    spans = []
+def _spans(tasks: list[str], lengths: np.ndarray, filler: int, step: int) -> tuple[Span, ...]:
+    spans, start = [], 0
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
-        chosen = list(places)
-        start, mine = int(starts[chosen[0]]), lengths[chosen]
-        spans.append(Span(task, start, start + int(mine.sum()), _groups(mine)))
+        mine = lengths[list(places)]
+        spans.append(Span(task, start, start + int(mine.sum()), _groups(mine, step)))
+        start = spans[-1].stop
     spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)
 
 
-def _groups(lengths: np.ndarray) -> tuple[Group, ...]:
-    """Group sequences in order of length so that attention does the least work."""
+def _groups(lengths: np.ndarray, step: int) -> tuple[Group, ...]:
+    """Group sequences in order of length so that attention does the least work.
+
+    The groups' lengths are multiples of ``step``; which sequences they hold does not depend on it.
+    """
     groups, start = [], 0
     for first, behind in pairwise(_cuts(lengths)):
-        groups.append(_group(lengths[first:behind], start))
+        groups.append(_group(lengths[first:behind], start, step))
         start = groups[-1].stop
     return tuple(groups)
 
@@ -192,16 +199,18 @@ def _cuts(lengths: np.ndarray) -> list[int]:
     return cuts[::-1]
 
 
-def _group(lengths: np.ndarray, start: int) -> Group:
+def _group(lengths: np.ndarray, start: int, step: int) -> Group:
     count, longest, tokens = len(lengths), int(lengths[-1]), int(lengths.sum())
-    if lengths[0] == longest:
-        return Group(start, start + tokens, count, longest, None, None, None)
+    length = -(-longest // step) * step
+    if lengths[0] == length:
+        return Group(start, start + tokens, count, longest, length, None, None, None)
     begins = np.cumsum(lengths) - lengths
-    at = np.arange(longest)
+    at = np.arange(length)
     source = begins[:, None] + np.minimum(at, lengths[:, None] - 1)  # padding: its own last token
     real = at < lengths[:, None]
     parts = source.ravel(), np.flatnonzero(real), real
-    return Group(start, start + tokens, count, longest, *map(torch.from_numpy, parts))
+    tensors = map(torch.from_numpy, parts)
+    return Group(start, start + tokens, count, longest, length, *tensors)
 
 
 def length_ordered(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:

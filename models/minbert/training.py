@@ -167,7 +167,7 @@ class Training:
             DivergedError: the loss is not finite.
         """
         task = BY_NAME[task_name]
-        batch, labels = self.corpus.train[task_name].batch(indices, self._fill)
+        batch, labels = self.corpus.train[task_name].batch(indices, self._fill, self._fill)
         if self.rows is not None:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
         with autocast(self.device, self.dtype):
