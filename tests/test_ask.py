@@ -72,11 +72,14 @@ def test_points_come_first_and_their_other_keys_are_fixed(load):
     first, config = ask(study, spec)
     assert first.params == {"lora.rank": 4, "lora.alpha": 8.0, "train.batch_size": 8}
     second, config = ask(study, spec)
-    # Outside the search: part of the configuration, no parameter of Optuna's.
     assert (config.lora.rank, config.train.lr) == (3, 0.1)
-    assert set(second.params) == {"lora.alpha", "train.batch_size"}
     third, config = ask(study, spec)
     assert set(third.params) == set(spec.search) and config.lora.rank in (1, 2, 4)
+    # What points alone vary is a parameter of every trial; outside the search it can be none.
+    rates = [trial.params["train.lr"] for trial in study.trials]
+    assert rates == [1e-5, 0.1, 1e-5]
+    assert set(study.trials[1].params) == {"lora.alpha", "train.batch_size", "train.lr"}
+    assert [trial.user_attrs.get("lora.rank") for trial in study.trials] == [None, 3, None]
 
 
 def test_a_point_added_later_is_tried_next(load):
@@ -87,6 +90,40 @@ def test_a_point_added_later_is_tried_next(load):
     assert config.train.epochs == 7
     _, config = ask(study, load("random", '[[points]]\n"train.epochs" = 7\n'))
     assert config.train.epochs == 100
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
+def test_what_points_vary_is_nothing_that_a_sampler_draws(load, sampler):
+    """Beyond the random start of TPE: the same values as without a point's parameter."""
+    more = '[[points]]\n"smart.lambda" = 0.5\n"pals.kind" = "pals-shared"\n'
+    studies = _study(), _study()
+    for number in range(14):
+        for study, hidden in zip(studies, (False, True), strict=True):
+            spec = load(sampler, more)
+            if hidden:
+                spec.__dict__["pointed"] = {}
+            trial, config = ask(study, spec)
+            study.tell(trial, _score(config) + (number == 2))
+    shown, bare = ([t.params for t in study.trials] for study in studies)
+    assert [{k: p[k] for k in q} for p, q in zip(shown, bare, strict=True)] == bare
+    assert [p["pals.kind"] for p in shown].count("shared") == 1
+    assert [p["smart.lambda"] for p in shown].count(0.5) == 1
+
+
+def test_points_that_are_added_later_widen_what_their_keys_can_be(load, tmp_path):
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db", direction="maximize")
+    point = '[[points]]\n"train.epochs" = {}\n"pals.kind" = "{}"\n"schedule.tasks" = ["sst"]\n'
+    more = ""
+    for added in ((2, "pals"), (700, "mixed"), (1, "none")):
+        more += point.format(*added)
+        for _ in range(3 if len(study.trials) == 0 else 1):  # the two points of the file come first
+            ask(study, load("random", more))
+    found = [(t.params["train.epochs"], t.params["pals.kind"]) for t in study.trials[2:]]
+    assert found == [(2, "pals"), (700, "mixed"), (1, "none")]
+    # A list is none of Optuna's parameters.
+    assert [t.user_attrs["schedule.tasks"] for t in study.trials[1:3]] == [
+        ["sst", "para", "sts"], ["sst"],
+    ]  # fmt: skip
 
 
 def test_list_values_can_be_searched_without_losing_their_type(load):

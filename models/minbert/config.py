@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -160,12 +160,13 @@ class ScheduleConfig(_Group):
 
 
 class KeyInfo(NamedTuple):
-    """One configuration key, for help texts."""
+    """One configuration key: its type in words, and the values it can have if they are words."""
 
     key: str
     type: str
     default: object
     meaning: str
+    choices: tuple[str, ...] = ()
 
 
 class Config(_Group):
@@ -245,8 +246,14 @@ def describe_keys() -> list[KeyInfo]:
         for inner, part in type(field.default).model_fields.items():
             words = _type_words(part.annotation)
             key = f"{name}.{part.alias or inner}"
-            rows.append(KeyInfo(key, words, part.default, part.description or ""))
+            choices = _words(part.annotation)
+            rows.append(KeyInfo(key, words, part.default, part.description or "", choices))
     return rows
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """Return what a key can be, where that is one of a few words."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _type_words(annotation: Any) -> str:

@@ -70,10 +70,13 @@ class PointsFirst(BaseSampler):
         return {**drawn, **self._point}
 
     def _relative(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if not isinstance(self._inner, optuna.samplers.TPESampler):
-            return self._inner.infer_relative_search_space(study, trial)
-        drawn = self._drawn.calculate(study, use_cache=True)
-        return {name: given for name, given in drawn.items() if not given.single()}
+        if isinstance(self._inner, optuna.samplers.TPESampler):
+            drawn = self._drawn.calculate(study, use_cache=True)
+            drawn = {name: given for name, given in drawn.items() if not given.single()}
+        else:
+            drawn = self._inner.infer_relative_search_space(study, trial)
+        # What points alone vary is a parameter, too, and nobody's to draw.
+        return {name: given for name, given in drawn.items() if name in self._space}
 
     def sample_independent(
         self,
@@ -151,9 +154,31 @@ def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, C
         if key not in values or search.contains(values[key]):
             values[key] = search.suggest(trial, key)
     config = spec.config_of(values)
-    for name, value in {**given.attributes, "config": config.to_keys()}.items():
+    beyond = {key: values[key] for key, search in spec.search.items()
+              if not search.contains(values[key])}  # fmt: skip
+    shown = beyond | _show_pointed(trial, spec, config.to_keys())
+    attributes = {**given.attributes, **shown}
+    for name, value in {**attributes, "config": config.to_keys()}.items():
         set_fact(trial.study, trial._trial_id, name, value)
     return trial, config
+
+
+def _show_pointed(trial: Trial, spec: StudySpec, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Make parameters of what points alone vary, too: people compare trials by them.
+
+    Returns:
+        The values that no parameter can hold: text and lists.
+    """
+    shown = {}
+    for key, search in spec.pointed.items():
+        value = config[key]
+        if search is None or not search.contains(value):
+            shown[key] = value
+            continue
+        kind = search.distribution()
+        inside = kind.to_internal_repr(search.encode(value))
+        trial.study._storage.set_trial_param(trial._trial_id, key, inside, kind)
+    return shown
 
 
 def _next_point(spec: StudySpec, tally: Tally) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from minbert.config import short
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
+
+    from minbert import KeyInfo
 
 _MOST_STEPS = 2**53  # above, neighbouring values are one and the same number
 _RANGE_KEYS = ("low", "high", "log", "step")
@@ -137,6 +139,18 @@ class FloatRange(_Range):
 
 
 Search = Choice | IntRange | FloatRange
+
+
+def covering(info: KeyInfo, values: Sequence[Any]) -> Search | None:
+    """Return what can hold these values of a key and, in the same study, others later.
+
+    Optuna takes a parameter's numbers from ranges that may differ from trial to trial, but its
+    choices may not: words are all that the key can be. None where no such list is complete: free
+    text, and lists.
+    """
+    if info.type in ("int", "float"):
+        return (IntRange if info.type == "int" else FloatRange)(min(values), max(values))
+    return Choice(info.choices) if info.choices else None
 
 
 def parse_search(key: str, raw: object) -> Search:

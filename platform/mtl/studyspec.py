@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from minbert import KEYS, Config
+from minbert import KEYS, Config, describe_keys
+
+from .search import covering
 
 Sampler = Literal["tpe", "random", "grid", "gp", "cmaes", "points"]
 Pruner = Literal["none", "median", "hyperband", "successive_halving"]
@@ -81,6 +83,22 @@ class StudySpec(BaseModel):
     def open_ended(self) -> bool:
         """Whether there is always another setting to try."""
         return self.sampler not in ("points", "grid") and bool(self.search)
+
+    @cached_property
+    def pointed(self) -> dict[str, Any]:
+        """The keys that points alone vary, and what in Optuna can hold their values.
+
+        That is a `mtl.search.Search`, or None for free text and lists.
+        """
+        keys = {key for point in self.points for key in point if key not in self.search}
+        base = {**Config().to_keys(), **self.config}
+        tried = [*self.points, {}] if self.open_ended else self.points
+        found = {}
+        for info in (info for info in describe_keys() if info.key in keys):
+            values = [point.get(info.key, base[info.key]) for point in tried]
+            if any(value != values[0] for value in values):
+                found[info.key] = covering(info, values)
+        return found
 
     @property
     def telling(self) -> list[str]:
