@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import socket
 import sqlite3
@@ -32,6 +31,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # what both share
 
 from invariants import broken  # noqa: E402
+from machine import machine  # noqa: E402
 from readers import Reader, ask, counts, open_pages, served, trouble_in  # noqa: E402
 from study_runs import Study  # noqa: E402
 
@@ -47,9 +47,7 @@ def main() -> int:
     record = {
         "trials": options.trials,
         "workers": options.workers,
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.platform(),
-        "versions": {name: version(name) for name in ("optuna", "mlflow", "torch")},
+        **machine("optuna", "mlflow", "torch"),
         "results": results,
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")

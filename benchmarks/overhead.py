@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -63,8 +62,7 @@ def main() -> int:
     _print(rows)
     record = {
         "trials": options.trials,
-        "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.platform()}",
-        "versions": {name: version(name) for name in ("optuna", "mlflow", "torch")},
+        **machine("optuna", "mlflow", "torch"),
         "rows": rows,
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")

@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -56,8 +55,7 @@ def main() -> int:
         print(json.dumps(_fill(options)))
         return 0
     record = {
-        "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.platform()}",
-        "versions": {name: version(name) for name in ("optuna", "mlflow", "sqlalchemy")},
+        **machine("optuna", "mlflow", "sqlalchemy"),
         "storage": _kind(options.storage),
         "mlflow": options.mlflow,
         "executor": options.executor,

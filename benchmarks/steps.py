@@ -12,27 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from lines import Line, Side, compare, cost, print_table
+from machine import machine
+from memory import LORA, measure_memory
 
-from minbert import Config, train
-from minbert.backbone import _file_digest, find_backbone, tokenizer_file
-from minbert.checkpoint import BEST
+from minbert import Config
+from minbert.backbone import _file_digest, find_backbone
 from minbert.data import load_corpus
 from minbert.reading import find_data
 from minbert.runtime import has_bfloat16, pick_dtype
@@ -40,73 +33,8 @@ from minbert.schedule import Draws
 from minbert.tasks import HEADS
 from minbert.training import Training
 
-LORA = {"train.mode": "last-linear-layer", "lora.rank": 4}
-PAPER_MB = 419.0  # the smallest checkpoint of the paper's code
 LR = 1e-5
 TURN = 4  # batches
-
-
-@dataclass
-class Line:
-    """One line of the table; seconds, or bytes.
-
-    ``ratio`` is how many times ours is better, or what ours costs; ``target`` says which.
-    """
-
-    what: str
-    ours: float
-    theirs: float
-    ratio: float
-    target: str
-    spread: str = ""
-    met: bool | None = None
-
-
-class Side:
-    """Something that is timed, and its seconds a round."""
-
-    def __init__(self, run: Callable[[], object]) -> None:
-        self._run = run
-        self.seconds: list[float] = []
-
-    def turn(self, per: int = 1) -> None:
-        """Run once; note the seconds, each of ``per`` parts."""
-        begin = time.perf_counter()
-        self._run()
-        self.seconds.append((time.perf_counter() - begin) / per)
-
-    def gather(self, counts: list[int]) -> None:
-        """Make one figure of the last turns, their mean; ``counts`` is how much each weighs."""
-        last = self.seconds[-len(counts) :]
-        self.seconds[-len(counts) :] = [float(np.average(last, weights=counts))]
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.seconds))
-
-    @property
-    def spread(self) -> float:
-        low, high = np.quantile(self.seconds, [0.25, 0.75])
-        return (high - low) / 2 / self.median
-
-
-def compare(what: str, ours: Side, theirs: Side, least: float | None) -> Line:
-    """How many times ours is faster; None has no target."""
-    ratio = theirs.median / ours.median
-    target = "" if least is None else f"at least {least:g}x"
-    return _line(what, ours, theirs, ratio, target, None if least is None else ratio >= least)
-
-
-def cost(what: str, ours: Side, theirs: Side, most: float | None) -> Line:
-    """How many times as long ours takes."""
-    ratio = ours.median / theirs.median
-    target = "" if most is None else f"at most {most:g}x"
-    return _line(what, ours, theirs, ratio, target, None if most is None else ratio <= most)
-
-
-def _line(what, ours: Side, theirs: Side, ratio: float, target: str, met: bool | None) -> Line:
-    spread = f"±{ours.spread:.0%} / ±{theirs.spread:.0%}"
-    return Line(what, ours.median, theirs.median, ratio, target, spread, met)
 
 
 # ---- steps
@@ -268,62 +196,6 @@ def measure_data(options, say) -> list[Line]:
     return [compare("files to first batch, second start / tokenising again", again, anew, 20)]
 
 
-# ---- memory and sizes, in processes of their own
-
-
-def bert_base(backbone: Path, folder: Path) -> Path:
-    """Write a BERT of base size with random weights, and the tokenizer of another backbone."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    BertModel(BertConfig()).save_pretrained(folder)
-    shutil.copy(tokenizer_file(backbone), folder)
-    return folder
-
-
-def train_once(options) -> dict:
-    """Train a few steps at BERT-base shape; return the peak memory and the checkpoint's size."""
-    keys = {"backbone": options.backbone, "data.path": options.data, "train.lr": LR,
-            "train.epochs": 1, "train.steps_per_epoch": 4, "train.eval_limit": 8}  # fmt: skip
-    config = Config.from_keys(keys | (LORA if options.measure == "lora" else {}))
-    with tempfile.TemporaryDirectory(dir=options.cache) as folder:
-        for _ in train(config, cache_dir=options.cache, checkpoint_dir=Path(folder)):
-            pass
-        size = (Path(folder) / BEST).stat().st_size
-    return {"peak": _peak(), "size": size}
-
-
-def _peak() -> int:
-    """Return the most memory, in bytes, that this process has had since it began."""
-    with suppress(OSError):  # Linux hands the peak of the parent down to what getrusage says
-        for row in Path("/proc/self/status").read_text().splitlines():
-            if row.startswith("VmHWM:"):
-                return int(row.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure_memory(options, say) -> list[Line]:
-    """Measure trainings at BERT-base shape, each in a process of its own."""
-    with tempfile.TemporaryDirectory(dir=options.cache) as folder:
-        base = bert_base(find_backbone(options.backbone), Path(folder))
-        found = {}
-        for mode in ("full", "lora"):
-            command = [sys.executable, __file__, "--measure", mode, "--backbone", str(base),
-                       "--data", options.data, "--cache", str(options.cache)]  # fmt: skip
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[mode] = json.loads(output)
-            say(f"BERT-base {mode}: {found[mode]}")
-    peaks = found["lora"]["peak"], found["full"]["peak"]
-    size = found["lora"]["size"]
-    smaller = PAPER_MB * 1e6 / size
-    return [
-        Line("peak memory, BERT-base, LoRA / full model", *peaks, peaks[0] / peaks[1],
-             "at most 0.5x", met=peaks[0] / peaks[1] <= 0.5),
-        Line("checkpoint, BERT-base, LoRA r=4 / the paper's", size, PAPER_MB * 1e6, smaller,
-             "at least 100x", met=smaller >= 100),
-    ]  # fmt: skip
-
-
 # ---- the report
 
 
@@ -335,32 +207,8 @@ PARTS = {
 }
 
 
-def print_table(lines: list[Line]) -> None:
-    """Print what was measured."""
-    table = Table("what", *(("ours", "theirs", "ratio", "target", "spread")), title="Benchmarks")
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for line in lines:
-        mark = {True: " [green]met[/]", False: " [red]missed[/]", None: ""}[line.met]
-        show = _size if line.ours > 1e4 else _seconds
-        table.add_row(line.what, show(line.ours), show(line.theirs), f"{line.ratio:.2f}x",
-                      line.target + mark, line.spread)  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3f} s" if value >= 0.01 else f"{value * 1e3:.2f} ms"
-
-
-def _size(value: float) -> str:
-    return f"{value / 1e6:,.1f} MB"
-
-
 def main() -> int:
     options = _options()
-    if options.measure:
-        print(json.dumps(train_once(options)))
-        return 0
     with tempfile.TemporaryDirectory(prefix="mtl-steps-") as folder:
         options.cache = Path(options.cache or folder)
         options.bfloat16 = has_bfloat16(torch.device("cpu"))
@@ -372,29 +220,19 @@ def main() -> int:
         ]
     print_table(lines)
     record = {
+        **machine("torch", "transformers", "peft", "numpy"),
         "threads": torch.get_num_threads(),
-        "machine": platform.platform(),
-        "processor": _processor(),
         "precision": str(pick_dtype("auto", torch.device("cpu"))),
         "load": {"before": begin, "after": os.getloadavg()},
         "backbone": Path(options.backbone).name,
         "data": Path(options.data).name,
         "rounds": options.rounds,
         "steps": options.steps,
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "numpy")},
         "lines": [asdict(line) for line in lines],
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")
     print(f"load {begin[0]:.1f} before, {os.getloadavg()[0]:.1f} after; {options.output}")
     return 0
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for row in Path("/proc/cpuinfo").read_text().splitlines():
-            if row.startswith("model name"):
-                return row.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _options() -> argparse.Namespace:
@@ -406,7 +244,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--cache", type=Path, help="where tokens are kept; default: not kept")
     parser.add_argument("-o", "--output", type=Path, default=Path("steps.json"))
-    parser.add_argument("--measure", choices=("full", "lora"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -1,0 +1,27 @@
+"""Where a benchmark ran, for its record."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine(*packages: str) -> dict[str, object]:
+    """Return the machine, its processor and cores, and the versions of packages."""
+    return {
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for row in Path("/proc/cpuinfo").read_text().splitlines():
+            if row.startswith("model name"):
+                return row.partition(":")[2].strip()
+    return platform.processor()
