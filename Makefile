@@ -24,6 +24,7 @@ setup: $(STAMP)  ## prepare .venv
 
 sweep: $(STAMP)  ## the LoRA study on the embedded demo: minutes
 	@$(BIN)/mtl study run lora_sweep
+	@command -v mtl >/dev/null || printf '\nmtl is $(BIN)/mtl here: . $(VENV)/bin/activate puts it on the path of this shell.\n'
 
 test: $(STAMP)  ## every test, offline
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal

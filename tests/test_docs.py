@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mtl.cli.docs import fill_readme, pages
+from mtl.cli.docs import pages
+from mtl.spec import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,14 +17,16 @@ def test_generated_pages_are_up_to_date(name: str):
     assert kept == pages()[name], "run: python -m mtl.cli.docs docs"
 
 
-def test_the_readme_has_the_configuration_keys_of_now():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "| `lora.rank` |" in readme
-    assert readme == fill_readme(readme), "run: python -m mtl.cli.docs docs"
-
-
 def test_links_between_pages_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_study_file_of_the_documentation_is_one(tmp_path):
+    text = (ROOT / "docs" / "study-files.md").read_text(encoding="utf-8")
+    file = tmp_path / "mine.toml"
+    file.write_text(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
+    for profile, trials in (("demo", 8), ("paper", 16)):
+        assert load_study(str(file), profile=profile).trials == trials

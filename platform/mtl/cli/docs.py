@@ -54,24 +54,15 @@ the paper's recipe.
 """
 
 
-def fill_readme(text: str) -> str:
-    """Return the README with its table of configuration keys as it is now."""
-    start, end = "<!-- keys -->\n", "<!-- end of keys -->"
-    head, _, rest = text.partition(start)
-    return f"{head}{start}{key_table()}{end}{rest.partition(end)[2]}"
-
-
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
     return {"cli.md": cli_page(), "configuration.md": configuration_page()}
 
 
 def main(folder: Path) -> None:
-    """Write the pages into the folder, and the table into the README beside it."""
+    """Write the pages into the folder."""
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")
-    readme = folder.parent / "README.md"
-    readme.write_text(fill_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

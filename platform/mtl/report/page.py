@@ -46,6 +46,7 @@ table {{ border-collapse: collapse; margin: 8px 0; font-size: 15px; }}
 th {{ text-align: left; font-weight: 600; border-bottom: 2px solid #d1d5db; padding: 4px 10px; }}
 td {{ padding: 4px 10px; border-bottom: 1px solid #eef0f2; vertical-align: top;
   overflow-wrap: anywhere; }}
+td:first-child:not(.number) {{ min-width: 6em; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 td.number small {{ display: block; }}
 tr.best td {{ font-weight: 600; background: #fdf2f8; }}
