@@ -43,6 +43,7 @@ _PUBLIC = {
     "check_backbone": "backbone",
     "backbone_digest": "backbone",
     "pull_backbone": "pull",
+    "pull_data": "data_pull",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -226,6 +226,7 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
         return ensure_corpus(Path(cache_dir or DEFAULT_CACHE))
     if not is_folder(path):
         raise InputError(
-            f"data.path: {short(path)} is not a folder; give one with the data files, or demo"
+            f"data.path: {short(path)} is not a folder; give one with the data files, or demo, or "
+            "run: mtl data pull"
         )
     return Path(path)
