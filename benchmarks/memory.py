@@ -39,7 +39,8 @@ def bert_base(backbone: Path, folder: Path) -> Path:
 def train_once(options) -> dict:
     """Train a few steps at BERT-base shape; return the peak memory and the checkpoint's size."""
     keys = {"backbone": options.backbone, "data.path": options.data, "train.lr": 1e-5,
-            "train.epochs": 1, "train.steps_per_epoch": 4, "train.eval_limit": 8}  # fmt: skip
+            "train.epochs": 1, "train.steps_per_epoch": 4, "train.eval_limit": 8,
+            "train.precision": options.precision}  # fmt: skip
     config = Config.from_keys(keys | (LORA if options.measure == "lora" else {}))
     with tempfile.TemporaryDirectory(dir=options.cache) as folder:
         for _ in train(config, cache_dir=options.cache, checkpoint_dir=Path(folder)):
@@ -85,6 +86,7 @@ def main() -> int:
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--precision", default="auto")
     print(json.dumps(train_once(parser.parse_args())))
     return 0
 
