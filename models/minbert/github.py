@@ -135,7 +135,7 @@ class Repository:
         except HTTPError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise self._error(
-                f"{url}: {lines[0]}; see that this machine reaches it (HTTPS_PROXY is heeded)"
+                f"{url}: {lines[0]}; see that this machine reaches it (HTTPS_PROXY is respected)"
             ) from None
 
     def _session(self) -> Any:
