@@ -147,16 +147,58 @@ def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
         process.kill()
     assert process.returncode == 130, err
     assert "mtl study run lora_sweep" in err and "Traceback" not in err
+    for said in ("trial 0 unfinished (it will be continued)", "r=0 α=1 (unfinished)",
+                 "study lora_sweep: 1 unfinished of 1 trial"):  # fmt: skip
+        assert said in out, out
     status = mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json
-    assert (status["running"], status["dispatcher"]) == (1, None)
+    assert (status["running"], status["unfinished"], status["dispatcher"]) == (1, 1, None)
+    out = mtl_in(tmp_path, "study", "status", "lora_sweep").out
+    assert "1 unfinished of 1 trial" in out and "r=0 α=1" in out and "running" not in out
+    assert listed(tmp_path)[-2:] == ["0", "1"]
     process = start(tmp_path, *args, *LONG)
     try:
         wait_for(process, "trial 0 resumed")
         wait_for(process, "trial 0 epoch")
+        status = mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json
+        assert (status["running"], status["unfinished"]) == (1, 0)
+        assert "1 running of 1 trial" in mtl_in(tmp_path, "study", "status", "lora_sweep").out
+        assert listed(tmp_path)[-2:] == ["1", "0"]
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+def listed(folder: Path) -> list[str]:
+    """The row of the only study in the table of recorded ones; its last cells count the trials
+    that run and that are unfinished."""
+    table = mtl_in(folder, "study", "list").out.rpartition("recorded here")[2].splitlines()
+    assert table[0].split()[-2:] == ["running", "unfinished"]
+    return table[2].split()
+
+
+def test_one_trial_has_the_same_label_everywhere(tmp_path: Path):
+    args = (*SWEEP, "--trials", "1", *sets(*TINY))
+    out = mtl_in(tmp_path, *args).out
+    assert "trial 0 started: r=0 α=1" in out
+    assert out.count("r=0 α=1") == 2, "at the start and in the table"
+    assert "trial 0, r=0 α=1:" in mtl_in(tmp_path, "study", "status", "lora_sweep").out
+    best = mtl_in(tmp_path, "study", "best", "lora_sweep")
+    assert "the best is trial 0, r=0 α=1\n" in best.out and "lora.rank" in best.out
+
+
+def test_a_label_is_shown_with_the_best_trial_and_in_the_plan(tmp_path: Path):
+    few = ("methods", "--trials", "1", *sets(*TINY))
+    plan = mtl_in(tmp_path, "study", "plan", *few).out
+    assert "point 1   SST alone" in plan and "smallest" not in plan
+    assert mtl_in(tmp_path, "study", "run", *few, "--jobs", "1").code == 0
+    assert "the best is trial 0, SST alone\n" in mtl_in(tmp_path, "study", "best", "methods").out
+
+
+def test_the_plan_of_a_search_names_its_ends(tmp_path: Path):
+    plan = mtl_in(tmp_path, "study", "plan", "lora_sweep", *sets(*TINY)).out
+    assert "14 trials, 8 points first, then 6 by tpe, no pruner" in plan
+    assert "search: smallest   r=1 α=1 " in plan and "search: largest    r=16 α=32 " in plan
 
 
 def test_train_interrupt_resume(tmp_path: Path):
@@ -196,16 +238,17 @@ def test_train_in_one_object(mtl, tmp_path: Path):
 
 
 def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
-    """Run the command on a pseudo-terminal of 110 columns; return everything that it drew."""
+    """Run the command on a pseudo-terminal, of 110 columns where the environment says nothing
+    else; return everything that it drew."""
     parent, child = pty.openpty()
-    size = {"COLUMNS": "110", "LINES": "40"}
+    env = {"COLUMNS": "110", "LINES": "40", **env}
     process = subprocess.Popen(
         [command(), *args],
         stdin=child,
         stdout=child,
         stderr=child,
         cwd=folder,
-        env=environment(folder, **size, **env),
+        env=environment(folder, **env),
     )
     os.close(child)
     drawn = b""
@@ -232,6 +275,17 @@ def test_a_terminal_gets_a_live_view(tmp_path: Path):
     for word in ("best so far", "left", "2 trials done", "trial 1 complete", "rank", NOTE):
         assert word in drawn, word
     assert "\x1b[?25h" in drawn[drawn.rindex("\x1b[?25l") :], "the cursor is shown again"
+
+
+def test_results_fit_a_terminal_of_80_columns(recorded):
+    args = (*SWEEP, "--trials", "2", *sets(*TINY))
+    lines = on_a_terminal(recorded[0], *args, TERM="dumb", COLUMNS="80").splitlines()
+    head = next(i for i, line in enumerate(lines) if "parameters" in line)
+    assert "trainable" in lines[head] and "minutes" not in lines[head]
+    assert all(len(line) <= 80 for line in lines[head : head + 4])
+    assert {line.split()[2] for line in lines[head + 2 : head + 4]} == {"r=0", "r=4"}
+    piped = mtl_here(recorded[0], *args, MTL_HOME=str(recorded[0] / "home"), COLUMNS="80").out
+    assert "trainable   minutes" in piped
 
 
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path):

@@ -80,7 +80,7 @@ def test_a_recorded_home_is_read_and_left_as_it_is(mtl, home: Path):
     for name in ("optuna database", "mlflow database"):
         assert lines[name].startswith("ok ") and "sound, schema" in lines[name], outcome.out
         assert "write-ahead log" in lines[name]
-    assert "1 trial left running" in lines["studies"]
+    assert "1 trial unfinished, nobody works on it" in lines["studies"]
     assert lines["studies"].endswith("→ mtl study run lora_sweep --profile demo")
     assert "all good; " in outcome.out
     after = contents(home)
@@ -220,7 +220,7 @@ def test_a_study_that_somebody_works_on_is_left_alone(home: Path):
     place = recorded(home)
     with Lease(open_engine(place), "lora_sweep"):
         (check,) = unfinished(place)
-    assert check.state == "ok" and "none left unattended" in check.found
+    assert check.state == "ok" and "none left unfinished" in check.found
     (check,) = unfinished(place)
     assert check.state == "note"
 

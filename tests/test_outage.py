@@ -47,7 +47,7 @@ def test_a_study_outlives_its_databases_absences(tmp_path, home, postgres, postg
     study.process.send_signal(signal.SIGINT)
     code, out = study.end()
     assert code == 130 and "To go on where it stopped" in out, out
-    assert "Traceback" not in out and out.count("trial 1 killed") == 1, out
+    assert "Traceback" not in out and out.count("trial 1 unfinished") == 1, out
     assert (home / "checkpoints/tiny/1" / LAST).exists()
 
     postgres.start()

@@ -78,7 +78,7 @@ def test_the_doctor_looks_at_the_server(place, postgres):
         assert check.state == "ok" and check.found.startswith("s: process ")
     assert [c.found for c in leases(place)] == ["none is held"]
     (check,) = unfinished(place)
-    assert check.state == "note" and "1 trial left running" in check.found
+    assert check.state == "note" and "1 trial unfinished" in check.found
     (check,) = optuna_database(place)
     assert check.state == "ok" and "schema v" in check.found
 

@@ -49,6 +49,7 @@ class StudyResult:
 
     Attributes:
         total: trials that it shall have; complete, pruned, failed: that have ended so.
+        unfinished: trials that were begun; the same command goes on with them.
         best: number, score, params and run_id of the best complete trial.
         interrupted: by a signal; the same command goes on.
         new_trials: that have ended in this call.
@@ -61,6 +62,7 @@ class StudyResult:
     complete: int
     pruned: int
     failed: int
+    unfinished: int
     best: dict[str, Any] | None
     interrupted: bool
     new_trials: int
@@ -204,6 +206,7 @@ def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
         complete=states["complete"],
         pruned=states["pruned"],
         failed=states["failed"],
+        unfinished=states["running"],
         best=summary.best,
         interrupted=interrupted,
         new_trials=trials.ended_here,

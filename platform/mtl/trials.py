@@ -112,7 +112,7 @@ class Trials:
     def _set_aside(self, number: int) -> None:
         self.runs.end(number, "killed", "interrupted")
         del self.running[number]
-        self.view.trial_ended(number, "killed", None, "interrupted")
+        self.view.trial_ended(number, "unfinished", None, "it will be continued")
 
     def look_around(self) -> None:
         """Note what MLflow has done in the meantime, and say what the user should know."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minbert.tasks import BY_NAME
 from mtl.view import console, words
+from mtl.view.fitting import Column, fits, fitted, lay_out
+from mtl.view.leaderboard import SHORT_TASKS, TASKS
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from minbert import Task
 
-_METRICS = {
+METRICS = {
     "score": "score",
     "sst_accuracy": "SST accuracy",
     "para_accuracy": "PARA accuracy",
     "sts_pearson": "STS Pearson",
 }
+_WHOLE = "In brackets: the 95 % interval, by bootstrap over the dev examples."
+_HALF = "±: half the width of the 95 % interval, by bootstrap over the dev examples."
+_PAIRED = "Paired differences, minus trial {}; significant: the 95 % interval excludes 0."
+Write = Callable[[Mapping[str, float] | None, str], str]
+"""Writes a value with its interval; the string is the format's sign."""
 
 
 def print_comparison(payload: Mapping[str, Any]) -> None:
@@ -32,12 +40,7 @@ def print_comparison(payload: Mapping[str, Any]) -> None:
     screen.print()
     screen.print(_config_table(payload["config"], trials))
     screen.print()
-    if len(trials) == 2:
-        screen.print(_metric_table(trials, payload["differences"][0]))
-    else:
-        screen.print(_trial_table(trials, payload["differences"]))
-    screen.print("In brackets 95 % intervals by bootstrap over the dev examples; differences are")
-    screen.print(f"paired, minus {first}; one stands if its interval leaves 0 out.")
+    _print_scores(screen, trials, payload["differences"])
     for name, found in (payload["disagreements"] or {}).items():
         _print_disagreement(screen, name, found, (first, others[0]))
 
@@ -56,49 +59,102 @@ def _names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 def _config_table(config: Mapping[str, list], trials: Sequence[Mapping[str, Any]]) -> Table:
     table = words.plain_table("configuration", *_names(trials), overflow="fold")
     for key, values in config.items():
-        table.add_row(key, *(_plain("-" if value is None else value) for value in values))
+        table.add_row(key, *map(_configured, values))
     if not config:
         table.add_row("no key differs")
     return table
 
 
-def _metric_table(trials: Sequence[Mapping[str, Any]], difference: Mapping[str, Any]) -> Table:
-    table = words.plain_table("metric", *_names(trials), "difference", "", overflow="fold")
-    for name, title in _METRICS.items():
-        values = (_value(trial["estimates"].get(name)) for trial in trials)
-        table.add_row(title, *values, _signed(difference[name]), _stands(difference[name]))
-    for key, title, write in (
-        ("trainable_parameters", "trainable", lambda n: f"{n:,}"),
-        ("minutes", "minutes", lambda n: f"{n:.1f}"),
-    ):
-        given = [trial[key] for trial in trials]
-        table.add_row(title, *("-" if value is None else write(value) for value in given))
-    return table
+def _configured(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return _plain("-" if value is None else ",".join(value) if isinstance(value, list) else value)
 
 
-def _trial_table(trials: Sequence[Mapping[str, Any]], differences: Sequence) -> Table:
-    columns = ("score", "difference", "", "SST acc>", "PARA acc>", "STS r>")
-    table = words.plain_table("trial>", "setting", *columns, overflow="fold")
-    for trial, found in zip(trials, [None, *differences], strict=True):
-        gap = ("", "") if found is None else (_signed(found["score"]), _stands(found["score"]))
-        by_task = (words.score(trial[name]) for name in list(_METRICS)[1:])
-        score = _value(trial["estimates"].get("score"))
-        table.add_row(str(trial["number"]), _plain(trial["setting"]), score, *gap, *by_task)
-    return table
+# ---- scores ------------------------------------------------------------------------------------
 
 
-def _value(given: Mapping[str, float] | None) -> str:
+def _print_scores(screen: Console, trials: Sequence[Mapping], differences: Sequence) -> None:
+    """Print the scores with whole intervals where there is room, else with half widths."""
+    columns = _metric_columns if len(trials) == 2 else _trial_columns
+    table, how = lay_out(columns(trials, differences, _whole).values()), _WHOLE
+    if not fits(screen, table):
+        shorter = _shorter(trials) if len(trials) > 2 else ()
+        table, how = fitted(screen, columns(trials, differences, _half), *shorter), _HALF
+    screen.print(table)
+    for line in (how, _PAIRED.format(trials[0]["number"])):
+        screen.print(line)
+
+
+def _metric_columns(
+    trials: Sequence[Mapping], differences: Sequence[Mapping], write: Write
+) -> dict[str, Column]:
+    """Two trials: a row a metric."""
+    (difference,) = differences
+    costs = [("trainable", "trainable_parameters", ","), ("minutes", "minutes", ".1f")]
+    columns = {"metric": Column("metric", [*METRICS.values(), *(title for title, *_ in costs)])}
+    for name, trial in zip(_names(trials), trials, strict=True):
+        values = [write(trial["estimates"].get(metric), "") for metric in METRICS]
+        known = [(trial[key], form) for _, key, form in costs]
+        values += ["-" if value is None else format(value, form) for value, form in known]
+        columns[name] = Column(name, values)
+    gaps = [difference[metric] for metric in METRICS]
+    columns["difference"] = Column("difference", [*(write(gap, "+") for gap in gaps), "", ""])
+    columns["verdict"] = Column("", [*map(_verdict, gaps), "", ""])
+    return columns
+
+
+def _trial_columns(
+    trials: Sequence[Mapping], differences: Sequence[Mapping], write: Write
+) -> dict[str, Column]:
+    """Several trials: a row each."""
+    scores = [write(trial["estimates"].get("score"), "") for trial in trials]
+    gaps = [found["score"] for found in differences]
+    return {
+        "trial": Column("trial>", [str(trial["number"]) for trial in trials]),
+        "setting": Column("setting", [_plain(trial["setting"]) for trial in trials], folds=True),
+        "score": Column("score", scores),
+        "difference": Column("difference", ["", *(write(gap, "+") for gap in gaps)]),
+        "verdict": Column("", ["", *map(_verdict, gaps)]),
+        **_task_columns(trials, TASKS),
+    }
+
+
+def _task_columns(trials: Sequence[Mapping], titles: Mapping[str, str]) -> dict[str, Column]:
+    return {
+        name: Column(title, [words.score(trial[name]) for trial in trials])
+        for name, title in titles.items()
+    }
+
+
+def _shorter(trials: Sequence[Mapping]) -> list[dict[str, Column | None]]:
+    """What several trials' table does without on a narrow screen, the least first."""
+    bare = Column("score", [words.score(trial["score"]) for trial in trials])
+    return [
+        _task_columns(trials, SHORT_TASKS),
+        {"score": bare},
+        dict.fromkeys(TASKS),
+    ]
+
+
+def _whole(given: Mapping[str, float] | None, sign: str) -> str:
     if given is None:
         return "-"
-    return f"{given['value']:.3f} ({given['low']:.3f} to {given['high']:.3f})"
+    value, low, high = (format(given[key], f"{sign}.3f") for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
-def _signed(given: Mapping[str, float]) -> str:
-    return f"{given['value']:+.3f} ({given['low']:+.3f} to {given['high']:+.3f})"
+def _half(given: Mapping[str, float] | None, sign: str) -> str:
+    if given is None:
+        return "-"
+    return f"{given['value']:{sign}.3f} ± {(given['high'] - given['low']) / 2:.3f}"
 
 
-def _stands(given: Mapping[str, Any]) -> str:
-    return "stands" if given["stands"] else "may be chance"
+def _verdict(given: Mapping[str, Any]) -> str:
+    return "significant" if given["stands"] else "may be chance"
+
+
+# ---- examples ----------------------------------------------------------------------------------
 
 
 def _print_disagreement(

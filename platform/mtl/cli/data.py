@@ -25,10 +25,11 @@ def data() -> None:
 @click.argument("path", default="demo", metavar="[DIR]")
 @json_option
 def check(path: str, as_json: bool) -> None:
-    """Read the data files in DIR as a training does, and name every row that cannot be used.
+    """Read data files and name bad rows.
 
-    DIR holds the paper's tab-separated files; without it the embedded demo corpus is checked.
-    Test files may be missing: only predictions need them.
+    They are read as a training reads them: a bad row is one that it cannot use. DIR holds the
+    paper's tab-separated files; without it the embedded demo corpus is checked. Test files may be
+    missing: only predictions need them.
     """
     from minbert import check_data
     from mtl.stores import Home

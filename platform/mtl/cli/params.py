@@ -27,5 +27,6 @@ def params(sets: tuple[str, ...], as_json: bool) -> None:
         )
         return
     share = 100 * counts.trainable / counts.total
-    click.echo(f"{config.backbone}, {config.train.mode}, LoRA rank {config.lora.rank or 'none'}")
+    lora = f"LoRA rank {config.lora.rank}" if config.lora.rank else "no LoRA"
+    click.echo(f"{config.backbone}, {config.train.mode}, {lora}")
     click.echo(f"trainable {counts.trainable:,} of {counts.total:,} parameters ({share:.2f} %)")

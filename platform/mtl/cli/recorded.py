@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import optuna
 
     from mtl.recorded import RecordedStudy
+    from mtl.stores import Home
 
 STATES = ("complete", "pruned", "failed", "running")
 
@@ -34,11 +35,29 @@ def open_study(name: str) -> optuna.Study:
         ) from None
 
 
-def summary_payload(recorded: RecordedStudy) -> dict[str, Any]:
-    """Say how many trials a recorded study has, by state."""
-    return {"name": recorded.name, "profile": recorded.profile, "trials": recorded.trials} | {
-        state: recorded.states.get(state, 0) for state in STATES
+def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str, Any]:
+    """Say how many trials a recorded study has, by state; those ``unfinished`` are running by
+    Optuna's word, but nobody works on them."""
+    counts = {state: recorded.states.get(state, 0) for state in STATES}
+    counts["unfinished"] = 0 if dispatcher else counts["running"]
+    return {
+        "name": recorded.name,
+        "profile": recorded.profile,
+        "trials": recorded.trials,
+        **counts,
     }
+
+
+def list_payload(home: Home) -> list[dict[str, Any]]:
+    """Say of every recorded study of a home how many trials it has, by state."""
+    from mtl.lease import dispatchers
+    from mtl.recorded import recorded_studies
+    from mtl.stores import read_engine
+
+    studies = recorded_studies(home)
+    begun = any(study.states.get("running") for study in studies)
+    working = dispatchers(read_engine(home)) if begun else {}
+    return [summary_payload(study, working.get(study.name)) for study in studies]
 
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
@@ -49,12 +68,12 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     from mtl.stores import Home, read_engine
 
     engine = read_engine(Home.resolve(create=False))
-    summary = summary_payload(summarize(study))
+    dispatcher = dispatcher_of(engine, study.study_name)
+    summary = summary_payload(summarize(study), dispatcher)
     rows = leaderboard(study)
     trials = study.get_trials(deepcopy=False)
     by_number = sorted(rows, key=lambda row: row["number"])
     running = [_running(r, trials[r["number"]]) for r in by_number if r["state"] == "running"]
-    dispatcher = dispatcher_of(engine, study.study_name)
     return {
         "study": summary.pop("name"),
         **summary,

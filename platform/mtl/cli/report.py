@@ -13,7 +13,7 @@ from .exits import DONE, FAILED
 @click.argument("trials", metavar="[TRIAL]...", type=int, nargs=-1)
 @json_option
 def compare(name: str, trials: tuple[int, ...], as_json: bool) -> None:
-    """Say how trials differ, and whether the difference stands.
+    """Say how trials differ, and whether significantly.
 
     The first trial is what the others are compared with; without any it is the best trial against
     the baseline, which is trial 0.

@@ -51,18 +51,17 @@ def study() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """List shipped studies and recorded ones."""
-    from mtl.recorded import recorded_studies
     from mtl.spec import list_studies
     from mtl.stores import Home
 
-    from .recorded import summary_payload
+    from .recorded import list_payload
     from .tables import print_studies
 
     shipped = [
         {"name": info.name, "description": info.description, "profiles": list(info.profiles)}
         for info in list_studies()
     ]
-    recorded = [summary_payload(row) for row in recorded_studies(Home.resolve(create=False))]
+    recorded = list_payload(Home.resolve(create=False))
     if as_json:
         print_json({"studies": shipped, "recorded": recorded})
     else:
@@ -117,7 +116,7 @@ def plan(
     if as_json:
         print_json(planned)
     else:
-        print_plan(planned)
+        print_plan(planned, spec)
 
 
 @study.command()

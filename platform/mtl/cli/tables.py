@@ -11,15 +11,18 @@ import click
 from mtl.naming import setting
 from mtl.report import row_setting
 from mtl.view import console, words
+from mtl.view.fitting import Column, fitted
 from mtl.view.progress import evaluated_table
 
+from .comparing import METRICS
 from .recorded import STATES
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from minbert.reading import FileReport
-    from mtl.plan import Plan
+    from mtl.plan import Plan, Sized
     from mtl.spec import StudySpec
 
 
@@ -32,13 +35,23 @@ def print_studies(
     for row in shipped:
         table.add_row(row["name"], ", ".join(row["profiles"]) or "-", row["description"])
     screen.print(table)
+    screen.print()
     if not recorded:
         screen.print("Nothing is recorded here yet. Start with: mtl study run lora_sweep")
         return
-    table = words.plain_table("recorded here", "trials>", *(f"{state}>" for state in STATES))
+    states = [*STATES, "unfinished"]
+    table = words.plain_table("recorded here", "trials>", *(f"{state}>" for state in states))
     for row in recorded:
-        table.add_row(row["name"], str(row["trials"]), *(str(row[state]) for state in STATES))
+        counts = _told(row)
+        table.add_row(row["name"], str(row["trials"]), *(str(counts[state]) for state in states))
     screen.print(table)
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, int]:
+    """Return the trials by state, those that nobody works on apart from those that run."""
+    counts = {state: row[state] for state in (*STATES, "unfinished")}
+    counts["running"] -= counts["unfinished"]
+    return counts
 
 
 def data_table(reports: Sequence[FileReport]) -> Table:
@@ -101,20 +114,17 @@ def _toml(value: Any) -> str:
 
 def print_status(payload: Mapping[str, Any]) -> None:
     """Print how far a study is."""
-    counts = {state: payload[state] for state in STATES}
     working = payload["dispatcher"]
-    if not working:
-        counts["unfinished"] = counts.pop("running")
-    of = f" of {words.count(payload['total'], 'trial')}" if payload["total"] else ""
-    click.echo(f"{payload['study']}: {words.states(counts)}{of}")
+    click.echo(f"{payload['study']}: {words.states(_told(payload), payload['total'])}")
     if payload["running_trials"]:
-        console().print(evaluated_table(payload["running_trials"]))
+        screen = console()
+        screen.print(evaluated_table(screen, payload["running_trials"]))
     if working:
         left = payload["seconds_left"]
         about = "" if left is None else f", about {words.clock(left)} left"
         click.echo(f"run by   {working}{about}")
     elif payload["running_trials"]:
-        click.echo("Nobody works on them; the command that ran the study goes on with them.")
+        click.echo("Nobody works on it now; the command that ran the study continues it.")
     if payload["best"]:
         best = payload["best"]
         click.echo(f"best     trial {best['number']}, {row_setting(best)}: {best['score']:.3f}")
@@ -127,9 +137,10 @@ def print_best(payload: Mapping[str, Any]) -> None:
     if best is None:
         click.echo(f"{payload['study']}: no trial has ended well yet")
         return
-    click.echo(f"{payload['study']}: best is trial {best['number']} of score {best['score']:.4f}")
-    for name in ("sst_accuracy", "para_accuracy", "sts_pearson"):
-        click.echo(f"  {name:<22}{words.score(best[name], 4)}")
+    named = f"trial {best['number']}, {row_setting(best)}".rstrip(", ")
+    click.echo(f"{payload['study']}: the best is {named}")
+    for name, title in METRICS.items():
+        click.echo(f"  {title:<22}{words.score(best[name], 4)}")
     for key, value in best["params"].items():
         click.echo(f"  {key:<22}{value}")
     click.echo(f"  {'trainable parameters':<22}{best['trainable_parameters']:,}")
@@ -143,24 +154,48 @@ def _note_demo(row: Mapping[str, Any]) -> None:
         click.echo(words.DEMO_NOTE)
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, spec: StudySpec) -> None:
     """Print what a study would do."""
     profile = f" (profile {plan['profile']})" if plan["profile"] else ""
-    click.echo(
-        f"{plan['study']}{profile}: {words.count(plan['trials'], 'trial')}, "
-        f"{words.count(plan['points'], 'point')} first, then {plan['searched']} by "
-        f"{plan['sampler']}; pruner {plan['pruner']}"
-        + (f"; each with {plan['replicates']} seeds" if plan["replicates"] > 1 else "")
-    )
+    click.echo(f"{plan['study']}{profile}: {', '.join(_plan_parts(plan))}")
     if plan["note"]:
         click.echo(plan["note"])
-    table = words.plain_table("", "parameters", "trainable>", "total>")
-    for row in plan["parameters"]:
-        counts = (f"{row['trainable']:,}", f"{row['total']:,}")
-        table.add_row(row["what"], setting(row["values"]), *counts)
-    console().print(table)
+    screen = console()
+    screen.print(_sizes_table(screen, plan["parameters"], spec))
     for name, text in _plan_lines(plan):
         click.echo(f"{name:<12}{text}")
+
+
+def _plan_parts(plan: Plan) -> list[str]:
+    parts = [words.count(plan["trials"], "trial")]
+    if plan["points"]:
+        first = " first" if plan["searched"] else ""
+        parts.append(words.count(plan["points"], "point") + first)
+    if plan["searched"]:
+        parts.append(f"{'then ' if plan['points'] else ''}{plan['searched']} by {plan['sampler']}")
+    if plan["replicates"] > 1:
+        parts.append(f"each with {plan['replicates']} seeds")
+    return [*parts, "no pruner" if plan["pruner"] == "none" else f"pruner {plan['pruner']}"]
+
+
+def _sizes_table(screen: Console, sizes: Sequence[Sized], spec: StudySpec) -> Table:
+    """Lay out the parameter counts of each point, then of the ends of what is searched."""
+    from mtl.studyspec import point_key
+
+    labels = [spec.labels.get(point_key(point)) for point in spec.points]
+    rows = [(row["what"], row, label) for row, label in zip(sizes, labels, strict=False)]
+    small, large = sizes[len(labels) :]
+    if spec.search:
+        rows += [("search: smallest", small, None), ("search: largest", large, None)]
+    elif not rows:
+        rows = [("all trials", small, None)]
+    columns = {
+        "what": Column("", [what for what, *_ in rows]),
+        "setting": Column("parameters", [setting(r["values"], name) for _, r, name in rows], True),
+        "trainable": Column("trainable>", [f"{row['trainable']:,}" for _, row, _ in rows]),
+        "total": Column("total>", [f"{row['total']:,}" for _, row, _ in rows]),
+    }
+    return fitted(screen, columns)
 
 
 def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
@@ -178,11 +213,11 @@ def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
     return [
         *lines,
         (
-            "time",
-            f"about {words.clock(plan['seconds'])} ({1000 * plan['seconds_per_step']:.0f} ms a "
-            f"step, {plan['eval_seconds']:.1f} s an evaluation of {plan['dev_examples']:,} "
-            "examples, measured now)",
+            "measured",
+            f"{1000 * plan['seconds_per_step']:.0f} ms a step, {plan['eval_seconds']:.1f} s an "
+            f"evaluation of {plan['dev_examples']:,} examples",
         ),
+        ("time", f"about {words.clock(plan['seconds'])}"),
         (
             "memory",
             f"about {_bytes(plan['memory_bytes'])}; a checkpoint is "

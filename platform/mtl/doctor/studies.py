@@ -38,7 +38,7 @@ def _look(home: Home, storage: RDBStorage) -> list[Check]:
     names = optuna.get_all_study_names(storage)
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
     left = [check for study in studies if (check := _left(home, study, storage)) is not None]
-    return left or [ok("studies", f"{len(names)} recorded, none left unattended")]
+    return left or [ok("studies", f"{len(names)} recorded, none left unfinished")]
 
 
 def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
@@ -57,8 +57,8 @@ def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
             return None
     finally:
         engine.dispose()
-    found = f"{study.study_name}: {count(len(running), 'trial')} left running by a dispatcher "
-    return note("studies", found + "that is gone", goes_on(study.study_name, study.user_attrs))
+    found = f"{study.study_name}: {count(len(running), 'trial')} unfinished, nobody works on it"
+    return note("studies", found, goes_on(study.study_name, study.user_attrs))
 
 
 def goes_on(name: str, attributes: Mapping[str, Any]) -> str:

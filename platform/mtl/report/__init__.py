@@ -9,6 +9,7 @@ _PUBLIC = {
     "grouped": "rows",
     "replicated": "rows",
     "row_setting": "rows",
+    "state_word": "rows",
     "export_csv": "export",
 }
 

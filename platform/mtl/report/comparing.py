@@ -71,7 +71,7 @@ def _original(row: Row) -> int:
 
 def differences(ours: Predictions, theirs: Predictions) -> dict[str, dict[str, Any]]:
     """Return ours minus theirs by metric: the fields of `minbert.Estimate`, and ``stands``:
-    whether the 95 % interval leaves 0 out.
+    whether the 95 % interval excludes 0 (the difference is significant).
 
     Raises:
         InputError: they were not evaluated on the same examples.
@@ -194,7 +194,8 @@ def _known(numbers: Mapping[int, Row]) -> str:
 
 def _predictions(runs: Runs, row: Row) -> Predictions:
     if row["score"] is None or not row["estimates"]:
-        raise InputError(f"trial {row['number']} has no predictions: its state is {row['state']}")
+        why = "it has not ended" if row["state"] == "running" else f"its state is {row['state']}"
+        raise InputError(f"trial {row['number']} has no predictions: {why}")
     try:
         return runs.predictions(row["run_id"])
     except Absent as error:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from minbert.errors import InputError
 
+from ..lease import dispatcher_of
+from ..stores import read_engine
 from .comparing import Pair, best_and_reference, differences, differing_config
 from .paper_tables import PaperTable, beside_paper
-from .rows import SCORES, leaderboard
+from .rows import SCORES, leaderboard, state_word
 from .runs import Absent, Runs
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class StudyReport:
 
     Attributes:
         rows: the leaderboard.
+        worked_on: whether a dispatcher has the study.
         pair: the best trial and what it is read against.
         gain: the best minus the other by metric (`comparing.differences`); None without both.
         changed: configuration keys in which the two differ, the other's value first.
@@ -50,6 +53,7 @@ class StudyReport:
     study: optuna.Study
     rows: list[dict[str, Any]]
     pair: Pair
+    worked_on: bool = False
     gain: dict[str, dict[str, Any]] | None = None
     changed: dict[str, list[Any]] = field(default_factory=dict)
     paper: list[PaperTable] = field(default_factory=list)
@@ -82,6 +86,7 @@ def gather(study: optuna.Study, home: Home) -> StudyReport:
     """Read a study as it is now, running or not. What is missing is noted, and left out."""
     rows = leaderboard(study)
     report = StudyReport(study, rows, best_and_reference(rows))
+    report.worked_on = dispatcher_of(read_engine(home), study.study_name) is not None
     report.paper = beside_paper(study.study_name, rows)
     missing = _Missing()
     reader = _Reader(Runs(home), missing)
@@ -96,7 +101,7 @@ def gather(study: optuna.Study, home: Home) -> StudyReport:
         report.changed = differing_config([reference, best])
         report.gain = _gain(report, best["number"], reference["number"])
     report.curves = _curves(rows, reader)
-    _note_trials(rows, missing)
+    _note_trials(report, missing)
     report.missing += missing.lines()
     return report
 
@@ -162,13 +167,14 @@ def _curves(rows: Sequence[Row], reader: _Reader) -> dict[int, dict[str, dict[in
     return found
 
 
-def _note_trials(rows: Sequence[Row], missing: _Missing) -> None:
+def _note_trials(report: StudyReport, missing: _Missing) -> None:
     """Note the trials that did not complete; failed ones with their reasons."""
-    for row in rows:
+    for row in report.rows:
         if row["state"] == "failed":
             missing.note("failed", row["number"], row["reason"] or "no reason is recorded")
         elif row["state"] in ("running", "waiting"):
-            missing.note("not ended", row["number"], f"it is {row['state']}")
+            state = state_word(row["state"], report.worked_on)
+            missing.note("not ended", row["number"], f"it is {state}")
 
 
 def _trials(numbers: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from .colours import INK, MUTED, SCORE_COLOUR
 from .gather import StudyReport, gather
 from .markup import paragraph, text
 from .paper_section import paper_section
+from .rows import state_word
 from .sections import (
     Drawing,
     commands_section,
@@ -159,9 +160,9 @@ def _library(drawing: Drawing) -> str:
 
 def _when(report: StudyReport) -> str:
     made = f"As it stood on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
-    unfinished = report.count("running") + report.count("waiting")
-    trials = "1 trial is" if unfinished == 1 else f"{unfinished:,} trials are"
-    return made + (f" It has not ended: {trials} under way." if unfinished else "")
+    counts = {state: report.count(state) for state in ("running", "waiting")}
+    left = [f"{n:,} {state_word(state, report.worked_on)}" for state, n in counts.items() if n]
+    return made + (f" It has not ended ({', '.join(left)})." if left else "")
 
 
 def _replace(file: Path, page: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -16,6 +17,7 @@ from ..tally import REPLICATE
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
 FIXED_COLUMNS = (
@@ -61,7 +63,7 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
         # Thousands of notes lie where late runs do: not read where no trial lacks a run.
         late = late_runs(study) if any(run_of(trial, {}) is None for trial in trials) else {}
         rows = sorted((_row(trial, run_of(trial, late)) for trial in trials), key=_place)
-    keys = _varied(rows)
+    keys = _telling(study, trials, rows)
     for row in rows:
         known = row["params"] | row["config"]
         row["params"] = {key: known[key] for key in keys if key in known}
@@ -83,6 +85,16 @@ def row_setting(row: Mapping[str, Any], seed: bool = True) -> str:
     if not seed:
         params = {key: value for key, value in params.items() if key != "train.seed"}
     return setting(params, row["label"])
+
+
+def state_word(state: str, worked_on: bool) -> str:
+    """Say in what state a trial is: Optuna has a begun one RUNNING, though its study may be left.
+
+    Args:
+        state: of a row.
+        worked_on: whether a dispatcher has the study.
+    """
+    return "unfinished" if state == "running" and not worked_on else state
 
 
 def replicated(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -150,19 +162,23 @@ def _row(trial: optuna.trial.FrozenTrial, run_id: str | None) -> dict[str, Any]:
     }
 
 
-def _varied(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the keys that tell the trials apart.
+def _telling(study: optuna.Study, trials: list[FrozenTrial], rows: list[dict]) -> list[str]:
+    """Return the keys that tell the trials apart, or will when there are more of them.
 
     A point of a study file may set what is not searched (no LoRA at all, say): such a key is no
     parameter of any trial, but differs between their configurations.
     """
+    points = {known for trial in trials if (known := facts(trial).get("point"))}
+    named = {key for point in points for key in json.loads(point)}
+    named |= (study.user_attrs.get("settings") or {"search": {}})["search"].keys()
     values: dict[str, set[str]] = {}
     for row in rows:
         for key, value in row["config"].items():
             values.setdefault(key, set()).add(repr(value))
     searched = {key for row in rows for key in row["params"]}
-    varied = [key for key, seen in values.items() if key in searched or len(seen) > 1]
-    return varied + sorted(searched - values.keys())
+    named |= searched
+    telling = [key for key, seen in values.items() if key in named or len(seen) > 1]
+    return telling + sorted(searched - values.keys())
 
 
 def _score(trial: optuna.trial.FrozenTrial) -> float | None:

@@ -25,7 +25,7 @@ from .markup import (
     with_interval,
 )
 from .mistakes import confusion_tables, residuals_chart, worst_table
-from .rows import SCORES, grouped, replicated, row_setting
+from .rows import SCORES, grouped, replicated, row_setting, state_word
 from .study_figures import study_figures
 from .summary import METRICS, trial_name
 
@@ -73,7 +73,7 @@ def leaderboard_section(report: StudyReport) -> str:
     places = {name: _places(shown, name) for name in METRICS}
     head = ("rank>", "trial>", "setting", *(f"{title}>" for title in METRICS.values()),
             "trainable>", "minutes>", "best epoch>")  # fmt: skip
-    parts = [table(head, [_board_row(row, places) for row in shown])]
+    parts = [table(head, [_board_row(row, places, report.worked_on) for row in shown])]
     if len(report.rows) > len(shown):
         more = len(report.rows) - len(shown)
         parts.append(paragraph(f"And {more:,} more trials; mtl study export has all.", "note"))
@@ -88,8 +88,11 @@ def _places(rows: Sequence[Mapping[str, Any]], name: str) -> int:
     return decimals(half_width(given["low"], given["high"]) for given in known if given)
 
 
-def _board_row(row: Mapping[str, Any], places: Mapping[str, int]) -> tuple[str, list[str]]:
-    state = "" if row["state"] == "complete" else f" <small>{text(row['state'])}</small>"
+def _board_row(
+    row: Mapping[str, Any], places: Mapping[str, int], worked_on: bool
+) -> tuple[str, list[str]]:
+    word = text(state_word(row["state"], worked_on))
+    state = "" if row["state"] == "complete" else f" <small>{word}</small>"
     cells = [str(row["rank"] or "–"), str(row["number"]), text(row_setting(row)) + state]
     for name in METRICS:
         given = row["estimates"].get(name, {})

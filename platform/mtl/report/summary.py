@@ -9,7 +9,7 @@ from minbert.tasks import TASKS
 
 from ..naming import short_value
 from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
-from .rows import row_setting
+from .rows import row_setting, state_word
 
 if TYPE_CHECKING:
     from .gather import StudyReport
@@ -69,8 +69,8 @@ def _against(
     gain = report.gain["score"]
     won = f"It gains <b>{estimate(gain, signed=True)}</b> over {trial_name(reference)}, {reason}."
     if gain["stands"]:
-        return f"{won} The gain stands: its interval leaves 0 out."
-    return f"{won} The gain does not stand: its interval holds 0, so it may be chance."
+        return f"{won} The gain is significant: its 95 % interval excludes 0."
+    return f"{won} The gain may be chance: its 95 % interval includes 0."
 
 
 def trial_name(row: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def _gain_table(report: StudyReport) -> str:
     if best is None or reference is None or report.gain is None:
         return ""
     numbers = (f"trial {row['number']}>" for row in (reference, best))
-    head = ("", *numbers, "difference>", "stands")
+    head = ("", *numbers, "difference>", "significant")
     rows = []
     for name, title in METRICS.items():
         known = [row["estimates"].get(name) for row in (reference, best)]
@@ -161,7 +161,7 @@ def _budget(config: Mapping[str, Any]) -> str:
 
 
 def _states(report: StudyReport) -> str:
-    counts = {state: report.count(state) for state in _STATES}
+    counts = {state_word(state, report.worked_on): report.count(state) for state in _STATES}
     shown = [f"{n:,} {state}" for state, n in counts.items() if n or state in _STATES[:3]]
     return ", ".join(shown)
 

@@ -1,6 +1,5 @@
 """What a person sees of a running study: live on a terminal, plain lines in a pipe."""
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PlainView", "QuietView", "View", "choose_view", "console"]
 
+_PIPE = 10_000  # columns: nothing is folded or left out for want of room
+
 
 def console(stderr: bool = False) -> "Console":
-    """Return the console to print on: as wide as the terminal; wide enough for tables in a pipe."""
+    """Return the console to print on: as wide as the terminal; in a pipe nothing is wrapped."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    width = None if stream.isatty() else _PIPE
     # What is printed is what was given: a label may hold square brackets, or :words:.
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 

@@ -53,7 +53,7 @@ class View:
     def trial_ended(
         self, number: int, state: str, score: float | None, reason: str | None
     ) -> None:
-        """A trial ended: complete, pruned, failed or killed."""
+        """A trial ended (complete, pruned or failed), or is left unfinished."""
 
     def message(self, text: str) -> None:
         """Something that a person should know, in one line."""

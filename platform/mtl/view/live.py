@@ -71,9 +71,9 @@ class LiveView(View):
         self, number: int, state: str, score: float | None, reason: str | None
     ) -> None:
         row = self._running.pop(number, RunningTrial("", False))
-        self._progress.done += state != "killed"
+        self._progress.done += state != "unfinished"
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)
-        style = {"failed": "red", "pruned": "yellow", "killed": "yellow"}.get(state, "")
+        style = {"failed": "red", "pruned": "yellow", "unfinished": "yellow"}.get(state, "")
         text = f"{words.ending(number, state, score, reason)}  {row.setting}"
         self.screen.print(Text(text, style=style))
 
@@ -90,7 +90,7 @@ class LiveView(View):
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread
-        table = running_table(running, self.screen.width)
+        table = running_table(self.screen, running)
         parts: list[Any] = [Text(self._title, style="bold"), table]
         parts.append(Text(self._summary(list(running.values()))))
         if self._demo:

@@ -9,12 +9,16 @@ from mtl.report import grouped, replicated
 
 from . import words
 from .base import View
+from .leaderboard import leaderboard_table, replicates_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mtl.dispatch import StudyResult
     from mtl.spec import StudySpec
+
+
+_STATES = ("complete", "pruned", "failed", "unfinished")
 
 
 class QuietView(View):
@@ -67,14 +71,14 @@ def show_end(
 ) -> None:
     """Print the leaderboard and how the study stands."""
     if rows:
-        screen.print(words.leaderboard_table(rows))
+        screen.print(leaderboard_table(screen, rows))
     if replicated(rows):
         screen.print()
-        screen.print(words.replicates_table(grouped(rows)))
+        screen.print(replicates_table(screen, grouped(rows)))
     if rows and words.is_demo(rows[0]["config"]):
         screen.print(words.DEMO_NOTE)
-    counts = {"complete": result.complete, "pruned": result.pruned, "failed": result.failed}
-    said = f"study {result.name}: {words.states(counts)} of {words.count(result.total, 'trial')}"
+    counts = {state: getattr(result, state) for state in _STATES}
+    said = f"study {result.name}: {words.states(counts, result.total)}"
     if result.new_trials:
         said += f"; {result.new_trials} trained in {words.clock(result.seconds)}"
     screen.print(said, markup=False, soft_wrap=True)

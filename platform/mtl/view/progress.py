@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 
 from . import words
+from .fitting import Column, fitted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _BAR = 24  # columns
-_WIDE = 110
+_SPARKLINE = 12
 
 
 @dataclass
@@ -59,57 +63,55 @@ class StudyProgress:
         return max(rest, 0.0) * (time.monotonic() - self.started) / work
 
 
-def running_table(running: Mapping[int, RunningTrial], width: int = _WIDE) -> Table:
+def running_table(screen: Console, running: Mapping[int, RunningTrial]) -> Table:
     """Lay out running trials, by number: a bar, where it is, its scores as a sparkline.
 
-    On a terminal of less than ``_WIDE`` columns the bar is shorter, and the last columns are gone.
+    On a narrow terminal the bar is shorter, and the columns that say least are gone.
     """
-    wide = width >= _WIDE
-    table = words.plain_table("trial>")
-    table.add_column("parameters", no_wrap=True)
-    table.add_column("progress", no_wrap=True)
-    names = ("step", "epoch", "score", "", "best", "tokens/s")
-    for name in names if wide else names[:-2]:
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for number, row in running.items():
-        cells = _cells(row, _BAR if wide else _BAR // 3)
-        table.add_row(str(number), row.setting, *(cells if wide else cells[:-2]))
-    return table
+    rows = list(running.values())
+    columns = {
+        "trial": Column("trial>", [str(number) for number in running]),
+        "parameters": Column("parameters", [row.setting for row in rows], folds=True),
+        "bar": _bars([(row.step, row.total_steps) for row in rows]),
+        "step": Column("step>", [_stage(row) for row in rows], least=9),
+        "epoch": Column("epoch>", [str(row.epoch or "-") for row in rows]),
+        "score": Column("score>", [_last(row.scores) for row in rows]),
+        "sparkline": Column("", [words.sparkline(row.scores) for row in rows], least=_SPARKLINE),
+        "best": Column("best>", [words.score(row.best) for row in rows], least=5),
+        "speed": Column("tokens/s>", [_speed(row) for row in rows]),
+    }
+    short = _bars([(row.step, row.total_steps) for row in rows], _BAR // 3)
+    return fitted(screen, columns, {"speed": None, "best": None, "bar": short},
+                  {"sparkline": None}, {"epoch": None}, {"bar": None})  # fmt: skip
 
 
-def evaluated_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def evaluated_table(screen: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out running trials as the database knows them: from one evaluation to the next.
 
     Args:
         rows: each with number, setting, epoch (None before the first), epochs and scores.
     """
-    table = words.plain_table("trial>", "parameters", "progress", "epoch>", "score>", "", "best>")
-    for row in rows:
-        scores, epochs, epoch = row["scores"], row["epochs"] or 1, row["epoch"] or 0
-        table.add_row(
-            str(row["number"]),
-            row["setting"],
-            ProgressBar(total=epochs, completed=epoch, width=_BAR, complete_style="cyan"),
-            f"{epoch}/{epochs}",
-            words.score(scores[-1] if scores else None),
-            words.sparkline(scores),
-            words.score(max(scores, default=None)),
-        )
-    return table
+    done = [(row["epoch"] or 0, row["epochs"] or 1) for row in rows]
+    columns = {
+        "trial": Column("trial>", [str(row["number"]) for row in rows]),
+        "parameters": Column("parameters", [row["setting"] for row in rows], folds=True),
+        "bar": _bars(done),
+        "epoch": Column("epoch>", [f"{epoch}/{epochs}" for epoch, epochs in done]),
+        "score": Column("score>", [_last(row["scores"]) for row in rows]),
+        "sparkline": Column("", [words.sparkline(row["scores"]) for row in rows]),
+        "best": Column("best>", [words.score(max(row["scores"], default=None)) for row in rows]),
+    }
+    return fitted(screen, columns, {"bar": _bars(done, _BAR // 3)}, {"sparkline": None},
+                  {"bar": None}, {"best": None})  # fmt: skip
 
 
-def _cells(row: RunningTrial, width: int) -> list[Any]:
-    total = max(row.total_steps, 1)
-    bar = ProgressBar(total=total, completed=row.step, width=width, complete_style="cyan")
-    return [
-        bar,
-        _stage(row),
-        str(row.epoch) if row.epoch else "-",
-        words.score(row.scores[-1] if row.scores else None),
-        words.sparkline(row.scores),
-        words.score(row.best),
-        f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "-",
+def _bars(done: Sequence[tuple[int, int]], width: int = _BAR) -> Column:
+    """Return bars for pairs of what is done and what there is to do."""
+    bars = [
+        ProgressBar(total=max(total, 1), completed=part, width=width, complete_style="cyan")
+        for part, total in done
     ]
+    return Column("progress", bars)
 
 
 def _stage(row: RunningTrial) -> str:
@@ -117,3 +119,11 @@ def _stage(row: RunningTrial) -> str:
     if not row.total_steps:
         return "starting"
     return "recording" if row.step == row.total_steps else f"{row.step}/{row.total_steps}"
+
+
+def _last(scores: Sequence[float]) -> str:
+    return words.score(scores[-1] if scores else None)
+
+
+def _speed(row: RunningTrial) -> str:
+    return f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "-"

@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.report import SCORES, row_setting
-
 if TYPE_CHECKING:
     from rich.table import Table
 
 DEMO_NOTE = "Demo scores mean nothing outside the demo."
 _BARS = "▁▂▃▄▅▆▇█"
-SHOWN = 20  # trials of a leaderboard that are printed
 
 
 def is_demo(config: Mapping[str, Any]) -> bool:
@@ -71,10 +68,18 @@ def size(number: int) -> str:
     return f"{number / 1e3:.1f} kB"
 
 
-def states(counts: Mapping[str, int]) -> str:
-    """Write how many trials are in which state, leaving out the states of none."""
-    said = [f"{number} {state}" for state, number in counts.items() if number]
-    return ", ".join(said) or "no trials"
+def states(counts: Mapping[str, int], total: int | None = None) -> str:
+    """Write how many trials are in which state, leaving out the states of none:
+    ``9 complete, 1 unfinished of 16 trials``.
+
+    Args:
+        total: trials that there shall be; None if that is not known.
+    """
+    said = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    if total is None:
+        return said or "no trials"
+    of = f"of {count(total, 'trial')}"
+    return f"{said} {of}" if said else f"none {of} begun"
 
 
 def plain_table(*columns: str, **options: Any) -> Table:
@@ -94,53 +99,6 @@ def plain_table(*columns: str, **options: Any) -> Table:
     return table
 
 
-def leaderboard_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
-    """Lay out the best trials as a table; the rest is counted in its caption."""
-    tasks = ("SST acc>", "PARA acc>", "STS r>")
-    costs = ("trainable>", "minutes>")
-    table = plain_table("rank>", "trial>", "parameters", "score>", "± 95 %>", *tasks, *costs)
-    for row in rows[:shown]:
-        table.add_row(*_cells(row), style="bold" if row["rank"] == 1 else None)
-    if len(rows) > shown:
-        table.caption = f"and {count(len(rows) - shown, 'more trial')}"
-    return table
-
-
-def replicates_table(groups: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> Table:
-    """Lay out the best settings, each with mean and standard deviation over its seeds."""
-    tasks = ("SST acc>", "PARA acc>", "STS r>")
-    table = plain_table("rank>", "parameters", "seeds>", "score>", *tasks, "minutes>")
-    for rank, group in enumerate(groups[:shown], start=1):
-        cells = [spread(*group[key]) for key in ("score", *SCORES)]
-        cells.append(spread(*group["minutes"], digits=1))
-        table.add_row(str(rank), group["setting"], str(len(group["numbers"])), *cells,
-                      style="bold" if rank == 1 else None)  # fmt: skip
-    table.caption = "mean ± standard deviation over seeds"
-    if len(groups) > shown:
-        table.caption += f"; and {count(len(groups) - shown, 'more setting')}"
-    return table
-
-
 def spread(centre: float, deviation: float | None, digits: int = 3) -> str:
     """Write a mean with its deviation: ``0.781 ± 0.004``."""
     return score(centre, digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
-
-
-def _remark(row: Mapping[str, Any]) -> str:
-    if row["state"] != "complete":
-        return f" ({row['state']})"
-    return f" (over {row['over']})" if row["over"] else ""
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    trainable, minutes = row.get("trainable_parameters"), row.get("minutes")
-    return [
-        str(row["rank"] or "-"),
-        str(row["number"]),
-        row_setting(row) + _remark(row),
-        score(row.get("score")),
-        "-" if row["score_low"] is None else f"{(row['score_high'] - row['score_low']) / 2:.3f}",
-        *(score(row.get(name)) for name in SCORES),
-        "-" if trainable is None else f"{trainable:,}",
-        "-" if minutes is None else f"{minutes:.1f}",
-    ]
