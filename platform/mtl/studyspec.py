@@ -103,7 +103,7 @@ class StudySpec(BaseModel):
         if not self.search and not self.points:
             what = "nothing is searched, so there is"
         elif self.sampler not in ("points", "grid") and self.search:
-            what = "each searched key has one value, so all there is to try is"
+            what = "each searched key has one value, so there is no more than"
         return f"{self.settings_total} of {self.trials} trials: {what} {self.settings_total}"
 
     @property
