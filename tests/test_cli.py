@@ -42,6 +42,9 @@ LLL = sets("backbone=bert-base-uncased", "train.mode=last-linear-layer", "lora.a
         (["predict", "abc", "--data", "demo", "-o", "out"], ["abc"]),
         (["predict", ".", "--data", "demo", "-o", "out"], ["config"]),
         (["ui", "--port", "70000"], ["--port"]),
+        (["ui", "--port", "18080", "--dashboard-port", "18080"], ["--dashboard-port", "18080"]),
+        (["params", "--set", "backbone="], ["backbone: '' does not fit; it should not be empty"]),
+        (["params", "--set", "data.path="], ["data.path: '' does not fit; it should not be empty"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -300,3 +300,48 @@ def test_no_color_is_heeded(recorded):
     assert yellow in on_a_terminal(*args, TERM=coloured)
     plain = on_a_terminal(*args, TERM=coloured, NO_COLOR="1")
     assert "nothing to do" in plain and "\x1b[3" not in plain
+
+
+def test_nothing_to_compare_is_exit_1_and_a_wrong_number_is_2(recorded, tmp_path: Path):
+    import optuna
+
+    from mtl.stores import Home, open_storage
+
+    (tmp_path / "home").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTL_HOME", str(tmp_path / "home"))
+        study = optuna.create_study(study_name="s", storage=open_storage(Home.resolve()))
+    for reason in ("no trial is complete", "no trial is complete"):
+        outcome = mtl_in(tmp_path, "study", "compare", "s")
+        assert (outcome.code, outcome.err) == (1, "")
+        assert outcome.out == f"s: nothing to compare yet, {reason}\n"
+        outcome = mtl_in(tmp_path, "study", "compare", "s", "--json")
+        assert outcome.code == 1
+        assert (outcome.json["trials"], outcome.json["reason"]) == ([], reason)
+        study.ask()
+    mtl_in(tmp_path, "study", "compare", "s", 7, 8).refused("no trial 7")
+    mtl_in(tmp_path, "study", "compare", "none").refused("none")
+    study.tell(study.ask(), 0.5)
+    outcome = mtl_in(tmp_path, "study", "compare", "s")
+    assert (outcome.code, outcome.out) == (
+        1, "s: nothing to compare yet, no other setting is complete\n"
+    )  # fmt: skip
+    assert mtl_in(recorded[0], "study", "compare", "lora_sweep").code == 0
+
+
+def test_predicting_with_a_study_s_run_names_the_command_that_finds_a_trial_s(recorded):
+    from mlflow import MlflowClient
+
+    folder, run = recorded
+    client = MlflowClient(f"sqlite:///{folder / 'home/mlflow.db'}")
+    parent = client.get_run(run.json["best"]["run_id"]).data.tags["mlflow.parentRunId"]
+    outcome = mtl_in(folder, "predict", parent, "--data", "demo", "-o", "out")
+    outcome.refused("is a study's", "mtl study best lora_sweep")
+
+
+def test_a_variant_s_name_is_said_only_once_the_input_is_good(recorded):
+    bad = sets(*TINY, "data.path=nowhere")
+    mtl_in(recorded[0], *SWEEP, "--trials", "1", *bad).refused("nowhere")
+    good = sets(*TINY, "train.dropout=0.25")
+    outcome = mtl_in(recorded[0], *SWEEP, "--trials", "1", *good)
+    assert "other settings in train.dropout: this one is lora_sweep@" in outcome.out

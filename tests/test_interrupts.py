@@ -3,8 +3,11 @@
 import signal
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from commands import Outcome
+from conftest import REPOSITORY
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -81,3 +84,41 @@ with Interrupts("the last words") as interrupts:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "\nmtl: the last words\n")
     assert process.returncode == 130
+
+
+_AT_AN_IMPORT = """
+import os, signal, sys
+module = sys.argv.pop(1)
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from mtl.__main__ import main
+main()
+"""
+
+
+def _interrupted_at(module: str, *args: str) -> Outcome:
+    """Run the command as its console script does, with a Ctrl-C when it imports a module."""
+    command = [sys.executable, "-c", _AT_AN_IMPORT, module, *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("module", ["mtl.cli", "click", "mtl.cli.ui", "mtl.masking"])
+def test_an_interrupt_while_the_command_line_is_imported_is_one_line(module):
+    line = "mtl: interrupted before anything began; the same command begins it\n"
+    assert _interrupted_at(module, "study", "list") == Outcome(130, "", line)
+
+
+@pytest.mark.parametrize("module", ["mtl.lease", "mtl.spec", "pydantic", "mtl.dispatch"])
+def test_an_interrupt_before_a_study_begins_says_what_resumes_it(module):
+    line = "Interrupted. To go on where it stopped: mtl study run lora_sweep --trials 3\n"
+    outcome = _interrupted_at(module, "study", "run", "lora_sweep", "--trials", "3")
+    assert outcome == Outcome(130, "", line)
+
+
+def test_the_console_script_is_what_hears_interrupts_first():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"mtl": "mtl.__main__:main"}

@@ -113,3 +113,20 @@ def test_set_cannot_reach_out_of_the_home_by_a_backbone_s_name(here, tmp_path):
     for name in ("../../x", "/nowhere/x", "a/../../b", "x" * 300, "\t"):
         outcome = here(tmp_path, "study", "run", tmp_path / "tiny.toml", *sets(f"backbone={name}"))
         outcome.refused("backbone")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["study", "run", ""], ["study", "status", ""], ["study", "report", "x", "-o", ""],
+        ["study", "export", "x", "--out="], ["study", "run", "lora_sweep", "--as", ""],
+        ["study", "sync", ""], ["data", "check", ""], ["backbone", "check", ""],
+        ["predict", "", "--data", "demo", "-o", "out"], ["predict", "x", "--data", "", "-o", "out"],
+        ["predict", "x", "--data", "demo", "-o", ""], ["train", "--resume", ""],
+        ["train", "--set="], ["params", "--set", ""], ["ui", "--host", ""], [""],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_empty_arguments_are_refused(here, tmp_path, command):
+    here(tmp_path, *command).refused("is empty")
+    assert not list(tmp_path.iterdir())

@@ -270,4 +270,4 @@ def test_a_driver_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, driver, None)
     url = f"postgresql+{driver}://me@127.0.0.1:1/studies"
     for command in (("study", "status", "x"), ("study", "run", "lora_sweep")):
-        here(tmp_path, *command, MTL_STORAGE=url).refused(driver, "pip install 'mtl[postgres]'")
+        here(tmp_path, *command, MTL_STORAGE=url).refused(driver, "'.[postgres]'")

@@ -95,4 +95,4 @@ def test_what_is_rays_is_refused_elsewhere(here, tmp_path):
 def test_without_ray_it_is_said_how_to_get_it(here, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "mtl.executors.ray", raising=False)
-    here(tmp_path, "study", "run", "lora_sweep", "--executor", "ray").refused("mtl[ray]")
+    here(tmp_path, "study", "run", "lora_sweep", "--executor", "ray").refused("'.[ray]'")

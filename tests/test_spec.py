@@ -1,5 +1,6 @@
 """Study files: what they mean, and every fault said in one line with file, line and key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,10 @@ def test_grid_lists_its_cells_after_the_points(load):
         ('"tpe"', '"tpx"', 3, ["'tpx'", "did you mean tpe"]),
         ("[1, 2, 4]", "[1, 2, -4]", 11, ["lora.rank", "-4"]),
         ("[1, 2, 4]", "[1, 2, 2]", 11, ["lora.rank", "twice"]),
+        ("[1, 2, 4]", "[true, 1]", 11, ["lora.rank: True", "integer"]),
+        ("[1, 2, 4]", "[{ a = 1 }]", 11, ["lora.rank", "integer"]),
         ("[1, 2, 4]", "[]", 11, ["lora.rank", "empty"]),
+        ('"train.mode" =', 'backbone = ""\n"train.mode" =', 8, ["backbone", "should not be empty"]),
         ("[1, 2, 4]", "3", 11, ["lora.rank", "low"]),
         ("[1, 2, 4]", "{ low = 4 }", 11, ["lora.rank", "high"]),
         ("[1, 2, 4]", "{ low = 4, high = 1 }", 11, ["lora.rank", "swap"]),
@@ -156,6 +160,74 @@ def test_set_values_are_toml_or_words():
         "train.lr": 1e-3, "backbone": "3", "data.path": "../x y", "train.epochs": 3
     }  # fmt: skip
     assert parse_sets(["backbone=2024-01-01"]) == {"backbone": "2024-01-01"}
+
+
+TASKS = """
+[search]
+"pals.kind" = ["none", "shared"]
+"pals.tasks" = [["sst", "sts"], ["sst"]]
+[[points]]
+"pals.tasks" = ["sst"]
+"""
+
+
+def test_values_that_mean_the_same_are_the_same_study_and_point(load):
+    spec = load(TASKS)
+    same = load(TASKS.replace('["sst", "sts"]', '["sts", "sst", "sst"]').replace("sha", "pals-sha"))
+    assert same.identity == spec.identity and same.settings == spec.settings
+    fixed = [load(overrides={"pals.tasks": tasks}) for tasks in (["sst"], ["sst", "sst"])]
+    assert fixed[0].identity == fixed[1].identity
+    twice = TASKS + '[[points]]\n"pals.tasks" = ["sst", "sst"]\n'
+    assert load(twice).points == [{"pals.tasks": ["sst"]}]
+    with pytest.raises(InputError, match="stands twice"):
+        load(TASKS.replace('["sst", "sts"]', '["sst", "sst"]'))
+
+
+@pytest.mark.parametrize("search", ["[4]", "{ low = 4, high = 4 }"])
+def test_a_search_of_one_value_is_one_trial(load, search):
+    spec = load(f'trials = 3\n[search]\n"lora.rank" = {search}\n')
+    assert spec.total == 1 and spec.listing == [{"lora.rank": 4}]
+    assert "1 of 3 trials: each searched key has one value" in spec.cap_note
+    pointed = load(f'trials = 9\n[search]\n"lora.rank" = {search}\n[[points]]\n"lora.rank" = 8\n')
+    assert pointed.total == 2
+    known = load(f'trials = 9\n[search]\n"lora.rank" = {search}\n[[points]]\n"lora.rank" = 4\n')
+    assert known.total == 1
+    more = load(f'trials = 3\n[search]\n"lora.rank" = {search}\n"lora.alpha" = [1, 2]\n')
+    assert more.total == 3 and more.cap_note is None
+
+
+def test_a_search_without_effect_is_noticed(load):
+    idle = '[search]\n"pals.tasks" = [["sst"], ["sts"]]\n"smart.steps" = [1, 2]\n'
+    idle += '"lora.alpha" = [1, 2]\n'
+    notes = load(idle).notes
+    assert [note.partition(":")[0] for note in notes] == ["lora.alpha", "pals.tasks", "smart.steps"]
+    assert "smart.lambda is 0.0 and smart.proximal is 0.0 in every trial" in notes[2]
+    used = '"lora.rank" = [0, 2]\n[[points]]\n"pals.kind" = "shared"\n"smart.proximal" = 1.0\n'
+    assert load(idle + used).notes == []
+    for study in list_studies():
+        for profile in study.profiles:
+            assert "without effect" not in " ".join(load_study(study.name, profile=profile).notes)
+
+
+def test_a_study_file_that_is_no_file_says_what_it_is(tmp_path):
+    (tmp_path / "folder.toml").mkdir()
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    (tmp_path / "lost.toml").symlink_to("nowhere")
+    for name, words in (
+        (tmp_path / "folder.toml", "is a folder"),
+        (tmp_path / "fifo.toml", "is not a regular file"),
+        ("/dev/null", "is not a regular file"),
+        (tmp_path / "loop.toml", "leads to itself"),
+        (tmp_path / "lost.toml", "there is no such study file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_study(str(name))
+
+
+def test_a_byte_order_mark_is_read_over(load, tmp_path):
+    (tmp_path / "marked.toml").write_text(STUDY, encoding="utf-8-sig")
+    assert load_study(str(tmp_path / "marked.toml")).settings == load().settings
 
 
 def test_unknown_studies_and_profiles_name_the_nearest(load):

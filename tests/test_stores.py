@@ -90,3 +90,46 @@ def test_addresses_that_lead_nowhere_are_one_clear_line(monkeypatch):
     monkeypatch.setenv("MTL_STORAGE", "nonsense")
     with pytest.raises(InputError, match="MTL_STORAGE"):
         open_storage(Home.resolve())
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite://", ["names no file", "sqlite:////folder/name.db"]),
+        ("sqlite:///", ["names no file"]),
+        ("sqlite:///:memory:", ["names no file"]),
+        ("sqlite:///file:x?mode=memory&uri=true", ["names no file"]),
+        ("http://x", ["http:// is no database", "postgresql+psycopg://"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["study", "list"], ["study", "status", "x"], ["study", "run", "lora_sweep"],
+        ["gc", "--dry-run"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_database_that_processes_cannot_share_is_refused(here, tmp_path, command, url, words):
+    Home.resolve()
+    here(tmp_path, *command, MTL_STORAGE=url).refused("MTL_STORAGE", *words)
+
+
+def test_mlflow_s_store_in_memory_is_refused(here, tmp_path):
+    outcome = here(tmp_path, "train", MLFLOW_TRACKING_URI="sqlite://")
+    outcome.refused("MLFLOW_TRACKING_URI", "names no file")
+
+
+def test_the_folder_of_a_database_elsewhere_is_made_or_named(tmp_path, monkeypatch):
+    file = tmp_path / "new/folder/o.db"
+    monkeypatch.setenv("MTL_STORAGE", f"sqlite:///{file}")
+    open_storage(Home.resolve())
+    assert file.is_file()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MTL_STORAGE", f"sqlite:///{tmp_path}/file/deep/o.db")
+    with pytest.raises(InputError, match=r"MTL_STORAGE: the folder \S+/file/deep cannot be made"):
+        open_storage(Home.resolve())
+    (tmp_path / "other/o.db").mkdir(parents=True)
+    monkeypatch.setenv("MTL_STORAGE", f"sqlite:///{tmp_path}/other/o.db")
+    with pytest.raises(InputError, match="other/o.db"):
+        open_storage(Home.resolve())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -280,6 +282,30 @@ def check_key(key: str) -> None:
     raise InputError(f"{short(key)} is not a configuration key; {hint}")
 
 
+def canonical(key: str, value: object) -> Any:
+    """Return a value as a configuration keeps it: tasks in order and each once, words in one
+    spelling, folders absolute. Two values that mean the same are the same then.
+
+    Raises:
+        InputError: an unknown key, or a value that does not fit it whatever the others are.
+    """
+    check_key(key)
+    given = _absolute(value) if key in _FOLDER_KEYS else value
+    try:
+        return _plain(_field(key).validate_python(given))
+    except ValidationError as error:
+        raise InputError(_one_line(error, key)) from None
+
+
+@cache
+def _field(key: str) -> TypeAdapter:
+    group, _, name = key.rpartition(".")
+    model = type(Config.model_fields[group].default) if group else Config
+    fields = model.model_fields.items()
+    field = next(field for inner, field in fields if name == (field.alias or inner))
+    return TypeAdapter(field.rebuild_annotation(), config=_Group.model_config)
+
+
 def short(value: object) -> str:
     """Return a value as it is written, cut to what a line of a message has room for."""
     try:
@@ -289,10 +315,10 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, key: str = "") -> str:
     """Say a validation error in one line: the key, what was given, what would be right."""
     first = error.errors()[0]
-    key = ".".join(part for part in first["loc"] if isinstance(part, str))
+    key = key or ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     given = short(first.get("input"))
@@ -300,5 +326,12 @@ def _one_line(error: ValidationError) -> str:
         return f"{key}: {given} is not a device; use auto, cpu, cuda or cuda:N"
     if first["type"] in ("tuple_type", "too_short"):
         return f"{key}: {given} does not fit; it should be a list with at least one task"
-    wish = first["msg"].removeprefix("Input ")
-    return f"{key}: {given} does not fit; it {wish}"
+    return f"{key}: {given} does not fit; it {wish(first['msg'])}"
+
+
+def wish(message: str) -> str:
+    """Return what a message of pydantic's asks for, to follow ``it``: ``should be ...``."""
+    subject, should, rest = message.partition(" should ")
+    if not should:  # a sentence of another kind: said whole
+        return f"cannot be used: {subject}"
+    return "should not be empty" if rest == "have at least 1 character" else f"should {rest}"

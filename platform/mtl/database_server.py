@@ -13,9 +13,10 @@ PATIENCE = 5.0
 """Seconds that a server has to accept a connection."""
 
 _MAKING = 0x6D746C  # names the lock under which tables are made
+_POSTGRES = "pip install -c constraints.txt '.[postgres]' in the checkout"
 _PACKAGES = {  # what drivers are imported as, and what they are installed as
-    "psycopg": "pip install 'mtl[postgres]'",
-    "psycopg2": "pip install 'mtl[postgres]', and let the URL begin with postgresql+psycopg://",
+    "psycopg": _POSTGRES,
+    "psycopg2": f"{_POSTGRES}, and let the URL begin with postgresql+psycopg://",
     "MySQLdb": "pip install mysqlclient",
 }
 _LIBPQ = ("psycopg", "psycopg2")

@@ -104,13 +104,16 @@ def run_study(
     with Interrupts(_LAST_WORDS) as interrupts:
         interrupts.preparing = True
         storage = open_storage(home)
-        name = choose_name(storage, spec, study_name, view.message)
+        named: list[str] = []  # said once the input is found good: else there is no such study
+        name = choose_name(storage, spec, study_name, named.append)
         engine = open_engine(home)
         with Lease(engine, name) as lease:
             outage = Outage(engine, view.message, interrupts)
             wanted = _wanted(storage, name, spec)
             if not wanted:
                 trials = Trials(_open_study(storage, spec, name), spec, home, view)
+                for line in named:
+                    view.message(line)
                 _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
@@ -120,6 +123,8 @@ def run_study(
                 if pool.note:
                     view.message(pool.note)
                 inputs = preflight(spec, home)
+                for line in named:
+                    view.message(line)
                 study = outage.through(lambda: _open_study(storage, spec, name))
                 trials = outage.through(
                     lambda: Trials(study, spec, home, view, inputs, lambda: interrupts.asked)

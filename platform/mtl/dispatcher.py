@@ -63,8 +63,8 @@ class Dispatcher:
 
     def run(self) -> None:
         trials, spec = self._trials, self._trials.spec
-        if spec.cap_note:
-            self._view.message(spec.cap_note)
+        for note in spec.notes:
+            self._view.message(note)
         ended = self._patiently(self._open)
         self._view.study_started(spec, trials.study.study_name, ended, spec.total, self._pool.jobs)
         self._work(self._pool)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
+from . import sqlite_files
 from .masking import clean, masked
 from .telemetry import OFF
 
@@ -32,13 +33,14 @@ QUIET = OFF | {
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:
-    """Return the file behind an SQLite tracking URI, None for any other URI."""
-    if not tracking_uri.startswith("sqlite:"):
-        return None
-    from sqlalchemy.engine import make_url
+    """Return the file behind an SQLite tracking URI, None for any other URI.
 
-    name = make_url(tracking_uri).database
-    return Path(name).absolute() if name and name != ":memory:" else None
+    Raises:
+        InputError: it names a database in memory, which no other process sees.
+    """
+    if not tracking_uri.startswith("sqlite"):
+        return None
+    return sqlite_files.sqlite_file("MLFLOW_TRACKING_URI", tracking_uri)
 
 
 def load_mlflow() -> None:

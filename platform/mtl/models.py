@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -46,12 +48,19 @@ def _fetch(run: str, home: Home) -> Path:
         raise InputError(f"{run!r} is no folder, and no run is recorded in {home.path}")
     client = connect(uri)
     try:
-        client.get_run(run)
+        tags = client.get_run(run).data.tags
     except MlflowException:
         raise InputError(f"{run!r} is no folder, and no run of {masked(uri)}") from None
     if not any(found.path == "model" for found in client.list_artifacts(run)):
-        raise InputError(f"run {run} has no model: it has not completed")
+        raise InputError(_why_no_model(run, tags))
     return Path(download_artifacts(run_id=run, artifact_path="model", tracking_uri=uri))
+
+
+def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
+    if tags.get("mtl.kind") != "study":
+        return f"run {run} has no model: it has not completed"
+    study = shlex.quote(tags["mtl.study"])
+    return f"run {run} is a study's, not a trial's; mtl study best {study} names its best trial's"
 
 
 def model_address(run_id: str, home: Home) -> str:

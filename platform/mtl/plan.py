@@ -37,6 +37,7 @@ class Plan(TypedDict):
         seconds_per_step, eval_seconds: of one step and one evaluation, measured; None if not.
         seconds_per_trial: estimate of the mean; seconds: of the whole study with these jobs.
         memory_bytes: of all workers; checkpoint_bytes: of one trial's checkpoint.
+        note: what is other than one may expect, see `StudySpec.notes`.
     """
 
     study: str
@@ -110,7 +111,7 @@ def plan_study(
         "seconds": None,
         "memory_bytes": None,
         "checkpoint_bytes": None,
-        "note": spec.cap_note,
+        "note": "; ".join(spec.notes) or None,
     }
     if measure:
         _estimate(plan, _measure(ends, home, plan["threads"]))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from minbert.config import short
+from minbert.config import canonical, short
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -49,6 +49,11 @@ class Choice:
     def corners(self) -> list[Any]:
         return list(self.values)
 
+    @property
+    def single(self) -> bool:
+        """Whether there is but one value to try."""
+        return len(self.values) == 1
+
     def grid_size(self) -> int | None:
         return len(self.values)
 
@@ -81,6 +86,10 @@ class _Range:
 
     def corners(self) -> list[Any]:
         return [self.low, self.high]
+
+    @property
+    def single(self) -> bool:
+        return self.low == self.high
 
     def describe(self) -> Any:
         return {key: value for key, value in asdict(self).items() if value not in (None, False)}
@@ -172,16 +181,15 @@ def parse_search(key: str, raw: object) -> Search:
 def _parse_choice(key: str, raw: list) -> Choice:
     if not raw:
         raise InputError(f"search.{key}: the list is empty; give at least one value")
-    seen: list[Any] = []
-    for value in raw:
-        if isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"search.{key}: {short(value)} cannot be a choice; use plain values")
-        if value in seen:
+    values: list[Any] = []
+    for given in raw:
+        value = canonical(key, given)
+        if value in values:
             raise InputError(
-                f"search.{key}: {short(value)} stands twice in the list; write it once"
+                f"search.{key}: {short(given)} stands twice in the list; write it once"
             )
-        seen.append(value)
-    return Choice(tuple(raw))
+        values.append(value)
+    return Choice(tuple(values))
 
 
 def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
+from minbert import InputError
+
 from .dashboard import make_dashboard
 from .listening import LOOPBACK, Address, bracketed
 from .login import Login, find_login
@@ -56,12 +58,17 @@ def serve(
         ask: reads a password from a terminal, if there is one.
 
     Raises:
-        InputError: a port is taken, a store cannot be opened, the host is no address of this
-            machine, or there is no good password where there must be one.
+        InputError: a port is taken, or both are the same, a store cannot be opened, the host is no
+            address of this machine, or there is no good password where there must be one.
     """
+    remote = home.mlflow_uri.startswith(("http://", "https://"))
+    if port == dashboard_port != 0 and not remote:
+        raise InputError(
+            f"--port and --dashboard-port are both {port}: give two different ones, or 0 for any "
+            "free one"
+        )
     address = Address.resolve(host, allowed_hosts)
     login = find_login(_why_a_password(address), ask)
-    remote = home.mlflow_uri.startswith(("http://", "https://"))
     if not remote:
         port = address.free_port(port, "--port")
     dashboard_port = address.free_port(dashboard_port, "--dashboard-port")

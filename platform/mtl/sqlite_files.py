@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from minbert.errors import InputError
 
+_EXAMPLE = "postgresql+psycopg://user@host/studies"
+
 # What a disk without room, or without the right to write, answers to whoever opens the log.
 _NO_LOG = {
     sqlite3.SQLITE_CANTOPEN,
@@ -20,6 +22,36 @@ _NO_LOG = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_FULL,
 }
+
+
+def sqlite_file(variable: str, url: str) -> Path | None:
+    """Return the file of an SQLite URL, absolute; None for other databases.
+
+    Raises:
+        InputError: what the environment's variable holds is no URL of a database, or is one of a
+            database in memory, which no other process sees.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            parsed.get_dialect()
+            return None
+    except NoSuchModuleError:
+        raise InputError(
+            f"{variable}: {parsed.drivername}:// is no database; for example {_EXAMPLE}"
+        ) from None
+    except (ArgumentError, ValueError):
+        raise InputError(f"{variable} is not a database URL; for example {_EXAMPLE}") from None
+    name = parsed.database or ""
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise InputError(
+            f"{variable}={url} names no file: processes cannot share a database in memory; write "
+            f"sqlite:////folder/name.db, or a server's URL such as {_EXAMPLE}"
+        )
+    return Path(name).absolute()
 
 
 def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from minbert.paths import given_path
 from .database_server import missing_driver, read_only, server_options
 from .faults import away, causes, explain
 from .masking import clean, masked
-from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged
+from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged, sqlite_file
 
 if TYPE_CHECKING:
     import optuna
@@ -146,12 +146,24 @@ def _sqlite_storage(home: Home, file: Path) -> optuna.storages.RDBStorage:
     from filelock import FileLock
     from optuna.storages import RDBStorage
 
+    _make_folder(file.parent)
     refuse_damaged(file)
     # Two processes that make the tables of a new file at once collide in Optuna's schema.
     with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
         storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
         _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
     return storage
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a database elsewhere, as it is made for MLflow's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"MTL_STORAGE: the folder {folder} cannot be made: {error.strerror}; name a folder "
+            "that can be written"
+        ) from None
 
 
 def open_engine(home: Home) -> Engine:
@@ -242,7 +254,7 @@ def _cannot_open(home: Home, error: Exception) -> Exception:
         return InputError(f"storage {shown} needs the driver {driver.name}: {driver.mend}")
     if reason := away(error):
         return InputError(f"storage {shown} cannot be reached: {clean(reason)}")
-    if fault := explain(error, home.path):
+    if fault := explain(error, file.parent if file else home.path):
         return InputError(fault)
     reason = " ".join(clean(str(getattr(first, "orig", None) or first)).split())
     return InputError(f"storage {shown} cannot be opened: {reason[:300]}")
@@ -269,23 +281,7 @@ def _configure_sqlite(engine: Engine, pragmas: list[str]) -> None:
 
 
 def _sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite URL; None for other databases.
-
-    Raises:
-        InputError: it is no database URL at all.
-    """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise InputError(
-            "MTL_STORAGE is not a database URL; for example postgresql+psycopg://user@host/studies"
-        ) from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        return None
-    return Path(parsed.database)
+    return sqlite_file("MTL_STORAGE", url)
 
 
 def _quiet_optuna() -> None:

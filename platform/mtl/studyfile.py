@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minbert import InputError
-from minbert.paths import given_path, is_file
+from minbert.paths import given_path, is_file, is_folder
 
 
 def shipped_folder() -> Path:
@@ -33,7 +34,7 @@ def find_study_file(name_or_file: str) -> Path:
     if name_or_file.endswith(".toml") or "/" in name_or_file or "\\" in name_or_file:
         path = given_path(name_or_file)
         if not is_file(path):
-            raise InputError(f"{name_or_file}: there is no such study file")
+            raise InputError(f"{name_or_file}: {_why_no_file(path)}")
         return path
     known = {path.stem: path for path in sorted(shipped_folder().glob("*.toml"))}
     if name_or_file not in known:
@@ -41,6 +42,20 @@ def find_study_file(name_or_file: str) -> Path:
         file = f"; for a file write ./{name_or_file}" if is_file(Path(name_or_file)) else ""
         raise InputError(f"unknown study {name_or_file!r}; {hint}{file}")
     return known[name_or_file]
+
+
+def _why_no_file(path: Path) -> str:
+    if is_folder(path):
+        return "is a folder; give the study file in it"
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "is a symbolic link that leads to itself"
+        return "there is no such study file"
+    except ValueError:  # a half of a character
+        return "there is no such study file"
+    return "is not a regular file"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -58,7 +73,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
         InputError: it cannot be read, is no UTF-8 text, or is no TOML (with the line).
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

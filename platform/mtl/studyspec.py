@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,9 +57,14 @@ class StudySpec(BaseModel):
 
     @cached_property
     def listing(self) -> list[dict[str, Any]]:
-        """The trials that are known beforehand: the points, then the grid if it is one."""
+        """The trials that are known beforehand: the points, then the grid if it is one, or the one
+        cell of a search that leaves nothing open."""
         if self.sampler != "grid":
-            return self.points
+            if self.sampler == "points" or self.open_ended or not self.search:
+                return self.points
+            cell = {key: search.corners()[0] for key, search in self.search.items()}
+            known = any({**cell, **point} == cell for point in self.points)
+            return self.points if known else [*self.points, cell]
         axes = [self.search[key].grid() for key in self.search]
         cells = (dict(zip(self.search, values, strict=True)) for values in itertools.product(*axes))
         return self.points + [cell for cell in cells if cell not in self.points]
@@ -82,7 +87,8 @@ class StudySpec(BaseModel):
     @property
     def open_ended(self) -> bool:
         """Whether there is always another setting to try."""
-        return self.sampler not in ("points", "grid") and bool(self.search)
+        listed = self.sampler in ("points", "grid")
+        return not listed and not all(search.single for search in self.search.values())
 
     @cached_property
     def pointed(self) -> dict[str, Any]:
@@ -114,7 +120,29 @@ class StudySpec(BaseModel):
         what = "the grid and the points hold" if self.sampler == "grid" else "the points are"
         if not self.search and not self.points:
             what = "nothing is searched, so there is"
+        elif self.sampler not in ("points", "grid") and self.search:
+            what = "each searched key has one value, so there is no more than"
         return f"{self.settings_total} of {self.trials} trials: {what} {self.settings_total}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a study does that one may not expect, a line each."""
+        return [*([self.cap_note] if self.cap_note else []), *self._idle_notes()]
+
+    def _idle_notes(self) -> Iterator[str]:
+        """Name the searched keys that change nothing in any trial."""
+        for begin, switches in _SWITCHES.items():
+            idle = [k for k in self.search if k.startswith(begin) and k not in switches]
+            if idle and all({*self._values(key)} == {off} for key, off in switches.items()):
+                why = " and ".join(f"{key} is {off}" for key, off in switches.items())
+                yield f"{', '.join(idle)}: searched without effect, since {why} in every trial"
+
+    def _values(self, key: str) -> list[Any]:
+        """What a key can be in a trial, with ranges by their ends."""
+        search = self.search.get(key)
+        fixed = self.settings["config"].get(key)
+        values = search.corners() if search else [fixed]
+        return values + [point[key] for point in self.points if key in point]
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """Make the configuration of a trial with these values."""
@@ -136,6 +164,13 @@ class StudySpec(BaseModel):
         fixed = self.settings["config"]
         changed = {key: value for key, value in fixed.items() if value != defaults[key]}
         return digest({"config": changed, "search": self.settings["search"]})
+
+
+_SWITCHES = {  # keys that begin so have no effect where all of these have these values
+    "lora.alpha": {"lora.rank": 0},
+    "pals.": {"pals.kind": "none"},
+    "smart.": {"smart.lambda": 0.0, "smart.proximal": 0.0},
+}
 
 
 def point_key(point: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from minbert import InputError
-from minbert.config import KEYS, check_key, short
+from minbert.config import KEYS, canonical, check_key, short, wish
 
 from .limits import check_limits
 from .search import Search, parse_search
@@ -104,8 +104,8 @@ def parse_table(model: type[Table], raw: dict, section: str) -> Any:
             section,
             key,
         )
-    wish = first["msg"].removeprefix("Input ").replace("dictionary", "table")
-    raise FileError(f"{loc}: {short(first['input'])} does not fit; it {wish}", section, key)
+    wanted = wish(first["msg"]).replace("dictionary", "table")
+    raise FileError(f"{loc}: {short(first['input'])} does not fit; it {wanted}", section, key)
 
 
 def _did_you_mean(key: str, known: Iterable[str]) -> str:
@@ -137,9 +137,20 @@ def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
         if table.points is not None:
             points = [flatten(point) for point in table.points]
             check_at(join(section, "points"), LABEL, _check_labels, points)
-            for key in {key for point in points for key in point if key != LABEL}:
-                check_at(join(section, "points"), key, check_key, key)
+            points = [_canonical_point(point, join(section, "points")) for point in points]
     return config, search, points
+
+
+def _canonical_point(point: dict[str, Any], section: str) -> dict[str, Any]:
+    kept = {}
+    for key, value in point.items():
+        if key == LABEL:
+            kept[key] = value
+            continue
+        same = check_at(section, key, canonical, key, value)
+        # 8 for 8.0 stays: a range of whole numbers holds no other.
+        kept[key] = value if same == value else same
+    return kept
 
 
 def _check_labels(points: list[dict[str, Any]]) -> None:

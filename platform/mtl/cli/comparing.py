@@ -33,6 +33,9 @@ def print_comparison(payload: Mapping[str, Any]) -> None:
     """Print how trials differ: configuration, scores, and of two trials the examples."""
     screen = console()
     trials = payload["trials"]
+    if not trials:
+        screen.print(_plain(f"{payload['study']}: nothing to compare yet, {payload['reason']}"))
+        return
     first, *others = (f"trial {trial['number']}" for trial in trials)
     screen.print(_plain(f"{payload['study']}: {', '.join(others)} against {first}"))
     if payload["reason"]:

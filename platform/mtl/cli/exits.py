@@ -21,19 +21,19 @@ from mtl.faults import explain, unreadable
 from mtl.masking import clean
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_EMPTY = re.compile(r"--[\w-]+=")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot print α shows ?
     # It logs the traceback of each error of its database, and raises the error, too.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
+        _hear_interrupts()
         _check_text(sys.argv[1:] if args is None else args)
         code = command.main(args=args, prog_name="mtl", standalone_mode=False)
         sys.stdout.flush()
@@ -59,13 +59,26 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         return _say(f"{_brief(error)}; this is a fault of mtl, {_log(error)}", FAILED)
 
 
+def _hear_interrupts() -> None:
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt; the handler until now is `__main__`'s."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup, or a shell's background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
+
+
 def _check_text(args: Sequence[str]) -> None:
     """Refuse arguments that no file, database or page could hold.
 
     Raises:
-        InputError: one is no UTF-8 text, or has a NUL character (as no shell can give it).
+        InputError: one is no UTF-8 text, or has a NUL character (as no shell can give it); one is
+            empty, where a script's variable was: an empty path would be the working folder.
     """
-    for arg in args:
+    for before, arg in zip(("mtl", *args), args, strict=False):
+        if not arg or _EMPTY.fullmatch(arg):
+            what = f"the value in {arg}" if arg else f"the argument after {before}"
+            raise InputError(f"{what} is empty: give one, or leave it out")
         if "\0" in arg or any("\ud800" <= c <= "\udfff" for c in arg):
             raise InputError(f"the argument {ascii(arg)} is not text: use UTF-8, without NUL")
 

@@ -12,7 +12,7 @@ from .exits import DONE, FAILED
 @click.argument("name")
 @click.argument("trials", metavar="[TRIAL]...", type=int, nargs=-1)
 @json_option
-def compare(name: str, trials: tuple[int, ...], as_json: bool) -> None:
+def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     """Say how trials differ, and whether significantly.
 
     The first trial is what the others are compared with; without any it is the best trial against
@@ -31,6 +31,7 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> None:
         print_json(payload)
     else:
         print_comparison(payload)
+    return DONE if payload["trials"] else FAILED
 
 
 @click.command()

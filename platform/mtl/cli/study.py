@@ -176,10 +176,10 @@ def run(
     The same command again goes on where the study stopped; a finished study is left as it is,
     and a larger --trials continues it.
     """
-    from mtl.lease import LeaseLostError
-
-    spec = _load(name, profile, trials, sets, replicates)
     try:
+        from mtl.lease import LeaseLostError
+
+        spec = _load(name, profile, trials, sets, replicates)
         result = _run(
             spec,
             as_json,
@@ -190,11 +190,11 @@ def run(
             study_name=study_name,
             synchronous=synchronous,
         )
-    except LeaseLostError as error:
-        raise InputError(str(error)) from None
     except KeyboardInterrupt:  # before any trial ran, or the second Ctrl-C
         click.echo(f"{_GO_ON}: {again()}", err=True)
         return INTERRUPTED
+    except LeaseLostError as error:
+        raise InputError(str(error)) from None
     if as_json:
         print_json(vars(result))
     _say_next(result, spec, quiet=as_json)

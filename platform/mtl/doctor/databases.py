@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minbert import InputError
 from mtl.database_server import MissingDriver, missing_driver, read_only, server_options
-from mtl.sqlite_files import mend, one, open_reading, quick_check
+from mtl.sqlite_files import mend, one, open_reading, quick_check, sqlite_file
 from mtl.stores import Home
 
 from .addresses import PATIENCE
@@ -68,25 +67,6 @@ def _database(name: str, variable: str, url: str, schema: Callable[[str], str]) 
     if not file.exists():
         return ok(name, f"{file} (not there yet; the first study makes it)")
     return _sqlite(name, file, url, schema)
-
-
-def sqlite_file(variable: str, url: str) -> Path | None:
-    """Return the file of an SQLite URL; None for other databases.
-
-    Raises:
-        InputError: what the environment's variable holds is no database URL.
-    """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise InputError(
-            f"{variable} is not a database URL; for example postgresql+psycopg://user@host/studies"
-        ) from None
-    sqlite = parsed.get_backend_name() == "sqlite" and parsed.database
-    return Path(parsed.database).absolute() if sqlite else None
 
 
 # ---- SQLite -------------------------------------------------------------------------------------

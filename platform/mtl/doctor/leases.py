@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mtl.sqlite_files import sqlite_file
 from mtl.stores import Home, read_engine
 
 from .checks import Check, ok
-from .databases import sqlite_file
 
 
 def leases(home: Home) -> Iterator[Check]:

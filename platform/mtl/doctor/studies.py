@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from mtl.sqlite_files import sqlite_file
 from mtl.stores import Home, read_engine
 
 from .checks import Check, note, ok
-from .databases import optuna_storage, sqlite_file
+from .databases import optuna_storage
 
 if TYPE_CHECKING:
     import optuna

@@ -26,7 +26,10 @@ try:
         TaskUnschedulableError,
     )
 except ImportError as missing:
-    raise InputError(f"--executor ray needs Ray ({missing}): pip install 'mtl[ray]'") from missing
+    raise InputError(
+        f"--executor ray needs Ray ({missing}); in the checkout: pip install -c constraints.txt "
+        "'.[ray]'"
+    ) from missing
 
 from .ray_cluster import Cluster, setting_for
 from .ray_task import Begun, Mailbox, train

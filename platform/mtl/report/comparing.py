@@ -146,19 +146,20 @@ def compare_trials(study: optuna.Study, numbers: Sequence[int], home: Home) -> d
     the baseline.
 
     Returns:
-        ``study``, ``reason`` (of the choice; None where it was given), ``trials`` (number,
-        setting, state, score and task scores with ``estimates``), ``config`` (the keys that
+        ``study``, ``reason`` (of the choice, or why there is nothing to compare yet; None where
+        trials were given), ``trials`` (number, setting, state, score and task scores with
+        ``estimates``; none where there is nothing to compare), ``config`` (the keys that
         differ, a value a trial), ``differences`` (one for each trial but the first), and
         ``disagreements`` (of two trials, else None).
 
     Raises:
-        InputError: no such trial, only one trial, or one without predictions.
+        InputError: no such trial, only one number, or a trial without predictions.
     """
     rows = leaderboard(study)
     chosen, reason = _chosen(rows, numbers, study.study_name)
     runs = Runs(home)
     predictions = [_predictions(runs, row) for row in chosen]
-    first = predictions[0]
+    first = predictions[0] if predictions else {}
     return {
         "study": study.study_name,
         "reason": reason,
@@ -175,7 +176,7 @@ def _chosen(
     if not numbers:
         best, reference, reason = best_and_reference(rows)
         if best is None or reference is None:
-            raise InputError(f"study {study} has nothing to compare: {reason}")
+            return [], reason
         return [reference, best], reason
     by_number = {row["number"]: row for row in rows}
     for number in numbers:
