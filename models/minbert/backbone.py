@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import short
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
+from .messages import short
 from .paths import is_file, is_folder
 from .pickles import is_pickle, pickle_in, refusal
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from .errors import InputError
+from .messages import one_line, short
 from .paths import given_path, is_folder
 
 
@@ -209,7 +210,7 @@ class Config(_Group):
         try:
             return cls(**nested)
         except ValidationError as error:
-            raise InputError(_one_line(error)) from None
+            raise InputError(one_line(error)) from None
 
     def to_keys(self) -> dict[str, Any]:
         """Return every key with its value, flat: ``{"backbone": ..., "train.lr": ...}``."""
@@ -294,7 +295,7 @@ def canonical(key: str, value: object) -> Any:
     try:
         return _plain(_field(key).validate_python(given))
     except ValidationError as error:
-        raise InputError(_one_line(error, key)) from None
+        raise InputError(one_line(error, key)) from None
 
 
 @cache
@@ -304,34 +305,3 @@ def _field(key: str) -> TypeAdapter:
     fields = model.model_fields.items()
     field = next(field for inner, field in fields if name == (field.alias or inner))
     return TypeAdapter(field.rebuild_annotation(), config=_Group.model_config)
-
-
-def short(value: object) -> str:
-    """Return a value as it is written, cut to what a line of a message has room for."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integers of thousands of digits
-        text = "an integer of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(error: ValidationError, key: str = "") -> str:
-    """Say a validation error in one line: the key, what was given, what would be right."""
-    first = error.errors()[0]
-    key = key or ".".join(part for part in first["loc"] if isinstance(part, str))
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    given = short(first.get("input"))
-    if first["type"] == "string_pattern_mismatch":
-        return f"{key}: {given} is not a device; use auto, cpu, cuda or cuda:N"
-    if first["type"] in ("tuple_type", "too_short"):
-        return f"{key}: {given} does not fit; it should be a list with at least one task"
-    return f"{key}: {given} does not fit; it {wish(first['msg'])}"
-
-
-def wish(message: str) -> str:
-    """Return what a message of pydantic's asks for, to follow ``it``: ``should be ...``."""
-    subject, should, rest = message.partition(" should ")
-    if not should:  # a sentence of another kind: said whole
-        return f"cannot be used: {subject}"
-    return "should not be empty" if rest == "have at least 1 character" else f"should {rest}"

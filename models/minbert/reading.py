@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .config import short
 from .errors import InputError
+from .messages import short
 from .paths import is_folder
 from .tasks import TASKS, DataFile, Task
 

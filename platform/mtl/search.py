@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from minbert.config import canonical, short
+from minbert.config import canonical
+from minbert.messages import short
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
