@@ -11,6 +11,7 @@ What is RUNNING in Optuna is unfinished, and is taken up under its own number an
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 import warnings
@@ -81,6 +82,7 @@ def run_study(
     view: View,
     study_name: str | None = None,
     synchronous: bool = False,
+    command: str | None = None,
 ) -> StudyResult:
     """Run a study to its total of trials, or go on with it.
 
@@ -92,6 +94,7 @@ def run_study(
         study_name: the study to record into; None: see `mtl.recorded.choose_name`.
         synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
             ended: the same seed and jobs then give the same trials and scores (on processors).
+        command: what was typed, kept for who goes on with the study.
 
     Raises:
         InputError: nothing can be run: bad data, weights, home, database; the study has other
@@ -111,7 +114,8 @@ def run_study(
             outage = Outage(engine, view.message, interrupts)
             wanted = _wanted(storage, name, spec)
             if not wanted:
-                trials = Trials(_open_study(storage, spec, name), spec, home, view)
+                study = _open_study(storage, spec, name, command)
+                trials = Trials(study, spec, home, view)
                 for line in named:
                     view.message(line)
                 _tidy_up(trials)
@@ -125,7 +129,7 @@ def run_study(
                 inputs = preflight(spec, home)
                 for line in named:
                     view.message(line)
-                study = outage.through(lambda: _open_study(storage, spec, name))
+                study = outage.through(lambda: _open_study(storage, spec, name, command))
                 trials = outage.through(
                     lambda: Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
                 )
@@ -163,7 +167,7 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
     return len(tally.running) + missing(study, spec, tally)
 
 
-def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
+def _open_study(storage: Any, spec: StudySpec, name: str, command: str | None) -> optuna.Study:
     import optuna
 
     study = optuna.create_study(
@@ -182,6 +186,7 @@ def _open_study(storage: Any, spec: StudySpec, name: str) -> optuna.Study:
         "profile": spec.profile,
         "total": spec.total,
         "description": spec.description,
+        **({"command": command, "folder": os.getcwd()} if command else {}),
     }
     _name_score(study)
     if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,18 @@ def summarize(study: optuna.Study) -> RecordedStudy:
             "run_id": run_of(best, {}) or late_runs(study).get(best.number),
         },
     )
+
+
+def to_continue(attributes: Mapping[str, Any]) -> str | None:
+    """Return the command that last ran a study, and where it was typed; None if that is not known.
+
+    Args:
+        attributes: the study's user attributes.
+    """
+    command, folder = attributes.get("command"), attributes.get("folder")
+    if not command:
+        return None
+    return command if folder == os.getcwd() else f"{command} (in {folder})"
 
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}

@@ -14,6 +14,10 @@ from minbert import InputError
 from minbert.paths import given_path, is_file, is_folder
 
 
+class NoSuchStudyError(InputError):
+    """No study of a name came with this installation."""
+
+
 def shipped_folder() -> Path:
     """The folder of the studies that come with the project (in the wheel, or in the sources)."""
     here = Path(__file__).resolve().parent
@@ -40,7 +44,7 @@ def find_study_file(name_or_file: str) -> Path:
     if name_or_file not in known:
         hint = nearest(name_or_file, known)
         file = f"; for a file write ./{name_or_file}" if is_file(Path(name_or_file)) else ""
-        raise InputError(f"unknown study {name_or_file!r}; {hint}{file}")
+        raise NoSuchStudyError(f"unknown study {name_or_file!r}; {hint}{file}")
     return known[name_or_file]
 
 

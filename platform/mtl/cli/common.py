@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from minbert import Config
-
+    from mtl.spec import StudySpec
 
 
 class OrderedGroup(click.Group):
@@ -35,6 +35,14 @@ set_option = click.option(
 profile_option = click.option("--profile", metavar="NAME", help="Use this profile of the study.")
 trials_option = click.option(
     "--trials", type=click.IntRange(min=1), help="Trials of the study in all, earlier ones counted."
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
+)
+replicates_option = click.option(
+    "--replicates",
+    type=click.IntRange(min=1, max=1000),
+    help="Train every trial with this many seeds; tables show mean and deviation.",
 )
 
 
@@ -102,3 +110,22 @@ def again(**options: int) -> str:
         args = [a for i, a in enumerate(args) if i not in dropped]
         args = [a for a in args if not a.startswith(f"{option}=")] + [option, str(value)]
     return shlex.join(["mtl", *args])
+
+
+def load(
+    name: str,
+    profile: str | None,
+    trials: int | None,
+    sets: tuple[str, ...],
+    replicates: int | None = None,
+) -> "StudySpec":
+    """Read a study with the options of a command."""
+    from mtl.spec import load_study, parse_sets
+
+    return load_study(
+        name,
+        profile=profile,
+        overrides=parse_sets(sets),
+        trials=trials,
+        replicates=replicates,
+    )

@@ -35,6 +35,17 @@ def open_study(name: str) -> optuna.Study:
         ) from None
 
 
+def command_of(name: str) -> str | None:
+    """Return the command that last ran a recorded study; None if there is no such study."""
+    from mtl.recorded import UnknownStudyError, open_recorded, to_continue
+    from mtl.stores import Home
+
+    try:
+        return to_continue(open_recorded(Home.resolve(create=False), name).user_attrs)
+    except UnknownStudyError:
+        return None
+
+
 def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str, Any]:
     """Say how many trials a recorded study has, by state; those ``unfinished`` are running by
     Optuna's word, but nobody works on them."""
@@ -63,7 +74,7 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
 def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running trials, the best one."""
     from mtl.lease import dispatcher_of
-    from mtl.recorded import summarize
+    from mtl.recorded import summarize, to_continue
     from mtl.report import best_of, leaderboard
     from mtl.stores import Home, read_engine
 
@@ -79,6 +90,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
         **summary,
         "total": study.user_attrs.get("total"),
         "dispatcher": dispatcher,
+        "command": to_continue(study.user_attrs),
         "running_trials": running,
         "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
         "best": best_of(rows),

@@ -1,45 +1,27 @@
 """``mtl study``: run studies and look at what was recorded."""
 
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from minbert.errors import InputError
-
 from .common import (
     OrderedGroup,
-    again,
+    jobs_option,
     json_option,
+    load,
     print_json,
     profile_option,
+    replicates_option,
     reserved_stdout,
     set_option,
     trials_option,
 )
-from .exits import DONE, FAILED, INTERRUPTED
+from .exits import DONE, FAILED
 from .promote import promote
 from .report import compare, report
+from .running import run
 from .sync import sync
-
-if TYPE_CHECKING:
-    from mtl.dispatch import StudyResult
-    from mtl.spec import StudySpec
-
-_GO_ON = "Interrupted. To go on where it stopped"
-_jobs_option = click.option(
-    "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
-)
-_replicates_option = click.option(
-    "--replicates",
-    type=click.IntRange(min=1, max=1000),
-    help="Train every trial with this many seeds; tables show mean and deviation.",
-)
-_as_option = click.option(
-    "--as", "study_name", metavar="STUDY", help="Record it under this name, not the file's."
-)
 
 
 @click.group(cls=OrderedGroup)
@@ -80,7 +62,7 @@ def show(
     """Show a study file with profile, --set and defaults applied."""
     from .tables import spec_payload, spec_toml
 
-    spec = _load(name, profile, trials, sets)
+    spec = load(name, profile, trials, sets)
     if as_json:
         print_json(spec_payload(spec))
     else:
@@ -91,8 +73,8 @@ def show(
 @click.argument("name", metavar="NAME|FILE")
 @profile_option
 @trials_option
-@_replicates_option
-@_jobs_option
+@replicates_option
+@jobs_option
 @set_option
 @json_option
 def plan(
@@ -110,7 +92,7 @@ def plan(
 
     from .tables import print_plan
 
-    spec = _load(name, profile, trials, sets, replicates)
+    spec = load(name, profile, trials, sets, replicates)
     with reserved_stdout(as_json):
         planned = plan_study(spec, Home.resolve(), jobs=jobs)
     if as_json:
@@ -119,136 +101,7 @@ def plan(
         print_plan(planned, spec)
 
 
-@study.command()
-@click.argument("name", metavar="NAME|FILE")
-@profile_option
-@trials_option
-@_replicates_option
-@_jobs_option
-@click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where trials run: worker processes of this machine, or a Ray cluster (at RAY_ADDRESS, "
-    "or one that is started here).",
-)
-@click.option(
-    "--cpus-per-trial",
-    "cpus",
-    type=click.FloatRange(min=0, min_open=True, max=4096),
-    metavar="N",
-    help="For Ray: processors of each trial.  [default: 1]",
-)
-@click.option(
-    "--gpus-per-trial",
-    "gpus",
-    type=click.FloatRange(min=0, max=64),
-    metavar="N",
-    help="For Ray: GPUs of each trial, or a part of one.  [default: 1 where there are any]",
-)
-@click.option(
-    "--synchronous",
-    is_flag=True,
-    help="Start trials in batches of --jobs, so that the same seed gives the same trials.",
-)
-@set_option
-@_as_option
-@json_option
-def run(
-    name: str,
-    profile: str | None,
-    trials: int | None,
-    replicates: int | None,
-    jobs: int | None,
-    executor: str,
-    cpus: float | None,
-    gpus: float | None,
-    synchronous: bool,
-    sets: tuple[str, ...],
-    study_name: str | None,
-    as_json: bool,
-) -> int:
-    """Run a study, or go on with it.
-
-    Every trial is a training in a worker process, recorded as a run in MLflow.
-
-    The same command again goes on where the study stopped; a finished study is left as it is,
-    and a larger --trials continues it.
-    """
-    try:
-        from mtl.lease import LeaseLostError
-
-        spec = _load(name, profile, trials, sets, replicates)
-        result = _run(
-            spec,
-            as_json,
-            jobs=jobs,
-            executor=executor,
-            cpus=cpus,
-            gpus=gpus,
-            study_name=study_name,
-            synchronous=synchronous,
-        )
-    except KeyboardInterrupt:  # before any trial ran, or the second Ctrl-C
-        click.echo(f"{_GO_ON}: {again()}", err=True)
-        return INTERRUPTED
-    except LeaseLostError as error:
-        raise InputError(str(error)) from None
-    if as_json:
-        print_json(vars(result))
-    _say_next(result, spec, quiet=as_json)
-    return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
-
-
-def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
-    from mtl.dispatch import run_study
-    from mtl.stores import Home
-    from mtl.view import choose_view
-
-    with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        return run_study(spec, Home.resolve(), view=view, **options)
-
-
-def _load(
-    name: str,
-    profile: str | None,
-    trials: int | None,
-    sets: tuple[str, ...],
-    replicates: int | None = None,
-) -> "StudySpec":
-    from mtl.spec import load_study, parse_sets
-
-    return load_study(
-        name,
-        profile=profile,
-        overrides=parse_sets(sets),
-        trials=trials,
-        replicates=replicates,
-    )
-
-
-def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
-    """Say what to type next."""
-    if result.interrupted:
-        click.echo(f"{_GO_ON}: {again()}", err=True)
-    elif not quiet:
-        name = shlex.quote(result.name)
-        click.echo("\nWhat next:")
-        for typed, meaning in (
-            ("mtl ui", "every trial in MLflow and in the Optuna dashboard"),
-            (f"mtl study report {name}", "one page to read and to pass on"),
-            (f"mtl study best {name}", "the best trial, and how to predict with it"),
-            _more(spec),
-        ):
-            click.echo(f"  {typed}\n      {meaning}")
-
-
-def _more(spec: "StudySpec") -> tuple[str, str]:
-    """Return the command that continues a study: more trials, or more seeds where all is tried."""
-    if spec.open_ended:
-        return again(trials=spec.settings_total + 8), "eight more trials"
-    return again(replicates=spec.replicates + 2), "the same with two more seeds each"
+study.add_command(run)
 
 
 @study.command()

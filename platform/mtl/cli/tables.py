@@ -124,7 +124,8 @@ def print_status(payload: Mapping[str, Any]) -> None:
         about = "" if left is None else f", about {words.clock(left)} left"
         click.echo(f"run by   {working}{about}")
     elif payload["running_trials"]:
-        click.echo("Nobody works on it now; the command that ran the study continues it.")
+        command = payload["command"] or "the command that ran it"
+        click.echo(f"Nobody works on it now. To continue: {command}")
     if payload["best"]:
         best = payload["best"]
         click.echo(f"best     trial {best['number']}, {row_setting(best)}: {best['score']:.3f}")

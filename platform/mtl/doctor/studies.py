@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from mtl.recorded import to_continue
 from mtl.sqlite_files import sqlite_file
 from mtl.stores import Home, read_engine
 
@@ -71,6 +72,8 @@ def goes_on(name: str, attributes: Mapping[str, Any]) -> str:
     """
     from mtl.spec import differing_keys, load_study
 
+    if typed := to_continue(attributes):
+        return typed
     file, settings = name.partition("@")[0], attributes.get("settings")
     profile = attributes.get("profile")
     try:

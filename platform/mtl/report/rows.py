@@ -165,8 +165,8 @@ def _row(trial: optuna.trial.FrozenTrial, run_id: str | None) -> dict[str, Any]:
 def _telling(study: optuna.Study, trials: list[FrozenTrial], rows: list[dict]) -> list[str]:
     """Return the keys that tell the trials apart, or will when there are more of them.
 
-    A point of a study file may set what is not searched (no LoRA at all, say): such a key is no
-    parameter of any trial, but differs between their configurations.
+    A point of a study file may set what no parameter of Optuna holds (no LoRA at all, where its
+    rank is searched from 1): it differs between the configurations all the same.
     """
     points = {known for trial in trials if (known := facts(trial).get("point"))}
     named = {key for point in points for key in json.loads(point)}
