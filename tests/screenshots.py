@@ -40,10 +40,8 @@ def main(folder: Path, home: Path | None) -> None:
                 number = best["number"]
                 for name, address, words in (
                     ("mlflow-runs", runs, "study lora_sweep"),
-                    ("mlflow-charts", f"{run}/model-metrics{_TRAINING}", "(dev/score)"),
                     ("mlflow-confusion",
                      f"{run}/artifacts/confusion_matrix/sst.html{_TRAINING}", "sst.html"),
-                    ("dashboard", f"{dashboard}/dashboard/studies/1", "Best Trial"),
                     ("dashboard-trial",
                      f"{dashboard}/dashboard/studies/1/trials?numbers={number}", "Artifacts"),
                 ):  # fmt: skip

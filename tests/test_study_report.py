@@ -425,4 +425,5 @@ def test_while_a_study_runs(here, damaged):
     assert "not ended, trial 2: it is unfinished" in said["missing"]
     assert "2 complete, 0 pruned, 1 failed, 1 unfinished" in text
     here(base, "study", "compare", "tiny", "1", "2").refused("trial 2 has no pred", "not ended")
-    here(base, "study", "compare", "tiny").refused("nothing to compare", "no other setting")
+    alone = here(base, "study", "compare", "tiny")
+    assert alone.code == 1 and "nothing to compare yet, no other setting is complete" in alone.out

@@ -38,7 +38,7 @@ class StudyReport:
 
     Attributes:
         rows: the leaderboard.
-        worked_on: whether a dispatcher has the study.
+        worked_on: whether a dispatcher has the study, if trials are running.
         pair: the best trial and what it is read against.
         gain: the best minus the other by metric (`comparing.differences`); None without both.
         changed: configuration keys in which the two differ, the other's value first.
@@ -86,7 +86,8 @@ def gather(study: optuna.Study, home: Home) -> StudyReport:
     """Read a study as it is now, running or not. What is missing is noted, and left out."""
     rows = leaderboard(study)
     report = StudyReport(study, rows, best_and_reference(rows))
-    report.worked_on = dispatcher_of(read_engine(home), study.study_name) is not None
+    if any(row["state"] == "running" for row in rows):
+        report.worked_on = dispatcher_of(read_engine(home), study.study_name) is not None
     report.paper = beside_paper(study.study_name, rows)
     missing = _Missing()
     reader = _Reader(Runs(home), missing)
