@@ -347,13 +347,14 @@ def test_a_variant_s_name_is_said_only_once_the_input_is_good(recorded):
     assert "other settings in train.dropout: this one is lora_sweep@" in outcome.out
 
 
-def test_whoever_comes_later_is_told_the_command_that_goes_on(tmp_path):
+def test_whoever_comes_later_is_told_the_command_that_goes_on(tmp_path, monkeypatch):
     """Known by the study's name alone: after a power cut nobody remembers file and settings."""
     work = tmp_path / "work"
     work.mkdir()
     (work / "mine.toml").write_text('trials = 1\n[search]\n"lora.rank" = [1, 2]\n')
     typed = ("study", "run", "./mine.toml", "--jobs", "1", *sets(*TINY))
-    assert mtl_process(work, *typed, **environment(tmp_path)).code == 0
+    monkeypatch.setattr("sys.argv", ["mtl", *typed])
+    assert mtl_here(work, *typed, MTL_HOME=str(tmp_path / "home")).code == 0
     command = f"mtl {' '.join(typed)} (in {work})"
     assert mtl_in(tmp_path, "study", "status", "mine", "--json").json["command"] == command
     refused = mtl_in(tmp_path, "study", "run", "mine")
