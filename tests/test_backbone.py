@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import threading
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import small
+from loopback import Replies, serving
 
 from minbert import InputError, check_backbone, pull_backbone
 from minbert.backbone import backbone_shape, find_backbone, pulled_folder
@@ -19,15 +18,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/tiny-bert"
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Replies):
     """As much of a Hugging Face hub as its client asks for."""
 
     def __init__(self, folder: Path, lies: dict, *args) -> None:
         self.folder, self.lies = folder, lies
         super().__init__(*args)
-
-    def log_message(self, *args) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -55,15 +51,6 @@ class Hub(BaseHTTPRequestHandler):
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         self.reply(content, 200, {"ETag": etag, "X-Repo-Commit": COMMIT})
 
-    def reply(self, body: bytes, code: int = 200, headers: dict | None = None) -> None:
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
@@ -72,11 +59,8 @@ def hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     folder, lies = small.backbone(tmp_path / "hub"), {}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder, lies))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, lies, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(partial(Hub, folder, lies)) as address:
+        yield folder, lies, address
 
 
 def test_a_pulled_backbone_keeps_its_revision_and_digests(hub, tmp_path):

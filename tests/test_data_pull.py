@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from disks import Disk
+from loopback import Replies, serving
 from network_trap import Trap
 
 from minbert import InputError, check_data, data_digest, pull_data
@@ -54,15 +54,12 @@ class Source:
         return {"sha": COMMIT, "tree": entries, "truncated": False}
 
 
-class GitHub(BaseHTTPRequestHandler):
+class GitHub(Replies):
     """As much of GitHub's REST API and of its raw files as is asked for."""
 
     def __init__(self, source: Source, *args) -> None:
         self.source = source
         super().__init__(*args)
-
-    def log_message(self, *args) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -100,14 +97,6 @@ class GitHub(BaseHTTPRequestHandler):
             self.source.gate.wait(60)
         self.wfile.write(content[half : self.source.short.get(name, len(content))])
 
-    def reply(self, body: bytes, code: int = 200, headers: dict | None = None) -> None:
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
@@ -124,14 +113,11 @@ def source(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     made = Source(shutil.copytree(corpus, tmp_path / "upstream"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(GitHub, made))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("MTL_GITHUB_API", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("MTL_GITHUB_RAW", f"http://127.0.0.1:{server.server_port}/raw/")
-    yield made
-    made.gate.set()
-    server.shutdown()
-    server.server_close()
+    with serving(partial(GitHub, made)) as address:
+        monkeypatch.setenv("MTL_GITHUB_API", address)
+        monkeypatch.setenv("MTL_GITHUB_RAW", f"{address}/raw/")
+        yield made
+        made.gate.set()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .github import API, RAW, Blob, Repository
+from .paths import replace_folder
 from .reading import FileReport, check_data
 from .tasks import TASKS
 
@@ -84,7 +85,7 @@ def pull_data(
             reports = _check(new, repository)
             note = {"repository": repository, "revision": commit, "sha256": digests}
             (new / NOTE).write_text(json.dumps(note, indent=2) + "\n", "utf-8")
-            _replace(new, target, old)
+            replace_folder(new, target, old)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"{folder}: the files cannot be written there ({reason})") from None
@@ -197,15 +198,3 @@ def _check(folder: Path, repository: str) -> list[FileReport]:
     except InputError as error:
         found = str(error).replace(f"{folder}{os.sep}", "")  # that folder goes away
         raise InputError(f"data: {repository} has files that cannot be used: {found}") from None
-
-
-def _replace(new: Path, target: Path, old: Path) -> None:
-    """Put a folder into the place of another, which goes back if that fails or is interrupted."""
-    try:
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    except BaseException:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise

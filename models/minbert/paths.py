@@ -16,6 +16,19 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # Path.is_dir raises for both
 
 
+def replace_folder(new: Path, target: Path, old: Path) -> None:
+    """Put a folder into the place of another, which goes to ``old``, and back if that fails or is
+    interrupted. All on one disk."""
+    try:
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+
+
 def is_file(path: str | Path) -> bool:
     """Say whether there is a file; see :func:`is_folder`."""
     return os.path.isfile(path)

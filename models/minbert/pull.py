@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .backbone import BackboneReport, check_backbone, file_digest, pulled_folder
 from .errors import InputError
+from .paths import replace_folder
 from .pickles import find_pickle
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
@@ -74,9 +75,7 @@ def _fetch(api, name: str, info, part: Path) -> None:
 
 def _replace(part: Path, target: Path) -> None:
     old = target.with_name(f".old-{part.name}")
-    if target.exists():
-        target.rename(old)
-    part.rename(target)
+    replace_folder(part, target, old)
     shutil.rmtree(old, ignore_errors=True)
 
 

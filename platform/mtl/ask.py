@@ -150,15 +150,16 @@ def _given(spec: StudySpec, tally: Tally) -> _Given:
 def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, Config]:
     """Write a trial's values down: parameters, where they are from, the whole configuration."""
     values = dict(given.values)
+    attributes = dict(given.attributes)
     for key, search in spec.search.items():
-        if key not in values or search.contains(values[key]):
+        if key in values and not search.contains(values[key]):
+            attributes[key] = values[key]
+        else:
             values[key] = search.suggest(trial, key)
     config = spec.config_of(values)
-    beyond = {key: values[key] for key, search in spec.search.items()
-              if not search.contains(values[key])}  # fmt: skip
-    shown = beyond | _show_pointed(trial, spec, config.to_keys())
-    attributes = {**given.attributes, **shown}
-    for name, value in {**attributes, "config": config.to_keys()}.items():
+    keys = config.to_keys()
+    attributes |= _show_pointed(trial, spec, keys)
+    for name, value in {**attributes, "config": keys}.items():
         set_fact(trial.study, trial._trial_id, name, value)
     return trial, config
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minbert.tasks import BY_NAME
+from mtl.report import METRICS
 from mtl.view import console, words
 from mtl.view.fitting import Column, fits, fitted, lay_out
 from mtl.view.leaderboard import SHORT_TASKS, TASKS
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
     from minbert import Task
 
-METRICS = {
-    "score": "score",
-    "sst_accuracy": "SST accuracy",
-    "para_accuracy": "PARA accuracy",
-    "sts_pearson": "STS Pearson",
-}
 _WHOLE = "In brackets: the 95 % interval, by bootstrap over the dev examples."
 _HALF = "±: half the width of the 95 % interval, by bootstrap over the dev examples."
 _PAIRED = "Paired differences, minus trial {}; significant: the 95 % interval excludes 0."

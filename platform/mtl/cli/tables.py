@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtl.naming import setting
-from mtl.report import row_setting
+from mtl.report import METRICS, row_setting
 from mtl.view import console, words
 from mtl.view.fitting import Column, fitted
 from mtl.view.progress import evaluated_table
 
-from .comparing import METRICS
 from .recorded import STATES
 
 if TYPE_CHECKING:

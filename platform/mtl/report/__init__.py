@@ -3,6 +3,7 @@
 from importlib import import_module
 
 _PUBLIC = {
+    "METRICS": "rows",
     "SCORES": "rows",
     "best_of": "rows",
     "leaderboard": "rows",

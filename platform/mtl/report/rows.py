@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
+METRICS = {
+    "score": "score",
+    "sst_accuracy": "SST accuracy",
+    "para_accuracy": "PARA accuracy",
+    "sts_pearson": "STS Pearson",
+}
+"""The scores of a trial, and what people call them."""
 FIXED_COLUMNS = (
     "rank",
     "number",
@@ -62,11 +69,13 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
         trials = study.get_trials(deepcopy=False)
         # Thousands of notes lie where late runs do: not read where no trial lacks a run.
         late = late_runs(study) if any(run_of(trial, {}) is None for trial in trials) else {}
-        rows = sorted((_row(trial, run_of(trial, late)) for trial in trials), key=_place)
-    keys = _telling(study, trials, rows)
+        known = [facts(trial) for trial in trials]
+        rows = [_row(t, run_of(t, late), given) for t, given in zip(trials, known, strict=True)]
+        rows.sort(key=_place)
+    keys = _telling(study, known, rows)
     for row in rows:
-        known = row["params"] | row["config"]
-        row["params"] = {key: known[key] for key in keys if key in known}
+        values = row["params"] | row["config"]
+        row["params"] = {key: values[key] for key in keys if key in values}
     ranked = [row for row in rows if row["state"] == "complete" and not row["over"]]
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
@@ -134,8 +143,7 @@ def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
     return mean(known), stdev(known) if len(known) > 1 else None
 
 
-def _row(trial: optuna.trial.FrozenTrial, run_id: str | None) -> dict[str, Any]:
-    known = facts(trial)
+def _row(trial: FrozenTrial, run_id: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
     scores = known.get("scores") or {}
     estimates = known.get("estimates") or {}
     interval = estimates.get("score", {})
@@ -162,13 +170,13 @@ def _row(trial: optuna.trial.FrozenTrial, run_id: str | None) -> dict[str, Any]:
     }
 
 
-def _telling(study: optuna.Study, trials: list[FrozenTrial], rows: list[dict]) -> list[str]:
+def _telling(study: optuna.Study, known: Sequence[Mapping], rows: list[dict]) -> list[str]:
     """Return the keys that tell the trials apart, or will when there are more of them.
 
     A point of a study file may set what no parameter of Optuna holds (no LoRA at all, where its
     rank is searched from 1): it differs between the configurations all the same.
     """
-    points = {known for trial in trials if (known := facts(trial).get("point"))}
+    points = {given["point"] for given in known if given.get("point")}
     named = {key for point in points for key in json.loads(point)}
     named |= (study.user_attrs.get("settings") or {"search": {}})["search"].keys()
     values: dict[str, set[str]] = {}

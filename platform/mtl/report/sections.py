@@ -25,9 +25,9 @@ from .markup import (
     with_interval,
 )
 from .mistakes import confusion_tables, residuals_chart, worst_table
-from .rows import SCORES, grouped, replicated, row_setting, state_word
+from .rows import METRICS, SCORES, grouped, replicated, row_setting, state_word
 from .study_figures import study_figures
-from .summary import METRICS, trial_name
+from .summary import trial_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,17 +9,11 @@ from minbert.tasks import TASKS
 
 from ..naming import short_value
 from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
-from .rows import row_setting, state_word
+from .rows import METRICS, row_setting, state_word
 
 if TYPE_CHECKING:
     from .gather import StudyReport
 
-METRICS = {
-    "score": "score",
-    "sst_accuracy": "SST accuracy",
-    "para_accuracy": "PARA accuracy",
-    "sts_pearson": "STS Pearson",
-}
 _DEMO = (
     "These are scores of the generated demo corpus or the tiny demo encoder. "
     "Demo scores mean nothing outside the demo."
