@@ -1,5 +1,7 @@
 """Attention within each sequence of a packed stream, one block of near-equal lengths at a time.
 
+That is for a CPU; for a GPU see :mod:`minbert.ragged`.
+
     T tokens   H hidden   N heads   D = H / N   n sequences of a group   L tokens of its longest
 """
 
@@ -12,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dropout import Dropped
+from .dropout import Places
 from .noise import Noise, keeping
-from .packing import Group
+from .packing import Group, Ragged
+from .ragged import ragged_attention
 
 
 def attention(
     qkv: Tensor,
-    groups: Sequence[Group],
+    groups: Sequence[Group] | Ragged,
     heads: int,
     rate: float = 0.0,
     noise: Noise | None = None,
@@ -37,6 +40,8 @@ def attention(
         The attention heads' outputs side by side: [T, H], zero where there is no sequence, or with
         ``firsts`` [sequences, H].
     """
+    if isinstance(groups, Ragged):
+        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, firsts)
     if noise and rate > 0:
         return _WithDropout.apply(qkv, groups, heads, rate, noise, firsts)
     parts = []
@@ -130,7 +135,7 @@ def _softmax(scores: Tensor, group: Group, heads: int) -> Tensor:
     return torch.softmax(scores, -1)
 
 
-def _draw(noise: Noise, rate: float, group: Group, shape: Sequence[int]) -> Dropped:
+def _draw(noise: Noise, rate: float, group: Group, shape: Sequence[int]) -> Places:
     """Draw what is dropped of weights of ``shape``, [n * N, queries, L]: L rounded up or not."""
     if group.length == group.longest:
         return noise.drop(shape, rate)

@@ -1,7 +1,6 @@
-"""Dropout (Srivastava et al. 2014) of elements that were drawn beforehand.
+"""Dropout (Srivastava et al. 2014) of elements that were drawn beforehand, kept as their places.
 
-On a CPU they are kept as places, on a GPU as a mask: a processor zeroes a tenth of a tensor sooner
-than it multiplies all of it, and a graphics card must not wait for how many there are.
+A processor zeroes a tenth of a tensor sooner than it multiplies all of it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -70,54 +68,12 @@ def _elements(x: Tensor) -> np.ndarray:
     return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
-class Mask:
-    """The elements of one tensor that are dropped, as a mask of it.
-
-    Args:
-        keep: bool [elements], which are kept; elements of a tensor behind those are kept, too.
-    """
-
-    def __init__(self, keep: Tensor) -> None:
-        self._keep = keep
-
-    def scaled(self, x: Tensor, factor: float) -> Tensor:
-        """Return ``x * factor``, zero where dropped."""
-        return (x * self._like(x)).mul_(factor)
-
-    def added(self, residual: Tensor, x: Tensor, factor: float) -> Tensor:
-        """Return ``residual + x * factor``, the residual alone where dropped."""
-        x = x.to(residual.dtype)
-        return torch.addcmul(residual, x, self._like(x), value=factor)
-
-    def take_out(self, x: Tensor) -> Tensor:
-        """Zero the dropped elements of ``x``; return what they were, for :meth:`put_back`."""
-        whole = x.clone()
-        self.clear(x)
-        return whole
-
-    def put_back(self, x: Tensor, taken: Tensor) -> None:
-        """Undo :meth:`take_out` in ``x``."""
-        x.copy_(taken)
-
-    def clear(self, x: Tensor) -> None:
-        """Zero the dropped elements of ``x``."""
-        x.mul_(self._like(x))
-
-    def _like(self, x: Tensor) -> Tensor:
-        behind = x.numel() - len(self._keep)
-        keep = F.pad(self._keep, (0, behind), value=True) if behind else self._keep
-        return keep.view(x.shape).to(x.dtype)
-
-
-Dropped = Places | Mask
-
-
-def dropout(x: Tensor, dropped: Dropped, factor: float) -> Tensor:
+def dropout(x: Tensor, dropped: Places, factor: float) -> Tensor:
     """Return ``x * factor``, zero where dropped."""
     return _Scaled.apply(x.contiguous(), dropped, factor)
 
 
-def add_dropout(residual: Tensor, x: Tensor, dropped: Dropped, factor: float) -> Tensor:
+def add_dropout(residual: Tensor, x: Tensor, dropped: Places, factor: float) -> Tensor:
     """Return ``residual + dropout(x)``, in the residual's precision; both of one shape."""
     return _Added.apply(residual.contiguous(), x.contiguous(), dropped, factor)
 

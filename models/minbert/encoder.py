@@ -106,7 +106,8 @@ class Linear(nn.Linear):
 def product_dtype(x: Tensor) -> torch.dtype:
     """Return the type that products of ``x`` run in here: autocast's, where it is on."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if casts else x.dtype
 
 
 class Prepared(Adapter):

@@ -10,6 +10,7 @@ import torch
 from .data import Dataset
 from .multitask import MultiTaskModel, predicted_values
 from .packing import length_ordered
+from .ragged import send, to_device
 from .reports import TaskPredictions
 from .runtime import autocast, keeps_kernels
 
@@ -35,16 +36,17 @@ def predict_dataset(
         heed: called after every batch; what it raises ends the prediction.
     """
     adapter = adapter if adapter is not None else model.merged_adapter(dtype)
-    outputs = torch.empty(len(dataset), dataset.task.outputs)
+    outputs = torch.empty(len(dataset), dataset.task.outputs, device=device)
     fill = keeps_kernels(device, dtype)
     with autocast(device, dtype):
         for indices in length_ordered(dataset.lengths, token_budget(model, device)):
             batch, _ = dataset.batch(indices, fill)
-            out = model(batch.to(device), dataset.task, adapter=adapter)
-            outputs[torch.from_numpy(indices[batch.order])] = out.float().cpu()
+            out = model(to_device(batch, device), dataset.task, adapter=adapter)
+            (rows,) = send((torch.from_numpy(indices[batch.order]),), device)
+            outputs[rows] = out.float()
             if heed is not None:
                 heed()
-    return outputs
+    return outputs.cpu()
 
 
 def token_budget(model: MultiTaskModel, device: torch.device) -> int:

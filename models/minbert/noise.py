@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .dropout import Dropped, Mask, Places, add_dropout, dropout
+from .dropout import Places, add_dropout, dropout
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -31,18 +32,15 @@ def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> 
 class Noise:
     """What one random stream drops: a forward pass that is given a ``Noise`` trains.
 
-    One that is given none evaluates. On a CPU the gaps between dropped elements are drawn, not a
-    number for each element: they are geometric, the rounded down values of an exponential
-    distribution (Devroye 1986, chapter X.2). On a GPU it is 16 bits an element, and the rate is
-    rounded to 1/65536.
+    One that is given none evaluates. The gaps between dropped elements are drawn, not a number for
+    each element: they are geometric, the rounded down values of an exponential distribution
+    (Devroye 1986, chapter X.2). That is for a CPU; for a GPU see :class:`DeviceNoise`.
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        # On the CPU from NumPy: torch's Mersenne Twister takes several times as long a word.
-        on_cpu = torch.device(device).type == "cpu"
-        self._bits = np.random.SFC64(derive_seed(seed, "dropout")) if on_cpu else None
-        self._draw = np.random.Generator(self._bits) if on_cpu else None
-        self._generator = None if on_cpu else generator(seed, "dropout", device=device)
+    def __init__(self, seed: int) -> None:
+        # From NumPy: torch's Mersenne Twister takes several times as long a word.
+        self._bits = np.random.SFC64(derive_seed(seed, "dropout"))
+        self._draw = np.random.Generator(self._bits)
 
     def dropout(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         """Return ``x`` with elements zeroed at ``rate`` and the others scaled up; any shape.
@@ -60,15 +58,12 @@ class Noise:
             return residual + x
         return add_dropout(residual, x, self._drop_rows(x, rate, rows), keeping(rate))
 
-    def _drop_rows(self, x: Tensor, rate: float, rows: int | None) -> Dropped:
+    def _drop_rows(self, x: Tensor, rate: float, rows: int | None) -> Places:
         return self.drop(x.shape if rows is None else (rows, *x.shape[1:]), rate)
 
-    def drop(self, shape: Sequence[int], rate: float) -> Dropped:
+    def drop(self, shape: Sequence[int], rate: float) -> Places:
         """Draw which elements of a tensor dropout zeroes; 0 < rate < 1."""
         count = math.prod(shape)
-        return self._places(count, rate) if self._draw is not None else self._mask(count, rate)
-
-    def _places(self, count: int, rate: float) -> Places:
         scale = min(-1 / math.log1p(-rate), 1e15)  # of the exponential distribution; fits int64
         found, last = [], -1
         while last < count:
@@ -83,28 +78,65 @@ class Noise:
         at = found[0] if len(found) == 1 else np.concatenate(found)
         return Places(at[: np.searchsorted(at, count)])
 
-    def _mask(self, count: int, rate: float) -> Mask:
-        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._generator.device)
-        words.random_(-(2**63), None, generator=self._generator)  # one draw serves four
-        return Mask(words.view(torch.int16)[:count] >= round(rate * 2**16) - 2**15)
-
     def state(self) -> Tensor:
         """Return the stream's state, uint8."""
-        if self._bits is None:
-            return self._generator.get_state()
         return torch.from_numpy(self._bits.state["state"]["state"].copy().view(np.uint8))
 
     def load_state(self, state: Tensor) -> None:
-        """Go on from a state that :meth:`state` returned."""
-        if self._bits is None:
-            self._generator.set_state(state.cpu())
-            return
+        """Go on from a state that :meth:`state` returned.
+
+        Raises:
+            ValueError: it is another kind of stream's.
+        """
+        _check_size(state, self.state())
         words = state.numpy().copy().view(np.uint64)
-        if words.shape != (4,):
-            raise ValueError(f"a state of {state.numel()} bytes; dropout's has 32")
         self._bits.state = {
             "bit_generator": "SFC64", "state": {"state": words}, "has_uint32": 0, "uinteger": 0,
         }  # fmt: skip
+
+
+class DeviceNoise(Noise):
+    """Dropout by the kernels of a device, from the device's own generator.
+
+    That generator is one for all of a process, as torch's attention draws from no other.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._generator = _own_generator(device)
+        self._generator.manual_seed(derive_seed(seed, "dropout"))
+
+    def dropout(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
+        return F.dropout(x, rate)
+
+    def add_dropout(
+        self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
+    ) -> Tensor:
+        return residual + F.dropout(x, rate)
+
+    def state(self) -> Tensor:
+        return self._generator.get_state()
+
+    def load_state(self, state: Tensor) -> None:
+        _check_size(state, self.state())
+        self._generator.set_state(state.cpu())
+
+
+def _check_size(state: Tensor, own: Tensor) -> None:
+    if len(state) != len(own):
+        raise ValueError(f"a state of {len(state)} bytes; dropout's has {len(own)} on this device")
+
+
+def _own_generator(device: torch.device) -> torch.Generator:
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
+
+
+def make_noise(seed: int, device: torch.device) -> Noise:
+    """Return the dropout of a training on ``device``."""
+    return Noise(seed) if device.type == "cpu" else DeviceNoise(seed, device)
 
 
 def keeping(rate: float) -> float:

@@ -36,10 +36,14 @@ class Group(NamedTuple):
     places: Tensor | None  # int64 [stop - start], in which place each token stands
     real: Tensor | None  # bool [count, length], which places are not padding
 
-    def to(self, device: torch.device) -> Group:
-        """Return the group on ``device``."""
-        moved = (t if t is None else t.to(device, non_blocking=True) for t in self[5:])
-        return Group(*self[:5], *moved)
+
+class Ragged(NamedTuple):
+    """Sequences that follow each other in the stream, for attention that takes variable lengths."""
+
+    offsets: Tensor  # int64 [count + 1], where each begins, and behind the last
+    count: int  # sequences
+    shortest: int  # tokens
+    longest: int
 
 
 class Span(NamedTuple):
@@ -51,7 +55,8 @@ class Span(NamedTuple):
     task: str
     start: int  # first token
     stop: int  # behind the last token
-    groups: tuple[Group, ...]
+    sequences: int
+    groups: tuple[Group, ...] | Ragged
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,9 @@ class PackedBatch:
     Attributes:
         token_ids, segments, positions: int64 [tokens], and filler at the end if there is any.
         firsts: int64 [sequences], where each sequence's [CLS] lies.
-        groups: the stream as blocks of near-equal lengths, in order; filler belongs to none.
+        tokens: how many there are, without filler.
+        groups: the stream as blocks of near-equal lengths, in order; filler belongs to none. On a
+            GPU it is told as :class:`Ragged`.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
         spans: the stream as parts of one task each, in order; empty if no task was named.
     """
@@ -70,14 +77,10 @@ class PackedBatch:
     segments: Tensor
     positions: Tensor
     firsts: Tensor
-    groups: tuple[Group, ...]
+    tokens: int
+    groups: tuple[Group, ...] | Ragged
     order: np.ndarray
     spans: tuple[Span, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens in the stream, without filler."""
-        return self.groups[-1].stop
 
     @property
     def owners(self) -> Tensor:
@@ -87,21 +90,6 @@ class PackedBatch:
         if self.tokens < len(begins):
             begins[self.tokens] = 1
         return begins.cumsum(0) - 1
-
-    def to(self, device: torch.device) -> PackedBatch:
-        """Return the batch on ``device``."""
-        if self.token_ids.device == device:
-            return self
-        moved = (
-            t.to(device, non_blocking=True)
-            for t in (self.token_ids, self.segments, self.positions, self.firsts)
-        )
-        groups = tuple(group.to(device) for group in self.groups)
-        spans = tuple(
-            Span(s.task, s.start, s.stop, tuple(group.to(device) for group in s.groups))
-            for s in self.spans
-        )
-        return PackedBatch(*moved, groups, self.order, spans)
 
 
 def pack(
@@ -137,6 +125,7 @@ def pack(
         segments=_filled(segments.astype(np.int64), filler),
         positions=_filled(positions, filler),
         firsts=torch.from_numpy(starts),
+        tokens=len(stream),
         groups=spans[0].groups if len(spans) == 1 else _groups(lengths, step),
         order=order,
         spans=spans,
@@ -161,7 +150,7 @@ def _spans(tasks: list[str], lengths: np.ndarray, filler: int, step: int) -> tup
     spans, start = [], 0
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
         mine = lengths[list(places)]
-        spans.append(Span(task, start, start + int(mine.sum()), _groups(mine, step)))
+        spans.append(Span(task, start, start + int(mine.sum()), len(mine), _groups(mine, step)))
         start = spans[-1].stop
     spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)

@@ -128,7 +128,7 @@ class Pals(nn.Module, Adapter):
             return None
         parts, sequence = [], 0
         for span in batch.spans:
-            behind = sequence + sum(group.count for group in span.groups)
+            behind = sequence + span.sequences
             asked = batch.firsts[sequence:behind] - span.start if firsts else None
             part = h[span.start : span.stop]
             parts.append(self._part(layer, part, span, noise, asked))

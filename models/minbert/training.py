@@ -19,9 +19,10 @@ from .errors import DivergedError
 from .evaluate import DevSets
 from .metrics import all_scores
 from .multitask import task_loss
-from .noise import Noise
+from .noise import make_noise
 from .packing import PackedBatch, length_ordered
 from .preparing import config_dtype, make_schedule, prepare_model
+from .ragged import send, to_device
 from .reports import EpochReport, StepReport
 from .rows import RowAdamW
 from .runtime import autocast, keeps_kernels, pick_device
@@ -74,7 +75,7 @@ class Training:
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
         seed = config.train.seed
-        self.noise = Noise(seed, self.device)
+        self.noise = make_noise(seed, self.device)
         self.smart = Smart(config.smart, self.model, seed, self.device) if config.smart.on else None
         self.schedule = make_schedule(config, self.corpus)
         self.draws = {
@@ -171,9 +172,9 @@ class Training:
         if self.rows is not None:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
         with autocast(self.device, self.dtype):
-            outputs, extra = self._forward(batch.to(self.device), task)
-        loss = task_loss(task, outputs, torch.from_numpy(labels).to(self.device)) + extra
-        loss = loss * share
+            outputs, extra = self._forward(to_device(batch, self.device), task)
+        (labels,) = send((torch.from_numpy(labels),), self.device)
+        loss = (task_loss(task, outputs, labels) + extra) * share
         loss.backward()
         value = loss.item()  # here a GPU is waited for, with everything but the update on its way
         if not math.isfinite(value):
