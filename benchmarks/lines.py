@@ -35,6 +35,13 @@ class Side:
         self._run = run
         self.seconds: list[float] = []
 
+    @classmethod
+    def of(cls, seconds: np.ndarray) -> Side:
+        """Return what would take so many seconds, round by round."""
+        side = cls(lambda: None)
+        side.seconds = seconds.tolist()
+        return side
+
     def turn(self, per: int = 1) -> None:
         """Run once; note the seconds, each of ``per`` parts."""
         begin = time.perf_counter()
@@ -68,6 +75,11 @@ def cost(what: str, ours: Side, theirs: Side, most: float | None) -> Line:
     ratio = ours.median / theirs.median
     target = "" if most is None else f"at most {most:g}x"
     return _line(what, ours, theirs, ratio, target, None if most is None else ratio <= most)
+
+
+def limit(what: str, ours: Side, alone: Side) -> Line:
+    """The share of ours that is spent at best: 1 cannot be passed."""
+    return _line(what, ours, alone, alone.median / ours.median, "", None)
 
 
 def _line(what, ours: Side, theirs: Side, ratio: float, target: str, met: bool | None) -> Line:

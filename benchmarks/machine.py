@@ -8,6 +8,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 
 def machine(*packages: str) -> dict[str, object]:
     """Return the machine, its processor and cores, and the versions of packages."""
@@ -17,6 +19,11 @@ def machine(*packages: str) -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

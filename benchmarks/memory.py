@@ -40,7 +40,7 @@ def train_once(options) -> dict:
     """Train a few steps at BERT-base shape; return the peak memory and the checkpoint's size."""
     keys = {"backbone": options.backbone, "data.path": options.data, "train.lr": 1e-5,
             "train.epochs": 1, "train.steps_per_epoch": 4, "train.eval_limit": 8,
-            "train.precision": options.precision}  # fmt: skip
+            "train.precision": options.precision, "train.device": "cpu"}  # fmt: skip
     config = Config.from_keys(keys | (LORA if options.measure == "lora" else {}))
     with tempfile.TemporaryDirectory(dir=options.cache) as folder:
         for _ in train(config, cache_dir=options.cache, checkpoint_dir=Path(folder)):

@@ -14,115 +14,54 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from lines import Line, Side, compare, cost, print_table
-from machine import machine
-from memory import LORA, measure_memory
+from lines import Line, Side, compare, cost, limit, print_table
+from machine import device_name, machine
+from memory import LORA, bert_base, measure_memory
+from products import Products, forward_operations, step_operations
+from steps_sides import LR, ours, step_sides
 
-from minbert import Config
-from minbert.backbone import _file_digest, find_backbone
+from minbert.backbone import _file_digest, backbone_shape, find_backbone
 from minbert.data import load_corpus
 from minbert.reading import find_data
-from minbert.runtime import has_bfloat16, pick_dtype
-from minbert.schedule import Draws
+from minbert.runtime import has_bfloat16, pick_device, pick_dtype
 from minbert.tasks import HEADS
-from minbert.training import Training
-
-LR = 1e-5
-TURN = 4  # batches
-
 
 # ---- steps
-
-
-def ours(options, **keys) -> Training:
-    """Set up a training of ours."""
-    names = {"backbone": options.backbone, "data.path": options.data, "train.lr": LR}
-    return Training(Config.from_keys(names | {"train.epochs": 1} | keys), options.cache)
-
-
-class Batches:
-    """The batches that everyone trains on: the paper's mix of tasks, and each task's own draws."""
-
-    def __init__(self, training: Training, steps: int) -> None:
-        self._mix = iter(training.schedule.epoch(1))
-        config = training.config.train
-        self._draws = {
-            name: Draws(len(dataset), config.batch_size, config.seed, name)
-            for name, dataset in training.corpus.train.items()
-        }
-        self._steps = steps
-        self.now: list[tuple[str, np.ndarray]] = []
-
-    def turns(self) -> Iterator[int]:
-        """Take up the batches of a round, a few at a time; yield how many."""
-        for begin in range(0, self._steps, TURN):
-            count = min(TURN, self._steps - begin)
-            tasks = [next(self._mix) for _ in range(count)]
-            self.now = [(task, self._draws[task].next()) for task in tasks]
-            yield count
-
-
-def step_sides(options) -> tuple[dict[str, Side], Batches]:
-    """Set up everyone who takes training steps."""
-    from steps_peer import Bert, Peer, with_lora
-
-    trainings = {
-        "plain": ours(options),
-        "LoRA": ours(options, **LORA),
-        "SMART": ours(options, **{"smart.lambda": 1e-3, "smart.mode": "noise"}),
-        "PALs": ours(options, **{"pals.kind": "shared"}),
-    }
-    if options.bfloat16:
-        trainings["plain float32"] = ours(options, **{"train.precision": "float32"})
-    corpus, backbone = trainings["plain"].corpus, str(find_backbone(options.backbone))
-    texts = {name: d.texts for name, d in corpus.train.items()}
-    labels = {name: d.labels for name, d in corpus.train.items()}
-
-    def peer(precision: str, lora: bool) -> Peer:
-        model = Bert(backbone, HEADS, 0.3)
-        return Peer(with_lora(model, 4, 1.0) if lora else model, backbone, texts, labels, LR,
-                    precision)  # fmt: skip
-
-    peers = {"transformers": peer("float32", False), "peft": peer("float32", True)}
-    if options.bfloat16:
-        peers["transformers bfloat16"] = peer("bfloat16", False)
-        peers["peft bfloat16"] = peer("bfloat16", True)
-    batches = Batches(trainings["plain"], options.steps)
-
-    def our_steps(training: Training) -> None:
-        for task, _ in batches.now:
-            training.take_step(task)
-
-    def their_steps(peer: Peer) -> None:
-        for task, indices in batches.now:
-            peer.step(task, indices)
-
-    sides = {name: Side(lambda t=t: our_steps(t)) for name, t in trainings.items()}
-    sides |= {name: Side(lambda p=p: their_steps(p)) for name, p in peers.items()}
-    return sides, batches
 
 
 def measure_steps(options, say) -> list[Line]:
     """Time training steps, everyone in turn."""
     sides, batches = step_sides(options)
+    products = Products(options.device, options.dtype)
+    shape, operations = backbone_shape(options.backbone, options.cache), []
     for number in range(options.rounds + 1):
-        counts = []
+        counts, lengths = [], []
         for count in batches.turns():
             counts.append(count)
+            lengths += batches.lengths()
             for side in sides.values():
                 side.turn(per=count)
         for side in sides.values():
             side.gather(counts)
+        products.turn()
+        operations.append(np.mean([step_operations(shape, each) for each in lengths]))
         seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())
         say(f"steps, round {number} of {options.rounds}: {seconds}")
-    for side in sides.values():
+    for side in (*sides.values(), products):
         del side.seconds[0]  # warm-up
+    alone = Side.of(np.multiply(operations[1:], products.seconds))
+    return [
+        *_step_lines(options, sides),
+        limit("products alone / full-model step", sides["plain"], alone),
+    ]
+
+
+def _step_lines(options, sides: dict[str, Side]) -> list[Line]:
     of = sides.__getitem__
     lines = [compare("full-model step / transformers", of("plain"), of("transformers"), 8)]
     exact = of("plain")
@@ -132,6 +71,10 @@ def measure_steps(options, say) -> list[Line]:
             compare("    / transformers, bfloat16", of("plain"), of("transformers bfloat16"), None),
             compare("    in float32 / transformers", exact, of("transformers"), None),
         ]
+    if options.compiled:
+        lines.append(
+            compare("    / transformers, compiled", of("plain"), of("transformers compiled"), None)
+        )
     lines.append(compare("LoRA r=4 step / peft", of("LoRA"), of("peft"), 8))
     if options.bfloat16:
         lines += [
@@ -157,22 +100,31 @@ def measure_evaluation(options, say) -> list[Line]:
     texts = {name: d.texts for name, d in dev.items()}
     labels = {name: d.labels for name, d in dev.items()}
     model = Bert(backbone, HEADS, 0.3)
+    shape = backbone_shape(options.backbone, options.cache)
+    operations = sum(forward_operations(shape, d.lengths) for d in dev.values())
+    products = Products(options.device, options.dtype)
     sides = {"plain": Side(plain.evaluate), "LoRA": Side(lora.evaluate)}
     for precision in ("float32", "bfloat16") if options.bfloat16 else ("float32",):
-        peer = Peer(model, backbone, texts, labels, LR, precision)
+        peer = Peer(model, backbone, texts, labels, LR, precision, options.device)
         sides[precision] = Side(lambda p=peer: [p.predict(task) for task in texts])
     for number in range(options.rounds + 1):
         for side in sides.values():
             side.turn(per=plain.dev.examples)
+        products.turn()
         rates = ", ".join(f"{name} {1 / side.seconds[-1]:.0f}/s" for name, side in sides.items())
         say(f"evaluation, round {number} of {options.rounds}: {rates}")
-    for side in sides.values():
+    for side in (*sides.values(), products):
         del side.seconds[0]
     of = sides.__getitem__
     lines = [compare("dev example / transformers", of("plain"), of("float32"), 3.5)]
     if options.bfloat16:
         lines.append(compare("    / transformers, bfloat16", of("plain"), of("bfloat16"), None))
-    return [*lines, cost("LoRA dev example / our full model", of("LoRA"), of("plain"), 1.05)]
+    alone = Side.of(np.multiply(operations / plain.dev.examples, products.seconds))
+    return [
+        *lines,
+        cost("LoRA dev example / our full model", of("LoRA"), of("plain"), 1.05),
+        limit("products alone / dev example", of("plain"), alone),
+    ]
 
 
 # ---- data
@@ -211,7 +163,11 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="mtl-steps-") as folder:
         options.cache = Path(options.cache or folder)
-        options.bfloat16 = has_bfloat16(torch.device("cpu"))
+        if options.base:
+            given = find_backbone(options.backbone)
+            options.backbone = str(bert_base(given, Path(folder) / "base"))
+        options.bfloat16 = has_bfloat16(options.device)
+        options.dtype = pick_dtype("auto", options.device)
         begin = os.getloadavg()
         lines = [
             line
@@ -221,8 +177,9 @@ def main() -> int:
     print_table(lines)
     record = {
         **machine("torch", "transformers", "peft", "numpy"),
+        "device": device_name(options.device),
         "threads": torch.get_num_threads(),
-        "precision": str(pick_dtype("auto", torch.device("cpu"))),
+        "precision": str(options.dtype),
         "load": {"before": begin, "after": os.getloadavg()},
         "backbone": Path(options.backbone).name,
         "data": Path(options.data).name,
@@ -231,6 +188,7 @@ def main() -> int:
         "lines": [asdict(line) for line in lines],
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"{device_name(options.device)}, {options.dtype}")
     print(f"load {begin[0]:.1f} before, {os.getloadavg()[0]:.1f} after; {options.output}")
     return 0
 
@@ -242,9 +200,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="training steps a round")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--device", default="auto", type=pick_device, help="auto, cpu or cuda")
+    parser.add_argument("--base", action="store_true", help="BERT-base's shape, random weights")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=None,
+                        help="beside compiled transformers, too; default: on CUDA")  # fmt: skip
     parser.add_argument("--cache", type=Path, help="where tokens are kept; default: not kept")
     parser.add_argument("-o", "--output", type=Path, default=Path("steps.json"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.compiled is None:
+        options.compiled = options.device.type == "cuda"
+    return options
 
 
 if __name__ == "__main__":

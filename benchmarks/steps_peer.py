@@ -49,6 +49,7 @@ class Peer:
         texts: of each task, the rows: one or two sentences each.
         labels: of each task.
         precision: ``float32``, or ``bfloat16`` under autocast.
+        compiled: whether torch compiles the model, for any shape.
     """
 
     def __init__(
@@ -59,27 +60,41 @@ class Peer:
         labels: Mapping[str, np.ndarray],
         lr: float,
         precision: str = "float32",
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        compiled: bool = False,
     ) -> None:
         tokenizer = AutoTokenizer.from_pretrained(backbone)
         self.features = {task: encode(tokenizer, rows) for task, rows in texts.items()}
         self.labels = {task: torch.from_numpy(np.array(rows)) for task, rows in labels.items()}
         self.collate = DataCollatorWithPadding(tokenizer)
-        self.model = model
+        self.model = model.to(device)
+        if compiled:
+            self.model.compile(dynamic=True)
         self.precision = precision
+        self.device = device
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0, fused=True)
 
     def _autocast(self):
         wide = self.precision == "float32"
-        return nullcontext() if wide else torch.autocast("cpu", dtype=torch.bfloat16)
+        return nullcontext() if wide else torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _inputs(self, task: str, indices: Sequence[int]) -> dict[str, Tensor]:
+        inputs = self.collate([self.features[task][i] for i in indices])
+        return {name: self._sent(tensor) for name, tensor in inputs.items()}
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def step(self, task: str, indices: np.ndarray) -> float:
         """Train on some examples; return their loss."""
         self.model.train()
-        inputs = self.collate([self.features[task][i] for i in indices])
+        inputs = self._inputs(task, indices)
         with self._autocast():
             outputs = self.model(task, inputs)
-        loss = loss_of(task, outputs.float(), self.labels[task][indices])
+        loss = loss_of(task, outputs.float(), self._sent(self.labels[task][indices]))
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -93,10 +108,10 @@ class Peer:
         order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
         parts = []
         for start in range(0, len(order), batch_size):
-            inputs = self.collate([features[i] for i in order[start : start + batch_size]])
+            inputs = self._inputs(task, order[start : start + batch_size])
             with self._autocast():
                 parts.append(self.model(task, inputs).float())
-        ordered = torch.cat(parts)
+        ordered = torch.cat(parts).cpu()
         outputs = torch.empty_like(ordered)
         outputs[torch.tensor(order)] = ordered
         return outputs

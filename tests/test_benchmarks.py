@@ -1,0 +1,35 @@
+"""What the benchmarks count, where a figure rests on it."""
+
+import numpy as np
+import pytest
+import small
+import torch
+from conftest import REPOSITORY
+from torch.utils.flop_counter import FlopCounterMode
+
+from minbert.noise import Noise
+from minbert.packing import pack
+from minbert.preparing import prepare_model
+from minbert.tasks import BY_NAME
+
+
+@pytest.mark.parametrize("lengths", [[7] * 4, [5, 5, 19]])
+def test_operations_of_a_step_are_those_that_torch_counts(tmp_path, monkeypatch, lengths):
+    """Where nothing is padded: filler in attention is ours to pay for."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    monkeypatch.setattr("minbert.packing._GROUP_COST", 0)  # a group for each length
+    from products import forward_operations, step_operations
+
+    folder = small.folder(tmp_path)
+    model = prepare_model(small.config(folder), folder / "cache", torch.device("cpu"))
+    batch = pack([np.arange(5, 5 + n) for n in lengths], lengths, ["sst"] * len(lengths))
+    assert all(group.real is None for group in batch.groups)
+    shape = model.encoder.shape
+    head = 2 * len(lengths) * shape.hidden_size * 5
+    with FlopCounterMode(display=False) as forward:
+        outputs = model(batch, BY_NAME["sst"], noise=Noise(0))
+    assert forward.get_total_flops() == forward_operations(shape, np.array(lengths)) + head
+    with FlopCounterMode(display=False) as backward:
+        outputs.sum().backward()
+    both = forward.get_total_flops() + backward.get_total_flops()
+    assert both == step_operations(shape, np.array(lengths)) + 3 * head
