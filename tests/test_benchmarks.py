@@ -17,13 +17,13 @@ from minbert.tasks import BY_NAME
 def test_operations_of_a_step_are_those_that_torch_counts(tmp_path, monkeypatch, lengths):
     """Where nothing is padded: filler in attention is ours to pay for."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    monkeypatch.setattr("minbert.packing._GROUP_COST", 0)  # a group for each length
+    monkeypatch.setattr("minbert.groups._GROUP_COST", 0)  # a group for each length
     from products import forward_operations, step_operations
 
     folder = small.folder(tmp_path)
     model = prepare_model(small.config(folder), folder / "cache", torch.device("cpu"))
     batch = pack([np.arange(5, 5 + n) for n in lengths], lengths, ["sst"] * len(lengths))
-    assert all(group.real is None for group in batch.groups)
+    assert not batch.groups.padded
     shape = model.encoder.shape
     head = 2 * len(lengths) * shape.hidden_size * 5
     with FlopCounterMode(display=False) as forward:

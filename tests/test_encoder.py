@@ -108,11 +108,11 @@ def test_a_packed_batch_holds_no_padding():
     assert batch.positions.tolist() == [0, 0, 1, 2, 0, 1, 2]
     assert batch.segments.tolist() == [0, 0, 0, 1, 0, 0, 0]
     assert batch.firsts.tolist() == [0, 1, 4]
-    assert [group[:4] for group in batch.groups] == [(0, 7, 3, 3)]  # but in attention
-    (group,) = batch.groups
+    (group,) = batch.groups  # but in attention
+    assert group[:3] == (3, 3, 3) and batch.groups.tokens == 7 and batch.groups.padded
     assert group.real.tolist() == [[True, False, False], [True] * 3, [True] * 3]
-    assert group.source.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
-    assert group.places.tolist() == [0, 3, 4, 5, 6, 7, 8]
+    assert batch.groups.source.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert batch.groups.places.tolist() == [0, 3, 4, 5, 6, 7, 8]
 
 
 def test_length_order_holds_every_sequence_once_within_the_budget():

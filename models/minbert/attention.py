@@ -7,22 +7,22 @@ That is for a CPU; for a GPU see :mod:`minbert.ragged`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dropout import Places
+from .groups import Groups
 from .noise import Noise, keeping
-from .packing import Group, Ragged
+from .packing import Ragged
 from .ragged import ragged_attention
 
 
 def attention(
     qkv: Tensor,
-    groups: Sequence[Group] | Ragged,
+    groups: Groups | Ragged,
     heads: int,
     rate: float = 0.0,
     noise: Noise | None = None,
@@ -44,130 +44,111 @@ def attention(
         return ragged_attention(qkv, groups, heads, rate if noise else 0.0, firsts)
     if noise and rate > 0:
         return _WithDropout.apply(qkv, groups, heads, rate, noise, firsts)
-    parts = []
-    for group in groups:
-        q, k, v = _split(qkv, group, heads, 3)
-        mask = None if group.real is None else group.real[:, None, None]
-        context = F.scaled_dot_product_attention(q[:, :, :1] if firsts else q, k, v, mask)
-        parts.append(_join(context, group, firsts))
-    filler = 0 if firsts else len(qkv) - groups[-1].stop
-    if filler:
-        parts.append(parts[0].new_zeros(filler, parts[0].shape[1]))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    rows = qkv.index_select(0, groups.source) if groups.padded else qkv[: groups.tokens]
+    parts, sizes = [], [group.places for group in groups]
+    for part, group, barred in zip(
+        rows.split(sizes), groups, groups.barred(qkv.dtype), strict=True
+    ):
+        shape = (group.count, group.length, 3, heads, -1)
+        q, k, v = part.view(shape).permute(2, 0, 3, 1, 4)
+        context = F.scaled_dot_product_attention(q[:, :, :1] if firsts else q, k, v, barred)
+        parts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if firsts:
+        return out
+    out = out.index_select(0, groups.places) if groups.padded else out
+    filler = len(qkv) - groups.tokens
+    return F.pad(out, (0, 0, 0, filler)) if filler else out
 
 
 class _WithDropout(torch.autograd.Function):
-    """Attention with dropout of its weights. Autograd's own chain keeps and walks more tensors."""
+    """Attention with dropout of its weights. Autograd's own chain keeps and walks more tensors.
+
+    Rows of heads are brought where products want them, and back, for all groups at once.
+    """
 
     @staticmethod
     def forward(ctx, qkv, groups, heads, rate, noise, firsts):
-        width = qkv.shape[1] // 3
-        out = qkv.new_empty(sum(g.count for g in groups) if firsts else len(qkv), width)
-        if not firsts:
-            out[groups[-1].stop :] = 0
-        saved, row = [], 0
-        ctx.drops = []
+        where, depth = groups.heads(heads), qkv.shape[1] // (3 * heads)
+        rows, behind = qkv.reshape(-1, depth), len(where.spread)
+        if firsts:
+            q = rows.index_select(0, where.asked)
+            k, v = rows.index_select(0, where.take[behind:]).view(2, -1, depth)
+        else:
+            q, k, v = rows.index_select(0, where.take).view(3, -1, depth)
+        q.mul_(depth**-0.5)
+        contexts, weights, ctx.drops = torch.empty_like(q), [], []
+        asks = (_blocks(x, groups, heads, firsts) for x in (q, contexts))
+        keys = (_blocks(x, groups, heads) for x in (k, v))
+        blocks = zip(groups, groups.barred(q.dtype), *asks, *keys, strict=True)
         with torch.autocast(qkv.device.type, enabled=False):
-            for group in groups:
-                q, k, v = _heads(_split(qkv, group, heads, 3))
-                q = (q[:, :1] if firsts else q) * (width // heads) ** -0.5
-                weights = _softmax(torch.bmm(q, k.transpose(1, 2)), group, heads)
-                dropped = _draw(noise, rate, group, weights.shape)
-                ctx.drops.append((dropped, dropped.take_out(weights)))
-                context = torch.bmm(weights, v)
-                rows = _join(context.unflatten(0, (group.count, heads)), group, firsts)
-                out[row : row + len(rows)] = rows
-                row += len(rows)
-                saved += [q, k, v, weights, context]
-        ctx.save_for_backward(*saved)
+            for group, barred, asked, context, key, values in blocks:
+                weights.append(_softmax(torch.bmm(asked, key.transpose(1, 2)), barred, group))
+                drawn = len(asked), min(asked.shape[1], group.longest), group.longest
+                dropped = noise.drop(drawn, rate).within(drawn, weights[-1].shape)
+                ctx.drops.append((dropped, dropped.take_out(weights[-1])))
+                torch.bmm(weights[-1], values, out=context)
+        ctx.save_for_backward(q, k, v, contexts, *weights)
         ctx.groups, ctx.heads, ctx.firsts, ctx.shape = groups, heads, firsts, qkv.shape
         ctx.keeping = keeping(rate)
-        return out.mul_(ctx.keeping)
+        if firsts:
+            return contexts.view(-1, heads * depth).mul(ctx.keeping)
+        return _gathered(contexts, where.gather, (len(qkv), heads * depth)).mul_(ctx.keeping)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        out = grad.new_empty(ctx.shape)
-        out[ctx.groups[-1].stop :] = 0
-        grad = grad * ctx.keeping
-        saved, row = iter(ctx.saved_tensors), 0
-        for group, drop in zip(ctx.groups, ctx.drops, strict=True):
-            parts = tuple(next(saved) for _ in range(5))
-            stop = row + (group.count if ctx.firsts else group.stop - group.start)
-            given = _padded_gradient(grad[row:stop], group, ctx.heads, ctx.firsts)
-            padded = _backward(given, *parts, *drop).unflatten(1, (group.count, ctx.heads))
-            rows = padded.permute(1, 3, 0, 2, 4).reshape(-1, ctx.shape[1])
-            if group.places is None:
-                out[group.start : group.stop] = rows
-            else:
-                torch.index_select(rows, 0, group.places, out=out[group.start : group.stop])
-            row = stop
-        return out, None, None, None, None, None
+        q, k, v, contexts, *weights = ctx.saved_tensors
+        groups, heads, where = ctx.groups, ctx.heads, ctx.groups.heads(ctx.heads)
+        given = (grad * ctx.keeping).view(-1, q.shape[1])
+        if not ctx.firsts:
+            given = given.index_select(0, where.spread)
+            if where.padding is not None:
+                given.index_fill_(0, where.padding, 0)
+        out = k.new_empty(3, *k.shape)
+        asks = (_blocks(x, groups, heads, ctx.firsts) for x in (given, q, contexts))
+        keys = (_blocks(x, groups, heads) for x in (k, v, *out))
+        for kept, drop, *parts in zip(weights, ctx.drops, *asks, *keys, strict=True):
+            _backward(*parts, kept, *drop)
+        return _gathered(out.view(-1, q.shape[1]), where.back, ctx.shape), *[None] * 5
 
 
-def _backward(given, q, k, v, kept, context, dropped, taken) -> Tensor:
-    """Return the gradients of q, k and v: [3, n * N, L, D]; q came scaled.
+def _backward(given, q, context, k, v, q_grad, k_grad, v_grad, kept, dropped, taken) -> None:
+    """Write the gradients of a group's q, k and v, [n * N, L, D]; q came scaled.
 
     ``kept`` are the weights without what was dropped, ``taken``. It is left as it is.
     """
-    out = k.new_empty(3, *k.shape)
-    torch.bmm(kept.transpose(1, 2), given, out=out[2])
+    torch.bmm(kept.transpose(1, 2), given, out=v_grad)
     # Of the scores: kept * slope - weights * (the sum of a row of that, which is given * context).
     scores = torch.bmm(given, v.transpose(1, 2)).mul_(kept)
     dropped.put_back(kept, taken)
     scores.addcmul_(kept, (given * context).sum(-1, keepdim=True), value=-1)
     dropped.clear(kept)
-    torch.bmm(scores.transpose(1, 2), q, out=out[1])
-    asked = torch.bmm(scores, k).mul_(q.shape[2] ** -0.5)
+    torch.bmm(scores.transpose(1, 2), q, out=k_grad)
+    slope = torch.bmm(scores, k).mul_(q.shape[2] ** -0.5)
     if q.shape[1] < k.shape[1]:
-        out[0] = 0
-    out[0, :, : q.shape[1]] = asked
-    return out
+        q_grad.zero_()
+    q_grad[:, : q.shape[1]] = slope
 
 
-def _softmax(scores: Tensor, group: Group, heads: int) -> Tensor:
+def _softmax(scores: Tensor, barred: Tensor | None, group) -> Tensor:
     """Return the weights, [n * N, queries, L]: none on padding."""
-    if group.real is not None:
-        shape = (group.count, heads, *scores.shape[1:])
-        # A sum with minus infinity takes a tenth of the time of filling by mask.
-        barred = scores.new_zeros(group.real.shape).masked_fill_(~group.real, -torch.inf)
-        scores.view(shape).add_(barred[:, None, None])
+    if barred is not None:
+        scores.view(group.count, -1, *scores.shape[1:]).add_(barred)
     return torch.softmax(scores, -1)
 
 
-def _draw(noise: Noise, rate: float, group: Group, shape: Sequence[int]) -> Places:
-    """Draw what is dropped of weights of ``shape``, [n * N, queries, L]: L rounded up or not."""
-    if group.length == group.longest:
-        return noise.drop(shape, rate)
-    drawn = shape[0], min(shape[1], group.longest), group.longest
-    return noise.drop(drawn, rate).within(drawn, shape)
+def _blocks(rows: Tensor, groups: Groups, heads: int, firsts: bool = False) -> Iterator[Tensor]:
+    """Yield each group's rows, [n * N, L, D], or with ``firsts`` [n * N, 1, D]."""
+    sizes = [group.count * heads * (1 if firsts else group.length) for group in groups]
+    for part, group in zip(rows.split(sizes), groups, strict=True):
+        yield part.view(group.count * heads, -1, rows.shape[1])
 
 
-def _padded_gradient(rows: Tensor, group: Group, heads: int, firsts: bool) -> Tensor:
-    """Lay the gradient of a group's rows out as [n * N, queries, D]: zero where padding is."""
-    if firsts:
-        return rows.reshape(group.count * heads, 1, -1)
-    if group.source is not None:
-        rows = rows.index_select(0, group.source).mul_(group.real.view(-1, 1))
-    whole = group._replace(start=0, stop=len(rows), source=None)
-    return _heads(_split(rows, whole, heads, 1))[0]
-
-
-def _heads(padded: Tensor) -> Tensor:
-    """Copy [parts, n, N, L, D] to [parts, n * N, L, D], each head's rows side by side."""
-    return padded.contiguous().flatten(1, 2)
-
-
-def _split(rows: Tensor, group: Group, heads: int, parts: int) -> Tensor:
-    """Lay a group's rows, [T, parts * H], out as padded heads: [parts, n, N, L, D]."""
-    rows = rows[group.start : group.stop]
-    if group.source is not None:
-        rows = rows.index_select(0, group.source)
-    shape = (group.count, group.length, parts, heads, rows.shape[1] // (parts * heads))
-    return rows.reshape(shape).permute(2, 0, 3, 1, 4)
-
-
-def _join(padded: Tensor, group: Group, firsts: bool) -> Tensor:
-    """Lay padded heads, [n, N, L, D], out as a group's rows, [tokens, H]."""
-    rows = padded.transpose(1, 2).reshape(-1, padded.shape[1] * padded.shape[3])
-    return rows if firsts or group.places is None else rows.index_select(0, group.places)
+def _gathered(rows: Tensor, where: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return rows of heads, [., D], as rows of tokens of ``shape``: zero on filler."""
+    out = rows.new_empty(shape)
+    found = out.view(-1, rows.shape[1])
+    torch.index_select(rows, 0, where, out=found[: len(where)])
+    found[len(where) :] = 0
+    return out

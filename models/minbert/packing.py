@@ -1,40 +1,21 @@
 """Batches without padding: sequences laid end to end in one stream of tokens.
 
 Sequences of a batch are put in order of length, so that those of near-equal length lie together
-and attention can look at them as one block: only there are they padded, to the block's longest.
+and attention can look at them as one block (:mod:`minbert.groups`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# What one more group costs attention, in pairs of tokens: some thirty kernels more.
-_GROUP_COST = 4096
-_LEVEL = 16  # lengths of groups are multiples of it, where few should occur
-
-
-class Group(NamedTuple):
-    """Sequences of near-equal length that follow each other in the stream: one attention product.
-
-    Padded, they are ``count`` rows of ``length`` places each. The tensors are None where nothing
-    is padded.
-    """
-
-    start: int  # first token
-    stop: int  # behind the last token
-    count: int  # sequences
-    longest: int  # tokens of the longest
-    length: int  # that, or rounded up
-    source: Tensor | None  # int64 [count * length], which token of the group stands in each place
-    places: Tensor | None  # int64 [stop - start], in which place each token stands
-    real: Tensor | None  # bool [count, length], which places are not padding
+from .groups import LEVEL, Groups
 
 
 class Ragged(NamedTuple):
@@ -56,7 +37,7 @@ class Span(NamedTuple):
     start: int  # first token
     stop: int  # behind the last token
     sequences: int
-    groups: tuple[Group, ...] | Ragged
+    groups: Groups | Ragged
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ class PackedBatch:
     positions: Tensor
     firsts: Tensor
     tokens: int
-    groups: tuple[Group, ...] | Ragged
+    groups: Groups | Ragged
     order: np.ndarray
     spans: tuple[Span, ...] = ()
 
@@ -118,7 +99,7 @@ def pack(
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
     segments = positions >= np.repeat(np.asarray(seconds)[order], lengths)
     filler = rounded(len(stream)) - len(stream) if fill else 0
-    step = _LEVEL if level else 1
+    step = LEVEL if level else 1
     spans = _spans([tasks[i] for i in order], lengths, filler, step) if len(tasks) else ()
     return PackedBatch(
         token_ids=_filled(stream, filler),
@@ -126,7 +107,7 @@ def pack(
         positions=_filled(positions, filler),
         firsts=torch.from_numpy(starts),
         tokens=len(stream),
-        groups=spans[0].groups if len(spans) == 1 else _groups(lengths, step),
+        groups=spans[0].groups if len(spans) == 1 else Groups(lengths, step),
         order=order,
         spans=spans,
     )
@@ -150,56 +131,10 @@ def _spans(tasks: list[str], lengths: np.ndarray, filler: int, step: int) -> tup
     spans, start = [], 0
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
         mine = lengths[list(places)]
-        spans.append(Span(task, start, start + int(mine.sum()), len(mine), _groups(mine, step)))
+        spans.append(Span(task, start, start + int(mine.sum()), len(mine), Groups(mine, step)))
         start = spans[-1].stop
     spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)
-
-
-def _groups(lengths: np.ndarray, step: int) -> tuple[Group, ...]:
-    """Group sequences in order of length so that attention does the least work.
-
-    The groups' lengths are multiples of ``step``; which sequences they hold does not depend on it.
-    """
-    groups, start = [], 0
-    for first, behind in pairwise(_cuts(lengths)):
-        groups.append(_group(lengths[first:behind], start, step))
-        start = groups[-1].stop
-    return tuple(groups)
-
-
-def _cuts(lengths: np.ndarray) -> list[int]:
-    """Return where groups of sequences begin, and behind the last: the cheapest division.
-
-    A group costs what every group does, and its padded pairs of tokens.
-    """
-    ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths))  # only between lengths
-    begins = np.concatenate(([0], ends[:-1]))
-    least, came_from = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=int)
-    for last, end in enumerate(ends, start=1):
-        pairs = (end - begins[:last]) * float(lengths[end - 1]) ** 2
-        costs = least[:last] + pairs + _GROUP_COST
-        came_from[last] = costs.argmin()
-        least[last] = costs[came_from[last]]
-    cuts, last = [len(lengths)], len(ends)
-    while last:
-        last = came_from[last]
-        cuts.append(int(begins[last]))
-    return cuts[::-1]
-
-
-def _group(lengths: np.ndarray, start: int, step: int) -> Group:
-    count, longest, tokens = len(lengths), int(lengths[-1]), int(lengths.sum())
-    length = -(-longest // step) * step
-    if lengths[0] == length:
-        return Group(start, start + tokens, count, longest, length, None, None, None)
-    begins = np.cumsum(lengths) - lengths
-    at = np.arange(length)
-    source = begins[:, None] + np.minimum(at, lengths[:, None] - 1)  # padding: its own last token
-    real = at < lengths[:, None]
-    parts = source.ravel(), np.flatnonzero(real), real
-    tensors = map(torch.from_numpy, parts)
-    return Group(start, start + tokens, count, longest, length, *tensors)
 
 
 def length_ordered(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,171 @@
+"""Sequences of near-equal lengths as blocks, for attention on a CPU: only there are they padded.
+
+    T tokens   P places of all blocks, padding included   N heads   D a head's size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# What one more group costs attention, in pairs of tokens: some thirty kernels more.
+_GROUP_COST = 4096
+LEVEL = 16  # lengths of groups are multiples of it, where few should occur
+
+
+class Group(NamedTuple):
+    """Sequences of near-equal length that follow each other in the stream: one attention product.
+
+    Padded, they are ``count`` rows of ``length`` places each.
+    """
+
+    count: int  # sequences
+    longest: int  # tokens of the longest
+    length: int  # that, or rounded up
+    lengths: np.ndarray  # int64 [count], tokens of each
+
+    @property
+    def places(self) -> int:
+        return self.count * self.length
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which places are not padding, bool [count, length]."""
+        return np.arange(self.length) < self.lengths[:, None]
+
+    @property
+    def within(self) -> np.ndarray:
+        """Which token of its sequence stands in each place, int64 [count, length]."""
+        return np.minimum(np.arange(self.length), self.lengths[:, None] - 1)
+
+
+class Heads(NamedTuple):
+    """Where rows of one head, [., D], lie, in the stream and in the blocks.
+
+    A block has them as [count * N, length, D], and one block follows the other.
+    """
+
+    take: Tensor  # int64 [3 * P * N]: the rows of [T * 3 * N, D] that are q, then k, then v
+    asked: Tensor  # int64 [sequences * N]: those that are q of each sequence's first token
+    spread: Tensor  # int64 [P * N]: the rows of [T * N, D] that stand in each place
+    gather: Tensor  # int64 [T * N]: the reverse, for each token its places
+    back: Tensor  # int64 [T * 3 * N]: the reverse of ``take``
+    padding: Tensor | None  # int64: which of the P * N rows are padding
+
+
+class Groups(Sequence[Group]):
+    """The sequences of a stream, in order of length, as groups.
+
+    Args:
+        lengths: int64, tokens of each sequence, ascending.
+        step: lengths of groups are multiples of it; what they hold does not depend on it.
+
+    Attributes:
+        tokens: T. padded: whether any place is padding.
+        source: int64 [P], which token stands in each place (on padding, the sequence's last).
+        places: int64 [T], in which place each token stands.
+    """
+
+    def __init__(self, lengths: np.ndarray, step: int = 1) -> None:
+        self._groups = tuple(
+            _group(lengths[first:behind], step) for first, behind in pairwise(_cuts(lengths))
+        )
+        self.tokens = int(lengths.sum())
+        self._firsts = np.cumsum(lengths) - lengths
+        real = np.concatenate([group.real.ravel() for group in self])
+        self.padded = not real.all()
+        within = np.concatenate([group.within.ravel() for group in self])
+        widths = np.repeat([g.length for g in self], [g.count for g in self])
+        self._source = np.repeat(self._firsts, widths) + within
+        self._places = np.flatnonzero(real)
+        self.source, self.places = map(torch.from_numpy, (self._source, self._places))
+        self._heads: dict[int, Heads] = {}
+        self._barred: dict[torch.dtype, list[Tensor | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, index):
+        return self._groups[index]
+
+    @torch.inference_mode(False)  # whoever asks first may be an evaluation
+    def barred(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """Return what is added to a group's scores, [count, 1, 1, length]; None: nothing.
+
+        Minus infinity on padding: a sum takes a tenth of the time of filling by mask.
+        """
+        if dtype not in self._barred:
+            self._barred[dtype] = [
+                None if group.real.all() else _bar(group.real).to(dtype) for group in self
+            ]
+        return self._barred[dtype]
+
+    @torch.inference_mode(False)
+    def heads(self, number: int) -> Heads:
+        """Return where the rows of each of ``number`` heads lie."""
+        if number not in self._heads:
+            self._heads[number] = self._lay_out(number)
+        return self._heads[number]
+
+    def _lay_out(self, number: int) -> Heads:
+        heads, parts = np.arange(number), np.arange(3)
+        tokens = self._by_head(self._source, number)  # [P * N]
+        head = self._by_head(np.zeros_like(self._source), number, heads)
+        where = np.empty((len(self._source), number), dtype=np.int64)  # of each place and head
+        where[self._by_head(np.arange(len(self._source)), number), head] = np.arange(len(head))
+        gather = where[self._places]  # [T, N]
+        real = np.zeros(len(self._source), dtype=bool)
+        real[self._places] = True
+        found = (
+            (tokens * 3 * number + head + parts[:, None] * number),
+            (self._firsts[:, None] * 3 * number + heads),
+            (tokens * number + head),
+            gather,
+            (gather[:, None] + parts[:, None] * len(head)),
+        )
+        padding = torch.from_numpy(where[~real].ravel()) if self.padded else None
+        return Heads(*(torch.from_numpy(each.ravel()) for each in found), padding)
+
+    def _by_head(self, values: np.ndarray, number: int, heads: np.ndarray | int = 0) -> np.ndarray:
+        """Lay values of places, [P], out for each head as blocks are: [P * N], plus the head."""
+        out, at = [], 0
+        for group in self:
+            mine = values[at : at + group.places].reshape(group.count, 1, group.length)
+            added = np.reshape(heads, (1, -1, 1))
+            out.append(np.broadcast_to(mine + added, (group.count, number, group.length)).ravel())
+            at += group.places
+        return np.concatenate(out)
+
+
+def _bar(real: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.where(real, 0.0, -np.inf))[:, None, None]
+
+
+def _cuts(lengths: np.ndarray) -> list[int]:
+    """Return where groups of sequences begin, and behind the last: the cheapest division.
+
+    A group costs what every group does, and its padded pairs of tokens.
+    """
+    ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths))  # only between lengths
+    begins = np.concatenate(([0], ends[:-1]))
+    least, came_from = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=int)
+    for last, end in enumerate(ends, start=1):
+        pairs = (end - begins[:last]) * float(lengths[end - 1]) ** 2
+        costs = least[:last] + pairs + _GROUP_COST
+        came_from[last] = costs.argmin()
+        least[last] = costs[came_from[last]]
+    cuts, last = [len(lengths)], len(ends)
+    while last:
+        last = came_from[last]
+        cuts.append(int(begins[last]))
+    return cuts[::-1]
+
+
+def _group(lengths: np.ndarray, step: int) -> Group:
+    longest = int(lengths[-1])
+    return Group(len(lengths), longest, -(-longest // step) * step, lengths)
