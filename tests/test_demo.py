@@ -215,7 +215,7 @@ def test_the_tokenizer_is_berts():
 
 
 def test_pretraining_never_reads_the_corpus_and_draws_from_other_seeds(corpus):
-    from minbert.demo_pretrain import pretraining_texts
+    from minbert.demo_texts import pretraining_texts
 
     drawn = pretraining_texts(3000, seed=1)
     assert drawn == pretraining_texts(3000, seed=1)
@@ -225,7 +225,8 @@ def test_pretraining_never_reads_the_corpus_and_draws_from_other_seeds(corpus):
 
 
 def test_a_lesson_hides_words_and_compares_sentences():
-    from minbert import demo_pretrain as pretraining
+    from minbert import demo_texts as pretraining
+    from minbert.demo_pretrain import Teacher
     from minbert.packing import pack
 
     rows = [
@@ -237,7 +238,7 @@ def test_a_lesson_hides_words_and_compares_sentences():
     data = pretraining.encode(tokenizer, rows)
     batch = pack(data.ids, data.seconds)
     before = batch.token_ids.clone()
-    lesson = pretraining.Teacher(tokenizer).lesson(batch, np.random.default_rng(0))
+    lesson = Teacher(tokenizer).lesson(batch, np.random.default_rng(0))
 
     hidden = lesson.masked.numpy()
     assert (batch.token_ids[hidden] == pretraining.MASK).all()
@@ -261,7 +262,7 @@ def test_the_pretraining_command_writes_a_backbone(tmp_path):
     command = [sys.executable, "-m", "minbert.demo_pretrain", "-o", str(tmp_path / "out")]
     options = ["--save-texts", "--texts", "500", "--steps", "4", "--batch-size", "8"]
     subprocess.run([*command, *options], check=True, timeout=120)
-    from minbert.backbone import check_backbone
+    from minbert import check_backbone
 
     check_backbone(str(tmp_path / "out"))
     names = {p.name for p in (tmp_path / "out").iterdir()}

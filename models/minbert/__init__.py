@@ -40,7 +40,7 @@ _PUBLIC = {
     "Measurement": "measuring",
     "check_data": "reading",
     "data_digest": "data",
-    "check_backbone": "backbone",
+    "check_backbone": "backbone_check",
     "backbone_digest": "backbone",
     "pull_backbone": "pull",
     "pull_data": "data_pull",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -273,42 +272,3 @@ def backbone_digest(name: str, cache_dir: Path | None = None) -> str:
     if not (folder / WEIGHTS).is_file():
         load_encoder_state(folder)  # says what is wrong
     return file_digest(folder / WEIGHTS)
-
-
-@dataclass(frozen=True)
-class BackboneReport:
-    """What :func:`check_backbone` found: everything loads, every key and shape is right."""
-
-    name: str
-    folder: Path
-    shape: EncoderShape
-    parameters: int
-    digest: str
-    tokenizer: Path
-    pulled: dict | None
-
-
-def check_backbone(name: str, cache_dir: Path | None = None) -> BackboneReport:
-    """Load a backbone whole and report what it is.
-
-    Raises:
-        InputError: what is wrong with it, in one line.
-    """
-    from .tokenizing import load_tokenizer
-
-    folder = find_backbone(name, cache_dir)
-    state = load_encoder_state(folder)
-    shape = read_shape(folder)
-    load_tokenizer(folder, shape.max_positions, shape.vocab_size)
-    digest = backbone_digest(name, cache_dir)
-    note = folder / "pulled.json"
-    pulled = json.loads(note.read_text("utf-8")) if note.is_file() else None
-    if pulled and pulled["sha256"].get(WEIGHTS) != digest:
-        raise InputError(
-            f"{folder / WEIGHTS}: differs from what was pulled (sha256 {digest[:12]}…); "
-            f"run: mtl backbone pull {name}"
-        )
-    parameters = sum(t.numel() for t in state.values())
-    return BackboneReport(
-        name, folder, shape, parameters, digest, tokenizer_file(folder), pulled
-    )

@@ -11,31 +11,35 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import string
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from tokenizers import BertWordPieceTokenizer, Tokenizer, processors
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from . import demo_events, demo_reviews
 from .backbone import WEIGHTS, to_hf, write_config
-from .demo_words import VERDICTS, concepts
+from .demo_texts import (
+    MASK,
+    SPECIAL,
+    Sequences,
+    Text,
+    encode,
+    pretraining_texts,
+    telling_words,
+    train_vocabulary,
+)
+from .demo_words import concepts
 from .encoder import PLAIN, Encoder, EncoderShape
 from .noise import Noise, derive_seed
 from .packing import PackedBatch, pack
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CLS, SEP, MASK = 2, 3, 4
-VOCABULARY = 1500  # at most; the grammar's words, the letters and some pieces of words are fewer
 MASKED = 0.15  # of the tokens
 # Of verdicts: to predict them is to understand what came before. Nothing else of such a text is
 # hidden.
@@ -44,68 +48,6 @@ SHAPE = {
     "hidden_size": 128, "layers": 2, "heads": 4, "intermediate_size": 512,
     "max_positions": 512, "hidden_dropout": 0.0, "attention_dropout": 0.0,
 }  # fmt: skip
-
-Text = tuple[str, str | None]
-
-
-def pretraining_texts(count: int, seed: int) -> list[Text]:
-    """Texts and pairs of texts that belong together, a bit over half of them event pairs."""
-    rng = Random(f"pretraining/{seed}")
-    return [_draw_text(rng) for _ in range(count)]
-
-
-def _draw_text(rng: Random) -> Text:
-    kind = rng.random()
-    if kind < 0.65:
-        draw = demo_events.paraphrase_pair if rng.random() < 0.6 else demo_events.similar_pair
-        pair = draw(rng)
-        return pair.first, pair.second
-    if kind < 0.95:
-        return _judged(rng, rng.randrange(demo_reviews.GRADES)), None
-    return demo_reviews.review(rng, rng.random() < 0.5), None
-
-
-def _judged(rng: Random, wanted: int) -> str:
-    """A sentence of a review, mostly with the verdict that follows from it."""
-    sentence = demo_reviews.graded_sentence(rng, wanted)
-    return f"{sentence} {demo_reviews.verdict(rng, wanted)}" if rng.random() < 0.8 else sentence
-
-
-def _telling_words() -> list[str]:
-    return [word for group in VERDICTS for word in group]
-
-
-def train_vocabulary(texts: list[Text]) -> Tokenizer:
-    """A lower-casing WordPiece tokenizer in BERT's form, with every printable ASCII character."""
-    wordpiece = BertWordPieceTokenizer(lowercase=True)
-    lexicon = [" ".join([*concepts(), *_telling_words()])] * 9  # few texts lack some words
-    wordpiece.train_from_iterator(
-        lexicon + [text for pair in texts for text in pair if text],
-        vocab_size=VOCABULARY,
-        initial_alphabet=list(string.printable[:94].lower()),
-        special_tokens=list(SPECIAL),
-        show_progress=False,
-    )
-    tokenizer = wordpiece._tokenizer
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    return tokenizer
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Tokenised texts: ids of each, and where the second segment begins."""
-
-    ids: list[np.ndarray]
-    seconds: list[int]
-
-
-def encode(tokenizer: Tokenizer, texts: list[Text]) -> Sequences:
-    """[CLS] a [SEP] or [CLS] a [SEP] b [SEP] for each text."""
-    encoded = tokenizer.encode_batch([(a, b) if b else a for a, b in texts])
-    return Sequences(
-        [np.array(item.ids, dtype=np.int64) for item in encoded],
-        [item.type_ids.index(1) if 1 in item.type_ids else len(item.ids) for item in encoded],
-    )
 
 
 @dataclass(frozen=True)
@@ -133,7 +75,7 @@ class Teacher:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._telling = np.array([tokenizer.token_to_id(word) for word in _telling_words()])
+        self._telling = np.array([tokenizer.token_to_id(word) for word in telling_words()])
         meanings = concepts()
         numbers = {concept: i for i, concept in enumerate(dict.fromkeys(meanings.values()), 1)}
         self._concept = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)  # 0: none

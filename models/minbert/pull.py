@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from .backbone import BackboneReport, check_backbone, file_digest, pulled_folder
+from .backbone import file_digest, pulled_folder
+from .backbone_check import BackboneReport, check_backbone
 from .errors import InputError
 from .paths import replace_folder
 from .pickles import find_pickle

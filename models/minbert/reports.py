@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,29 @@ class StepReport:
     lr: float
     tokens: int
     seconds: float
+
+
+@dataclass
+class Meter:
+    """What was measured since the last evaluation, and the seconds of all steps."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    def add(self, report: StepReport) -> None:
+        """Count a step in."""
+        self.sums[report.task] = self.sums.get(report.task, 0.0) + report.loss
+        self.counts[report.task] = self.counts.get(report.task, 0) + 1
+        self.tokens += report.tokens
+        self.seconds += report.seconds
+        self.total_seconds += report.seconds
+
+    def losses(self) -> dict[str, float]:
+        """Return the mean loss of each task that had a step."""
+        return {task: self.sums[task] / self.counts[task] for task in self.sums}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from .noise import make_noise
 from .packing import PackedBatch, length_ordered
 from .preparing import config_dtype, make_schedule, prepare_model
 from .ragged import send, to_device
-from .reports import EpochReport, StepReport
+from .reports import EpochReport, Meter, StepReport
 from .rows import RowAdamW
 from .runtime import autocast, keeps_kernels, pick_device
 from .schedule import Draws
@@ -32,29 +31,6 @@ from .tasks import BY_NAME, Task
 
 WORD = "encoder.embeddings.word.weight"
 _KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed
-
-
-@dataclass
-class Meter:
-    """What was measured since the last evaluation, and the seconds of all steps."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    tokens: int = 0
-    seconds: float = 0.0
-    total_seconds: float = 0.0
-
-    def add(self, report: StepReport) -> None:
-        """Count a step in."""
-        self.sums[report.task] = self.sums.get(report.task, 0.0) + report.loss
-        self.counts[report.task] = self.counts.get(report.task, 0) + 1
-        self.tokens += report.tokens
-        self.seconds += report.seconds
-        self.total_seconds += report.seconds
-
-    def losses(self) -> dict[str, float]:
-        """Return the mean loss of each task that had a step."""
-        return {task: self.sums[task] / self.counts[task] for task in self.sums}
 
 
 class Training:
