@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock
+from homes import furnish
 from invariants import broken
 from study_runs import Study
 from tracking_samples import new_store
@@ -50,6 +51,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture
+def furnished(home: Path) -> Path:
+    """The same home, as an earlier command has left it, with the embedded data."""
+    furnish(home)
+    return home
 
 
 @pytest.fixture(autouse=True, scope="session")
