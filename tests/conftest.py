@@ -12,6 +12,7 @@ from homes import furnish
 from invariants import broken
 from study_runs import Study
 from tracking_samples import new_store
+from warm_workers import kept_warm
 
 from mtl import quick
 
@@ -58,6 +59,13 @@ def furnished(home: Path) -> Path:
     """The same home, as an earlier command has left it, with the embedded data."""
     furnish(home)
     return home
+
+
+@pytest.fixture
+def one_worker():
+    """The studies that a test runs in this process, one after another, have one worker process."""
+    with kept_warm():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -150,6 +150,7 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
 
 
 @pytest.mark.any_storage
+@pytest.mark.usefixtures("one_worker")
 def test_other_settings_are_another_study(study):
     _run(study, trials=1, train__epochs=1)
     view = Watcher()
