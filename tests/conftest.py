@@ -32,9 +32,11 @@ REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
 TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
 
 LONG = (
-    *("test_cli_study", "test_serve", "test_studies", "test_dispatch", "test_contention"),
-    *("test_lost_workers", "test_spool", "test_kills", "test_outage", "test_ray", "test_docker"),
-    *("test_pages", "test_resume", "test_demo", "test_faults", "test_study_report"),
+    *("test_dispatch", "test_cli_study", "test_lost_workers", "test_pages", "test_studies"),
+    *("test_ray", "test_executors", "test_serve", "test_contention", "test_security"),
+    *("test_spool", "test_outage", "test_kills", "test_docker", "test_resume", "test_postgres"),
+    *("test_demo", "test_study_report", "test_faults", "test_gc", "test_escaping"),
+    *("test_tracking", "test_doctor", "test_data", "test_replicates", "test_champion"),
 )
 """Files of tests that take long, the longest first."""
 
