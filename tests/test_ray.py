@@ -19,7 +19,7 @@ from mtl.executors.ray_cluster import setting_for  # noqa: E402
 from mtl.executors.ray_task import look  # noqa: E402
 
 _COMMON = {"object_store_memory": 80 << 20, "include_dashboard": False}
-# A dead node answers no check at once: five of them, three seconds apart, are only waited for.
+# A node is dead after five checks without an answer; Ray makes one in three seconds by itself.
 _HEAD = {"num_cpus": 0, "_system_config": {"health_check_period_ms": 500}, **_COMMON}
 
 
