@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock
+from homes import furnish
 from invariants import broken
 from study_runs import Study
 from tracking_samples import new_store
+from warm_workers import kept_warm
 
 from mtl import quick
 
@@ -30,9 +32,11 @@ REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
 TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
 
 LONG = (
-    *("test_cli_study", "test_serve", "test_studies", "test_dispatch", "test_contention"),
-    *("test_lost_workers", "test_spool", "test_kills", "test_outage", "test_ray", "test_docker"),
-    *("test_pages", "test_resume", "test_demo", "test_faults", "test_study_report"),
+    *("test_dispatch", "test_cli_study", "test_lost_workers", "test_pages", "test_studies"),
+    *("test_ray", "test_executors", "test_serve", "test_contention", "test_security"),
+    *("test_spool", "test_outage", "test_kills", "test_docker", "test_resume", "test_postgres"),
+    *("test_demo", "test_study_report", "test_faults", "test_gc", "test_escaping"),
+    *("test_tracking", "test_doctor", "test_data", "test_replicates", "test_champion"),
 )
 """Files of tests that take long, the longest first."""
 
@@ -50,6 +54,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture
+def furnished(home: Path) -> Path:
+    """The same home, as an earlier command has left it, with the embedded data."""
+    furnish(home)
+    return home
+
+
+@pytest.fixture
+def one_worker():
+    """The studies that a test runs in this process, one after another, have one worker process."""
+    with kept_warm():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -75,8 +75,8 @@ def test_params_are_the_papers(here, tmp_path: Path, rank: int, trainable: int):
     assert found["total"] == 109_487_623 + 149_767 * rank
 
 
-def test_params_in_words(mtl):
-    outcome = mtl("params", *LLL, "--set", "lora.rank=4")
+def test_params_in_words(here, tmp_path: Path):
+    outcome = here(tmp_path, "params", *LLL, "--set", "lora.rank=4")
     assert outcome.code == 0
     assert "trainable 599,068 of 110,086,691" in outcome.out
 

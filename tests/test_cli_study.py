@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from commands import Outcome, command, mtl_here, mtl_process
 from conftest import TINY, sets
+from homes import furnish
 
 SWEEP = ("study", "run", "lora_sweep", "--jobs", "1")
-LONG = sets("train.epochs=500", "train.steps_per_epoch=20")
+LONG = sets("train.epochs=500", "train.steps_per_epoch=20", "train.eval_limit=60")
 NOTE = "Demo scores mean nothing outside the demo."
 
 
@@ -91,6 +92,7 @@ def test_predict_writes_the_six_files(recorded, tmp_path: Path):
     assert {line.split(" , ")[1] for line in lines[1:]} <= set("01234")
 
 
+@pytest.mark.usefixtures("furnished")
 def test_plan_counts_before_anything_runs(tmp_path: Path):
     args = ("study", "plan", "lora_sweep", "--json", "--trials", "12", *sets(*TINY))
     plan = mtl_in(tmp_path, *args).json
@@ -107,6 +109,7 @@ def test_other_settings_are_another_study(recorded):
     outcome.refused("train.lr")
 
 
+@pytest.mark.usefixtures("furnished")
 def test_a_diverged_trial_is_exit_1_with_its_reason(tmp_path: Path):
     """Every trial fails, the study goes on to its end, and the reason is said."""
     args = (*SWEEP, "--trials", "1", *sets(*TINY, "train.epochs=3", "train.lr=1e30"))
@@ -136,6 +139,7 @@ def wait_for(process: subprocess.Popen, word: str) -> None:
     raise AssertionError(f"ended without {word!r}: {''.join(seen)} {process.stderr.read()}")
 
 
+@pytest.mark.usefixtures("furnished")
 def test_interrupt_a_study_and_go_on_with_the_same_command(tmp_path: Path):
     args = [*SWEEP, "--trials", "1"]
     process = start(tmp_path, *args, *LONG)
@@ -177,16 +181,16 @@ def listed(folder: Path) -> list[str]:
     return table[2].split()
 
 
-def test_one_trial_has_the_same_label_everywhere(tmp_path: Path):
-    args = (*SWEEP, "--trials", "1", *sets(*TINY))
-    out = mtl_in(tmp_path, *args).out
+def test_one_trial_has_the_same_label_everywhere(dumb):
+    folder, out = dumb
     assert "trial 0 started: r=0 α=1" in out
     assert out.count("r=0 α=1") == 2, "at the start and in the table"
-    assert "trial 0, r=0 α=1:" in mtl_in(tmp_path, "study", "status", "lora_sweep").out
-    best = mtl_in(tmp_path, "study", "best", "lora_sweep")
+    assert "trial 0, r=0 α=1:" in mtl_in(folder, "study", "status", "lora_sweep").out
+    best = mtl_in(folder, "study", "best", "lora_sweep")
     assert "the best is trial 0, r=0 α=1\n" in best.out and "lora.rank" in best.out
 
 
+@pytest.mark.usefixtures("furnished")
 def test_a_label_is_shown_with_the_best_trial_and_in_the_plan(tmp_path: Path):
     few = ("methods", "--trials", "1", *sets(*TINY))
     plan = mtl_in(tmp_path, "study", "plan", *few).out
@@ -195,12 +199,14 @@ def test_a_label_is_shown_with_the_best_trial_and_in_the_plan(tmp_path: Path):
     assert "the best is trial 0, SST alone\n" in mtl_in(tmp_path, "study", "best", "methods").out
 
 
+@pytest.mark.usefixtures("furnished")
 def test_the_plan_of_a_search_names_its_ends(tmp_path: Path):
     plan = mtl_in(tmp_path, "study", "plan", "lora_sweep", *sets(*TINY)).out
     assert "14 trials, 8 points first, then 6 by tpe, no pruner" in plan
     assert "search: smallest   r=1 α=1 " in plan and "search: largest    r=16 α=32 " in plan
 
 
+@pytest.mark.usefixtures("furnished")
 def test_train_interrupt_resume(tmp_path: Path):
     epochs = 8
     process = start(tmp_path, "train", *sets(f"train.epochs={epochs}", "train.steps_per_epoch=4"))
@@ -227,8 +233,9 @@ def history(folder: Path, run_id: str, key: str) -> list[int]:
     return sorted(point.step for point in client.get_metric_history(run_id, key))
 
 
-def test_train_in_one_object(mtl, tmp_path: Path):
-    found = mtl("train", "--json", *sets(*TINY, "lora.rank=2")).json
+@pytest.mark.usefixtures("furnished")
+def test_train_in_one_object(tmp_path: Path):
+    found = mtl_in(tmp_path, "train", "--json", *sets(*TINY, "lora.rank=2")).json
     assert found["profile"] == "demo"
     assert found["score"] == found["scores"]["score"]
     assert found["best_epoch"] == 1
@@ -267,6 +274,7 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
     return drawn.decode("utf-8", errors="replace")
 
 
+@pytest.mark.usefixtures("furnished")
 def test_a_terminal_gets_a_live_view(tmp_path: Path):
     drawn = on_a_terminal(
         tmp_path, *SWEEP, "--trials", "2", *sets(*TINY, "train.steps_per_epoch=30"), TERM="xterm"
@@ -288,8 +296,16 @@ def test_results_fit_a_terminal_of_80_columns(recorded):
     assert "trainable   minutes" in piped
 
 
-def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path):
-    drawn = on_a_terminal(tmp_path, *SWEEP, "--trials", "1", *sets(*TINY), TERM="dumb")
+@pytest.fixture(scope="module")
+def dumb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A home in which a study of one trial was run on a dumb terminal, and what that showed."""
+    folder = tmp_path_factory.mktemp("dumb")
+    furnish(folder / "home")
+    return folder, on_a_terminal(folder, *SWEEP, "--trials", "1", *sets(*TINY), TERM="dumb")
+
+
+def test_a_dumb_terminal_gets_plain_lines(dumb):
+    drawn = dumb[1]
     assert "\x1b" not in drawn
     assert "trial 0 epoch 1" in drawn
 
@@ -347,6 +363,7 @@ def test_a_variant_s_name_is_said_only_once_the_input_is_good(recorded):
     assert "other settings in train.dropout: this one is lora_sweep@" in outcome.out
 
 
+@pytest.mark.usefixtures("furnished")
 def test_whoever_comes_later_is_told_the_command_that_goes_on(tmp_path, monkeypatch):
     """Known by the study's name alone: after a power cut nobody remembers file and settings."""
     work = tmp_path / "work"

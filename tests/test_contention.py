@@ -9,7 +9,7 @@ WORKERS, TRIALS = 8, 16
 
 
 def test_eight_workers_and_open_pages_share_two_files(tmp_path):
-    study = Study(tmp_path / "study", tmp_path / "home", epochs=2, steps=10)
+    study = Study(tmp_path / "study", tmp_path / "home", epochs=2, steps=10).furnished()
     log = tmp_path / "study.log"
     with served(study.home) as (_, *addresses), open_pages(*addresses) as readers:
         study.start("--jobs", str(WORKERS), "--trials", str(TRIALS), log=log)

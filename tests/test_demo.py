@@ -273,21 +273,24 @@ def test_the_pretraining_command_writes_a_backbone(tmp_path):
 # The recipe
 
 
-def train_demo(cache: Path, **keys) -> float:
-    """The best score of a training by the shipped study's demo recipe."""
+def train_demo(cache: Path, enough: float = 1.0, **keys) -> float:
+    """The best score of a training by the shipped study's demo recipe, or of its first epochs if
+    they are enough already: the best only rises."""
     from minbert import Config, train
     from mtl.spec import load_study
 
     recipe = load_study("lora_sweep", profile="demo").config
     config = Config.from_keys({**recipe, **{k.replace("_", "."): v for k, v in keys.items()}})
-    return [report.best_score for report in train(config, cache_dir=cache)][-1]
+    for report in train(config, cache_dir=cache):
+        if report.best_score > enough:
+            break
+    return report.best_score
 
 
 def test_lora_beats_heads_only_training_and_rank_and_alpha_matter(corpus):
     cache = corpus.parent
     heads = train_demo(cache, lora_rank=0)
     small = train_demo(cache, lora_rank=1, lora_alpha=1.0)
-    good = train_demo(cache, lora_rank=8, lora_alpha=8.0)
+    wanted = max(heads + 0.15, small + 0.04)
     assert heads < 0.65
-    assert good > heads + 0.15
-    assert good > small + 0.04
+    assert train_demo(cache, wanted, lora_rank=8, lora_alpha=8.0) > wanted

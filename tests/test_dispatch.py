@@ -150,6 +150,7 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
 
 
 @pytest.mark.any_storage
+@pytest.mark.usefixtures("one_worker")
 def test_other_settings_are_another_study(study):
     _run(study, trials=1, train__epochs=1)
     view = Watcher()
@@ -205,9 +206,9 @@ def test_points_come_first_and_cap_the_study(study):
 def test_synchronous_batches_give_the_same_study_twice(tmp_path, home, postgres_url):
     """TPE beyond its random start, a pruner, and two workers: every trial, score and verdict; once
     kept in files, once on a server."""
-    study = Study(tmp_path / "study", home)
+    study = Study(tmp_path / "study", home).furnished()
     _write(study, trials=13, sampler="tpe", pruner="median", epochs=2, steps=2)
-    other = study.elsewhere(tmp_path / "other")
+    other = study.elsewhere(tmp_path / "other").furnished()
     other.env["MTL_STORAGE"] = postgres_url
     for each in (study, other):
         each.start("--jobs", "2", "--synchronous")

@@ -189,14 +189,14 @@ def test_the_cluster_lets_nobody_in_without_its_token():
         assert environment["RAY_AUTH_MODE"] == "token", name
         assert environment["RAY_AUTH_TOKEN"] == "a" * 64, name
         assert "home:/data/home" in services[name].volumes, "checkpoints lie where all see them"
+    known = subprocess.run(
+        [Path(sysconfig.get_path("scripts")) / "ray", "start", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in ("ray-head", "ray-worker"):
         options = re.findall(r" (--[\w-]+)", services[name].command)
-        known = subprocess.run(
-            [Path(sysconfig.get_path("scripts")) / "ray", "start", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
         assert all(option in known for option in options), options
     study = services["cluster-study"].environment
     assert study["MTL_STORAGE"].startswith("postgresql+psycopg://postgres:hush@postgres/")

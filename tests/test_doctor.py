@@ -51,9 +51,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def test_where_nothing_is_yet_all_is_good_and_nothing_is_made(mtl, home: Path, tmp_path: Path):
+def test_where_nothing_is_yet_all_is_good_and_nothing_is_made(here, home: Path, tmp_path: Path):
     before = list(tmp_path.iterdir())
-    outcome = mtl("doctor", "--json")
+    outcome = here(tmp_path, "doctor", "--json")
     checks = by_name(outcome)
     assert outcome.code == 0 and outcome.json["ok"], outcome
     for name in ("python", "mtl", "torch", "optuna", "mlflow", "optuna-dashboard", "home", "disk"):
@@ -103,11 +103,12 @@ def test_looking_at_a_home_at_rest_leaves_no_logs_behind(mtl, home: Path):
     assert contents(home) == before
 
 
-def test_many_faults_are_a_line_each(mtl, home: Path, tmp_path: Path):
+def test_many_faults_are_a_line_each(here, home: Path, tmp_path: Path):
     Home.resolve()
     (home / "optuna.db").write_bytes(b"SQLite format 3\0" + os.urandom(4096))
     (tmp_path / "data").mkdir()
-    outcome = mtl(
+    outcome = here(
+        tmp_path,
         "doctor",
         *sets("backbone=no-such-model", f"data.path={tmp_path / 'data'}"),
         MLFLOW_TRACKING_URI="http://me:hunter2@127.0.0.1:9",

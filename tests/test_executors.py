@@ -6,6 +6,7 @@ import signal
 import psutil
 import pytest
 import small
+from study_runs import wait_until
 
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
@@ -148,7 +149,7 @@ def _workers() -> list[psutil.Process]:
 
 def test_closing_ends_the_workers(make_job):
     executor = open_executor("local", Needs(jobs=2), _places())
-    assert len(_workers()) == 2
+    wait_until(lambda: len(_workers()) == 2)  # one that has just begun has no command line yet
     executor.submit(make_job(0))
     executor.close()
     assert _workers() == []

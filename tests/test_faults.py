@@ -45,7 +45,7 @@ def disk(tmp_path):
 def test_a_study_stops_on_a_full_disk_and_ends_as_if_nothing_had_been(
     disk, here, reference
 ):
-    study = reference.elsewhere(disk.path / "home")
+    study = reference.elsewhere(disk.path / "home").furnished()
     study.start(*TWO)
     study.wait_for("trial 0 epoch 2")
     disk.fill()

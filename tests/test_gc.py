@@ -377,7 +377,7 @@ def test_a_damaged_database_is_said_in_one_line(tidied):
 
 def test_a_study_goes_on_while_its_home_is_tidied(home, here, tmp_path):
     """A real dispatcher and worker; what they leave when they end is what the rules speak of."""
-    study = Study(tmp_path / "study", home, trials=1, epochs=400)
+    study = Study(tmp_path / "study", home, trials=1, epochs=400).furnished()
     study.start()
     try:
         study.wait_for("epoch 2")

@@ -23,7 +23,7 @@ OPTIONS = ("--jobs", "1", "--trials", str(TRIALS))
 
 @pytest.fixture
 def study(tmp_path, reference):
-    study = reference.elsewhere(tmp_path / "home")
+    study = reference.elsewhere(tmp_path / "home").furnished()
     yield study
     study.kill()
 
@@ -32,7 +32,7 @@ def study(tmp_path, reference):
 def suspended(tmp_path_factory, reference):
     """A study whose dispatcher is suspended, after another was refused: it takes half a minute
     until that one is let in, in which other tests can run."""
-    study = reference.elsewhere(tmp_path_factory.mktemp("suspended") / "home")
+    study = reference.elsewhere(tmp_path_factory.mktemp("suspended") / "home").furnished()
     study.start(*OPTIONS)
     study.wait_for("trial 0 epoch 1")
     study.process.send_signal(signal.SIGSTOP)

@@ -28,7 +28,7 @@ AWAY, BACK = "the database is away", "the database answers again"
 
 
 def test_a_study_outlives_its_databases_absences(tmp_path, home, postgres, postgres_url):
-    study = Study(tmp_path / "study", home, trials=2, epochs=4, steps=60)
+    study = Study(tmp_path / "study", home, trials=2, epochs=4, steps=60).furnished()
     study.env["MTL_STORAGE"] = postgres_url
     study.start()
     out = study.wait_for("trial 0 epoch 1")
@@ -51,7 +51,7 @@ def test_a_study_outlives_its_databases_absences(tmp_path, home, postgres, postg
     assert (home / "checkpoints/tiny/1" / LAST).exists()
 
     postgres.start()
-    code, out = study.run()
+    code, out = study.run_here()
     assert code == 0, out
     assert broken(study, 2) == []
     reported = study.query("optuna.db", "select step from trial_intermediate_values")

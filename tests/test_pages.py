@@ -1,10 +1,12 @@
 """What a person sees in a browser: MLflow's pages, the dashboard and the report of a real study."""
 
+import os
 import subprocess
 
 import pytest
 from browser import Browser
 from conftest import sets
+from homes import furnish
 from readers import served
 from study_runs import MTL
 
@@ -22,7 +24,10 @@ def browser():
 def pages(tmp_path_factory, browser):
     """A demo study of two trials, served; the report of it."""
     folder = tmp_path_factory.mktemp("pages")
+    furnish(folder / "home")
     env = {"PATH": "/usr/bin:/bin", "MTL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    if "PYTHONPATH" in os.environ:  # a checkout that is tried without being installed
+        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     short = sets("train.epochs=2", "train.steps_per_epoch=10", "train.eval_limit=60")
     for command in (
         ["run", "lora_sweep", "--trials", "2", *short],

@@ -40,7 +40,7 @@ def test_a_study_and_mlflows_server_are_kept_by_postgresql(tmp_path, home, postg
             "MTL_STORAGE": study.servers["optuna.db"],
             "MLFLOW_TRACKING_URI": server.address,
         }
-        code, out = study.run()
+        code, out = study.run_here()
     assert code == 0, out
     assert broken(study, 2) == []
     assert not (home / "optuna.db").exists() and not (home / "mlflow.db").exists()

@@ -19,12 +19,14 @@ from mtl.executors.ray_cluster import setting_for  # noqa: E402
 from mtl.executors.ray_task import look  # noqa: E402
 
 _COMMON = {"object_store_memory": 80 << 20, "include_dashboard": False}
+# A node is dead after five checks without an answer; Ray makes one in three seconds by itself.
+_HEAD = {"num_cpus": 0, "_system_config": {"health_check_period_ms": 500}, **_COMMON}
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes with a processor each, and a head without any."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_COMMON})
+    cluster = Cluster(initialize_head=True, head_node_args=_HEAD)
     for _ in range(2):
         cluster.add_node(num_cpus=1, **_COMMON)
     yield cluster
@@ -33,7 +35,7 @@ def cluster():
 
 @pytest.fixture
 def study(tmp_path, cluster):
-    study = Study(tmp_path / "study", tmp_path / "home", steps=30)
+    study = Study(tmp_path / "study", tmp_path / "home", steps=30).furnished()
     study.env["RAY_ADDRESS"] = cluster.address
     yield study
     study.kill()
@@ -64,7 +66,7 @@ def test_an_interrupted_study_goes_on_without_ray(study):
     study.process.send_signal(2)
     code, out = study.end()
     assert code == 130 and "Interrupted" in out, out
-    code, out = study.run("--jobs", "1")
+    code, out = study.run_here("--jobs", "1")
     assert code == 0, out
     assert "trial 0 epoch 1" not in out  # from its checkpoint
     assert broken(study, 3) == []

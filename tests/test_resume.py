@@ -14,7 +14,7 @@ OPTIONS = ("--jobs", "1", "--trials", str(TRIALS))
 
 @pytest.fixture
 def study(tmp_path, reference):
-    study = reference.elsewhere(tmp_path / "home")
+    study = reference.elsewhere(tmp_path / "home").furnished()
     yield study
     study.kill()
 

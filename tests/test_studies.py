@@ -6,6 +6,8 @@ from itertools import islice
 
 import pytest
 from conftest import REPOSITORY, sets
+from homes import furnish
+from warm_workers import kept_warm
 
 STUDIES = sorted(file.stem for file in (REPOSITORY / "studies").glob("*.toml"))
 SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")
@@ -13,8 +15,11 @@ SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory):
-    """One home for all studies of this file: making its databases takes seconds."""
-    return tmp_path_factory.mktemp("studies")
+    """One home and one worker for all studies of this file: each new one takes seconds."""
+    folder = tmp_path_factory.mktemp("studies")
+    furnish(folder / "home")
+    with kept_warm():
+        yield folder
 
 
 def test_every_table_and_proposal_of_the_paper_has_one():
@@ -40,7 +45,7 @@ def some_real_data(tmp_path_factory, real_data):
     folder = tmp_path_factory.mktemp("real")
     for file in real_data.glob("*.csv"):
         with file.open(encoding="utf-8", newline="") as stream:
-            (folder / file.name).write_text("".join(islice(stream, 150)), encoding="utf-8")
+            (folder / file.name).write_text("".join(islice(stream, 50)), encoding="utf-8")
     return folder
 
 
@@ -55,9 +60,10 @@ def test_a_study_runs_on_the_paper_s_data(here, shared_home, some_real_data, rea
     assert 0 < outcome.json["best"]["score"] < 1
 
 
-def test_the_best_is_scored_on_the_whole_dev_sets(mtl, tmp_path):
+@pytest.mark.usefixtures("furnished")
+def test_the_best_is_scored_on_the_whole_dev_sets(here, tmp_path):
     """Whatever part of them served while exploring."""
-    outcome = mtl("train", "--json", *sets(*SHORT, "train.eval_limit=20"))
+    outcome = here(tmp_path, "train", "--json", *sets(*SHORT, "train.eval_limit=20"))
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     (file,) = (tmp_path / "home").glob(f"**/{found['run_id']}/artifacts/predictions/dev-sst.csv")

@@ -82,21 +82,27 @@ def bits(reports, steps):
     )
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.fixture(scope="module", params=RECIPES)
+def undisturbed(request, folder, tmp_path_factory):
+    """A recipe, what a training by it said, and the folder with its checkpoints: to read."""
+    checkpoints = tmp_path_factory.mktemp("undisturbed")
+    return request.param, *run(config(folder, **request.param), folder, checkpoints), checkpoints
+
+
 @pytest.mark.parametrize("stop_at", [1, 7, 12, 20])
 def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
-    folder, tmp_path, recipe, stop_at
+    folder, tmp_path, undisturbed, stop_at
 ):
+    recipe, whole, all_steps, checkpoints = undisturbed
     wanted = config(folder, **recipe)
-    whole, all_steps = run(wanted, folder, tmp_path / "whole")
     first, early_steps = run(wanted, folder, tmp_path / "parts", stop_at)
     rest, late_steps = run(wanted, folder, tmp_path / "parts")
     assert early_steps[-1].step == stop_at and late_steps[0].step == stop_at + 1
     assert bits(first + rest, early_steps + late_steps) == bits(whole, all_steps)
-    one, two = (read_snapshot(tmp_path / name / LAST).tensors for name in ("whole", "parts"))
+    one, two = (read_snapshot(at / LAST).tensors for at in (checkpoints, tmp_path / "parts"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    best, again = load_best(tmp_path / "whole"), load_best(tmp_path / "parts")
+    best, again = load_best(checkpoints), load_best(tmp_path / "parts")
     for task in best.predictions:
         assert np.array_equal(best.predictions[task].outputs, again.predictions[task].outputs)
 

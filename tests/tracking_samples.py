@@ -75,6 +75,7 @@ def epoch_report(epoch: int, steps: int = 25, count: int = 40) -> EpochReport:
 
 def new_store(file: Path) -> str:
     """Make an empty MLflow store and return its URI; its tables are made once a process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     part.write_bytes(_empty_store())
     part.replace(file)  # who else looks for it sees nothing, or all of it
