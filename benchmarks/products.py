@@ -32,7 +32,7 @@ def step_operations(shape: EncoderShape, lengths: np.ndarray) -> int:
 
 
 class Products(Side):
-    """A large product in turn with the others: seconds of one floating-point operation."""
+    """A large product, in turn with the others: as many ``operations`` a turn."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         size = _SIZES[device.type]
@@ -46,10 +46,7 @@ class Products(Side):
 
         super().__init__(run)
         run()
-        self._operations = 2 * _REPEATS * size**3
-
-    def turn(self, per: int = 1) -> None:
-        super().turn(self._operations)
+        self.operations = 2 * _REPEATS * size**3
 
 
 def synchronize(device: torch.device) -> None:

@@ -48,7 +48,7 @@ def measure_steps(options, say) -> list[Line]:
                 side.turn(per=count)
         for side in sides.values():
             side.gather(counts)
-        products.turn()
+        products.turn(per=products.operations)
         operations.append(np.mean([step_operations(shape, each) for each in lengths]))
         seconds = ", ".join(f"{name} {side.seconds[-1]:.3f}" for name, side in sides.items())
         say(f"steps, round {number} of {options.rounds}: {seconds}")
@@ -110,7 +110,7 @@ def measure_evaluation(options, say) -> list[Line]:
     for number in range(options.rounds + 1):
         for side in sides.values():
             side.turn(per=plain.dev.examples)
-        products.turn()
+        products.turn(per=products.operations)
         rates = ", ".join(f"{name} {1 / side.seconds[-1]:.0f}/s" for name, side in sides.items())
         say(f"evaluation, round {number} of {options.rounds}: {rates}")
     for side in (*sides.values(), products):

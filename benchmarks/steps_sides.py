@@ -49,7 +49,6 @@ class Batches:
             self.now = [(task, self._draws[task].next()) for task in tasks]
             yield count
 
-
     def lengths(self) -> list[np.ndarray]:
         """Return the tokens of each sequence, batch by batch."""
         return [self._corpus[task].lengths[indices] for task, indices in self.now]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .groups import Groups
+from .groups import Group, Groups
 from .noise import Noise, keeping
 from .packing import Ragged
 from .ragged import ragged_attention
@@ -131,7 +131,7 @@ def _backward(given, q, context, k, v, q_grad, k_grad, v_grad, kept, dropped, ta
     q_grad[:, : q.shape[1]] = slope
 
 
-def _softmax(scores: Tensor, barred: Tensor | None, group) -> Tensor:
+def _softmax(scores: Tensor, barred: Tensor | None, group: Group) -> Tensor:
     """Return the weights, [n * N, queries, L]: none on padding."""
     if barred is not None:
         scores.view(group.count, -1, *scores.shape[1:]).add_(barred)

@@ -77,13 +77,12 @@ class Groups(Sequence[Group]):
         )
         self.tokens = int(lengths.sum())
         self._firsts = np.cumsum(lengths) - lengths
-        real = np.concatenate([group.real.ravel() for group in self])
-        self.padded = not real.all()
+        self._real = np.concatenate([group.real.ravel() for group in self])
+        self.padded = not self._real.all()
         within = np.concatenate([group.within.ravel() for group in self])
         widths = np.repeat([g.length for g in self], [g.count for g in self])
-        self._source = np.repeat(self._firsts, widths) + within
-        self._places = np.flatnonzero(real)
-        self.source, self.places = map(torch.from_numpy, (self._source, self._places))
+        self.source = torch.from_numpy(np.repeat(self._firsts, widths) + within)
+        self.places = torch.from_numpy(np.flatnonzero(self._real))
         self._heads: dict[int, Heads] = {}
         self._barred: dict[torch.dtype, list[Tensor | None]] = {}
 
@@ -100,9 +99,7 @@ class Groups(Sequence[Group]):
         Minus infinity on padding: a sum takes a tenth of the time of filling by mask.
         """
         if dtype not in self._barred:
-            self._barred[dtype] = [
-                None if group.real.all() else _bar(group.real).to(dtype) for group in self
-            ]
+            self._barred[dtype] = [_bar(group.real, dtype) for group in self]
         return self._barred[dtype]
 
     @torch.inference_mode(False)
@@ -113,37 +110,32 @@ class Groups(Sequence[Group]):
         return self._heads[number]
 
     def _lay_out(self, number: int) -> Heads:
-        heads, parts = np.arange(number), np.arange(3)
-        tokens = self._by_head(self._source, number)  # [P * N]
-        head = self._by_head(np.zeros_like(self._source), number, heads)
-        where = np.empty((len(self._source), number), dtype=np.int64)  # of each place and head
-        where[self._by_head(np.arange(len(self._source)), number), head] = np.arange(len(head))
-        gather = where[self._places]  # [T, N]
-        real = np.zeros(len(self._source), dtype=bool)
-        real[self._places] = True
+        cells = np.arange(self._real.size * number).reshape(-1, number)  # a head of a place
+        parts = np.split(cells, np.cumsum([group.places for group in self])[:-1])
+        rows = np.concatenate(  # which cell each row of the blocks is
+            [part.reshape(g.count, g.length, number).swapaxes(1, 2).ravel()
+             for part, g in zip(parts, self, strict=True)]
+        )  # fmt: skip
+        place, head = np.divmod(rows, number)
+        token, part = self.source.numpy()[place], np.arange(3)[:, None]
+        where = np.empty_like(cells)  # the reverse: where each cell went
+        where.ravel()[rows] = np.arange(len(rows))
+        gather = where[self.places.numpy()]  # [T, N]
         found = (
-            (tokens * 3 * number + head + parts[:, None] * number),
-            (self._firsts[:, None] * 3 * number + heads),
-            (tokens * number + head),
+            token * 3 * number + part * number + head,
+            self._firsts[:, None] * 3 * number + np.arange(number),
+            token * number + head,
             gather,
-            (gather[:, None] + parts[:, None] * len(head)),
+            gather[:, None] + part * len(rows),
         )
-        padding = torch.from_numpy(where[~real].ravel()) if self.padded else None
+        padding = torch.from_numpy(np.flatnonzero(~self._real[place])) if self.padded else None
         return Heads(*(torch.from_numpy(each.ravel()) for each in found), padding)
 
-    def _by_head(self, values: np.ndarray, number: int, heads: np.ndarray | int = 0) -> np.ndarray:
-        """Lay values of places, [P], out for each head as blocks are: [P * N], plus the head."""
-        out, at = [], 0
-        for group in self:
-            mine = values[at : at + group.places].reshape(group.count, 1, group.length)
-            added = np.reshape(heads, (1, -1, 1))
-            out.append(np.broadcast_to(mine + added, (group.count, number, group.length)).ravel())
-            at += group.places
-        return np.concatenate(out)
 
-
-def _bar(real: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.where(real, 0.0, -np.inf))[:, None, None]
+def _bar(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:
+    if real.all():
+        return None
+    return torch.from_numpy(np.where(real, 0.0, -np.inf)).to(dtype)[:, None, None]
 
 
 def _cuts(lengths: np.ndarray) -> list[int]:
