@@ -88,11 +88,15 @@ def test_attention_is_that_of_groups(lengths, firsts, dim):
     batch = packed(lengths)
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * dim, dtype=torch.float64)
     qkv.requires_grad_(True)
-    wanted = attention(qkv, batch.groups, HEADS, firsts=firsts)[: None if firsts else batch.tokens]
-    got = attention(qkv[: batch.tokens], ragged(batch, CPU).groups, HEADS, firsts=firsts)
+    given, asking = qkv, None
+    if firsts:
+        given, asking = qkv[:, HEADS * dim :], qkv[batch.firsts, : HEADS * dim]
+    wanted = attention(given, batch.groups, HEADS, asking=asking)
+    wanted = wanted[: None if firsts else batch.tokens]
+    got = attention(given[: batch.tokens], ragged(batch, CPU).groups, HEADS, asking=asking)
     torch.testing.assert_close(got, wanted)
     slope = torch.randn_like(got)
-    (mine,) = torch.autograd.grad((got * slope).sum(), qkv)
+    (mine,) = torch.autograd.grad((got * slope).sum(), qkv, retain_graph=True)
     (theirs,) = torch.autograd.grad((wanted * slope).sum(), qkv)
     torch.testing.assert_close(mine, theirs)
 

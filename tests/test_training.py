@@ -405,14 +405,16 @@ class Casts(TorchDispatchMode):
 
     def __init__(self, model):
         super().__init__()
-        self.weights = {p.data_ptr() for p in model.encoder.layers.parameters() if p.dim() == 2}
+        layers = model.encoder.layers.parameters()
+        self.weights = {p.untyped_storage().data_ptr() for p in layers if p.dim() == 2}
         self.elements = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         casts = function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to)
-        if casts and args[0].data_ptr() in self.weights and result.dtype != args[0].dtype:
-            self.elements += args[0].numel()
+        if casts and result.dtype != args[0].dtype:  # of a weight, or of a part of one
+            known = args[0].untyped_storage().data_ptr() in self.weights
+            self.elements += args[0].numel() if known else 0
         return result
 
 

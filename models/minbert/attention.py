@@ -26,39 +26,46 @@ def attention(
     heads: int,
     rate: float = 0.0,
     noise: Noise | None = None,
-    firsts: bool = False,
+    asking: Tensor | None = None,
 ) -> Tensor:
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
 
     Args:
-        qkv: [T, 3H], the queries, keys and values of the stream.
+        qkv: [T, 3H], the queries, keys and values of the stream; with ``asking`` [T, 2H], keys and
+            values alone.
         groups: the stream as blocks; what lies behind the last belongs to no sequence.
         rate: dropout of the attention weights, applied where there is ``noise``.
-        firsts: whether only the first token of each sequence asks.
+        asking: [sequences, H], the queries of each sequence's first token, if only these ask.
 
     Returns:
         The attention heads' outputs side by side: [T, H], zero where there is no sequence, or with
-        ``firsts`` [sequences, H].
+        ``asking`` [sequences, H].
     """
     if isinstance(groups, Ragged):
-        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, firsts)
+        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, asking)
     if noise and rate > 0:
-        return _WithDropout.apply(qkv, groups, heads, rate, noise, firsts)
+        return _WithDropout.apply(qkv, asking, groups, heads, rate, noise)
     rows = qkv.index_select(0, groups.source) if groups.padded else qkv[: groups.tokens]
-    parts, sizes = [], [group.places for group in groups]
-    for part, group, barred in zip(
-        rows.split(sizes), groups, groups.barred(qkv.dtype), strict=True
-    ):
-        shape = (group.count, group.length, 3, heads, -1)
-        q, k, v = part.view(shape).permute(2, 0, 3, 1, 4)
-        context = F.scaled_dot_product_attention(q[:, :, :1] if firsts else q, k, v, barred)
-        parts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if firsts:
+    out = _without_dropout(rows, asking, groups, heads)
+    if asking is not None:
         return out
     out = out.index_select(0, groups.places) if groups.padded else out
     filler = len(qkv) - groups.tokens
     return F.pad(out, (0, 0, 0, filler)) if filler else out
+
+
+def _without_dropout(rows: Tensor, asking: Tensor | None, groups: Groups, heads: int) -> Tensor:
+    """Return the outputs of every place of the blocks, [P, 3H] -> [P, H], or of who asks."""
+    parts, sizes = [], [group.places for group in groups]
+    asks = [None] * len(groups) if asking is None else asking.split([g.count for g in groups])
+    blocks = zip(rows.split(sizes), asks, groups, groups.barred(rows.dtype), strict=True)
+    for part, asked, group, barred in blocks:
+        shape = (group.count, group.length, 3 if asked is None else 2, heads, -1)
+        *q, k, v = part.view(shape).permute(2, 0, 3, 1, 4)
+        q = q[0] if asked is None else asked.view(group.count, heads, 1, -1)
+        context = F.scaled_dot_product_attention(q, k, v, barred)
+        parts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class _WithDropout(torch.autograd.Function):
@@ -68,15 +75,13 @@ class _WithDropout(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, qkv, groups, heads, rate, noise, firsts):
-        where, depth = groups.heads(heads), qkv.shape[1] // (3 * heads)
-        rows, behind = qkv.reshape(-1, depth), len(where.spread)
-        if firsts:
-            q = rows.index_select(0, where.asked)
-            k, v = rows.index_select(0, where.take[behind:]).view(2, -1, depth)
-        else:
-            q, k, v = rows.index_select(0, where.take).view(3, -1, depth)
-        q.mul_(depth**-0.5)
+    def forward(ctx, qkv, asking, groups, heads, rate, noise):
+        firsts = asking is not None
+        where = groups.heads(heads, 2 if firsts else 3)
+        depth = qkv.shape[1] // (where.parts * heads)
+        rows = qkv.reshape(-1, depth).index_select(0, where.take)
+        *q, k, v = rows.view(where.parts, -1, depth)
+        q = asking.reshape(-1, depth) * depth**-0.5 if firsts else q[0].mul_(depth**-0.5)
         contexts, weights, ctx.drops = torch.empty_like(q), [], []
         asks = (_blocks(x, groups, heads, firsts) for x in (q, contexts))
         keys = (_blocks(x, groups, heads) for x in (k, v))
@@ -89,31 +94,34 @@ class _WithDropout(torch.autograd.Function):
                 ctx.drops.append((dropped, dropped.take_out(weights[-1])))
                 torch.bmm(weights[-1], values, out=context)
         ctx.save_for_backward(q, k, v, contexts, *weights)
-        ctx.groups, ctx.heads, ctx.firsts, ctx.shape = groups, heads, firsts, qkv.shape
+        ctx.groups, ctx.heads, ctx.where, ctx.shape = groups, heads, where, qkv.shape
         ctx.keeping = keeping(rate)
         if firsts:
-            return contexts.view(-1, heads * depth).mul(ctx.keeping)
+            return contexts.view(asking.shape).mul(ctx.keeping)
         return _gathered(contexts, where.gather, (len(qkv), heads * depth)).mul_(ctx.keeping)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         q, k, v, contexts, *weights = ctx.saved_tensors
-        groups, heads, where = ctx.groups, ctx.heads, ctx.groups.heads(ctx.heads)
+        groups, heads, where = ctx.groups, ctx.heads, ctx.where
+        firsts = where.parts == 2
         given = (grad * ctx.keeping).view(-1, q.shape[1])
-        if not ctx.firsts:
+        if not firsts:
             given = given.index_select(0, where.spread)
             if where.padding is not None:
                 given.index_fill_(0, where.padding, 0)
-        out = k.new_empty(3, *k.shape)
-        asks = (_blocks(x, groups, heads, ctx.firsts) for x in (given, q, contexts))
-        keys = (_blocks(x, groups, heads) for x in (k, v, *out))
+        out = k.new_empty(where.parts, *k.shape)
+        q_grad = torch.empty_like(q) if firsts else out[0]
+        asks = (_blocks(x, groups, heads, firsts) for x in (given, q, contexts, q_grad))
+        keys = (_blocks(x, groups, heads) for x in (k, v, *out[-2:]))
         for kept, drop, *parts in zip(weights, ctx.drops, *asks, *keys, strict=True):
             _backward(*parts, kept, *drop)
-        return _gathered(out.view(-1, q.shape[1]), where.back, ctx.shape), *[None] * 5
+        found = _gathered(out.view(-1, q.shape[1]), where.back, ctx.shape)
+        return found, q_grad.view(grad.shape) if firsts else None, *[None] * 4
 
 
-def _backward(given, q, context, k, v, q_grad, k_grad, v_grad, kept, dropped, taken) -> None:
+def _backward(given, q, context, q_grad, k, v, k_grad, v_grad, kept, dropped, taken) -> None:
     """Write the gradients of a group's q, k and v, [n * N, L, D]; q came scaled.
 
     ``kept`` are the weights without what was dropped, ``taken``. It is left as it is.
@@ -125,10 +133,7 @@ def _backward(given, q, context, k, v, q_grad, k_grad, v_grad, kept, dropped, ta
     scores.addcmul_(kept, (given * context).sum(-1, keepdim=True), value=-1)
     dropped.clear(kept)
     torch.bmm(scores.transpose(1, 2), q, out=k_grad)
-    slope = torch.bmm(scores, k).mul_(q.shape[2] ** -0.5)
-    if q.shape[1] < k.shape[1]:
-        q_grad.zero_()
-    q_grad[:, : q.shape[1]] = slope
+    torch.bmm(scores, k, out=q_grad).mul_(q.shape[2] ** -0.5)
 
 
 def _softmax(scores: Tensor, barred: Tensor | None, group: Group) -> Tensor:

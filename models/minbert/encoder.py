@@ -62,6 +62,12 @@ class Adapter:
         """Apply ``linear`` of ``layer``: qkv, attention_output, intermediate or output."""
         return linear(x)
 
+    def queries_apart(
+        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the queries of ``asking``, [S, H], and keys and values of x, [T, 2H]."""
+        return apart(linear.ready(product_dtype(x)), linear.bias, x, asking)
+
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         """Apply the head of ``task``."""
         return linear(x)
@@ -110,6 +116,18 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if casts else x.dtype
 
 
+def apart(weight: Tensor, bias: Tensor, x: Tensor, asking: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the joint query, key and value map, [3H, .]: the first third to ``asking`` alone."""
+    (query, others), (first, rest) = (split_queries(t) for t in (weight, bias))
+    return F.linear(asking, query, first), F.linear(x, others, rest)
+
+
+def split_queries(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first third of its rows, and the others."""
+    third = len(t) // 3
+    return t.split((third, 2 * third))
+
+
 class Prepared(Adapter):
     """Linear maps with weights that were made beforehand, by the map's id; others as they are."""
 
@@ -119,6 +137,14 @@ class Prepared(Adapter):
     def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
         weight = self._weights.get(id(linear))
         return linear(x) if weight is None else F.linear(x, weight, linear.bias)
+
+    def queries_apart(
+        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        weight = self._weights.get(id(linear))
+        if weight is None:
+            return super().queries_apart(layer, linear, x, asking)
+        return apart(weight, linear.bias, x, asking)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         return self.linear(-1, task, linear, x)
@@ -180,11 +206,14 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
         ts = adapter.parallel(self.index, h, batch, noise, firsts)
-        qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, firsts)
-        rows = batch.tokens
-        if firsts:  # from here on the others are not looked at
-            rows, h = len(batch.firsts), h[batch.firsts]
+        asking, rows = None, batch.tokens
+        if firsts:  # the others are keys and values only, and not looked at from there on
+            rows, asked = len(batch.firsts), h.index_select(0, batch.firsts)
+            asking, qkv = adapter.queries_apart(self.index, self.qkv, h, asked)
+            h = asked
+        else:
+            qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
+        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, asking)
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         context = adapter.linear(self.index, "attention_output", self.attention_output, context)

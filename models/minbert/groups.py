@@ -50,11 +50,11 @@ class Heads(NamedTuple):
     A block has them as [count * N, length, D], and one block follows the other.
     """
 
-    take: Tensor  # int64 [3 * P * N]: the rows of [T * 3 * N, D] that are q, then k, then v
-    asked: Tensor  # int64 [sequences * N]: those that are q of each sequence's first token
+    parts: int  # 3: queries, keys and values; 2: keys and values alone
+    take: Tensor  # int64 [parts * P * N]: which rows of [T * parts * N, D] come, part after part
     spread: Tensor  # int64 [P * N]: the rows of [T * N, D] that stand in each place
     gather: Tensor  # int64 [T * N]: the reverse, for each token its places
-    back: Tensor  # int64 [T * 3 * N]: the reverse of ``take``
+    back: Tensor  # int64 [T * parts * N]: the reverse of ``take``
     padding: Tensor | None  # int64: which of the P * N rows are padding
 
 
@@ -76,14 +76,13 @@ class Groups(Sequence[Group]):
             _group(lengths[first:behind], step) for first, behind in pairwise(_cuts(lengths))
         )
         self.tokens = int(lengths.sum())
-        self._firsts = np.cumsum(lengths) - lengths
         self._real = np.concatenate([group.real.ravel() for group in self])
         self.padded = not self._real.all()
         within = np.concatenate([group.within.ravel() for group in self])
         widths = np.repeat([g.length for g in self], [g.count for g in self])
-        self.source = torch.from_numpy(np.repeat(self._firsts, widths) + within)
+        self.source = torch.from_numpy(np.repeat(np.cumsum(lengths) - lengths, widths) + within)
         self.places = torch.from_numpy(np.flatnonzero(self._real))
-        self._heads: dict[int, Heads] = {}
+        self._heads: dict[tuple[int, int], Heads] = {}
         self._barred: dict[torch.dtype, list[Tensor | None]] = {}
 
     def __len__(self) -> int:
@@ -103,33 +102,33 @@ class Groups(Sequence[Group]):
         return self._barred[dtype]
 
     @torch.inference_mode(False)
-    def heads(self, number: int) -> Heads:
-        """Return where the rows of each of ``number`` heads lie."""
-        if number not in self._heads:
-            self._heads[number] = self._lay_out(number)
-        return self._heads[number]
+    def heads(self, number: int, parts: int = 3) -> Heads:
+        """Return where the rows of each of ``number`` heads lie, see :class:`Heads`."""
+        key = number, parts
+        if key not in self._heads:
+            self._heads[key] = self._lay_out(number, parts)
+        return self._heads[key]
 
-    def _lay_out(self, number: int) -> Heads:
+    def _lay_out(self, number: int, parts: int) -> Heads:
         cells = np.arange(self._real.size * number).reshape(-1, number)  # a head of a place
-        parts = np.split(cells, np.cumsum([group.places for group in self])[:-1])
+        blocks = np.split(cells, np.cumsum([group.places for group in self])[:-1])
         rows = np.concatenate(  # which cell each row of the blocks is
-            [part.reshape(g.count, g.length, number).swapaxes(1, 2).ravel()
-             for part, g in zip(parts, self, strict=True)]
+            [block.reshape(g.count, g.length, number).swapaxes(1, 2).ravel()
+             for block, g in zip(blocks, self, strict=True)]
         )  # fmt: skip
         place, head = np.divmod(rows, number)
-        token, part = self.source.numpy()[place], np.arange(3)[:, None]
+        token, part = self.source.numpy()[place], np.arange(parts)[:, None]
         where = np.empty_like(cells)  # the reverse: where each cell went
         where.ravel()[rows] = np.arange(len(rows))
         gather = where[self.places.numpy()]  # [T, N]
         found = (
-            token * 3 * number + part * number + head,
-            self._firsts[:, None] * 3 * number + np.arange(number),
+            (token * parts + part) * number + head,
             token * number + head,
             gather,
             gather[:, None] + part * len(rows),
         )
         padding = torch.from_numpy(np.flatnonzero(~self._real[place])) if self.padded else None
-        return Heads(*(torch.from_numpy(each.ravel()) for each in found), padding)
+        return Heads(parts, *(torch.from_numpy(each.ravel()) for each in found), padding)
 
 
 def _bar(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype
+from .encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
 from .noise import generator
 
 SITES = ("qkv", "intermediate", "output")  # of each layer
@@ -123,6 +123,17 @@ class Lora(nn.Module, Adapter):
         if site not in SITES:
             return linear(x)
         return self.layers[layer][site].beside(linear.ready(product_dtype(x)), linear.bias, x)
+
+    def queries_apart(
+        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        site = self.layers[layer]["qkv"]
+        joint = linear.ready(product_dtype(x)), linear.bias, site.a, site.b
+        query, others = zip(*(split_queries(each) for each in joint), strict=True)
+        return (
+            _Beside.apply(asking, *query, site.alpha),
+            _Beside.apply(x, *others, site.alpha),
+        )
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         return self.heads[task].beside(linear.weight, linear.bias, x)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attention
-from .encoder import Adapter, EncoderShape
+from .encoder import Adapter, EncoderShape, apart
 from .noise import Noise, generator
 from .packing import PackedBatch, Span
 
@@ -78,12 +78,15 @@ class TaskLayers(nn.Module):
         name, heads = self._plan[layer]
         projection = self.projections[name]
         if heads is None:
-            h = h if firsts is None else h[firsts]
+            h = h if firsts is None else h.index_select(0, firsts)
             return projection.decoder(F.gelu(projection.encoder(h)))
-        qkv = self.attentions[heads](projection.encoder(h))  # [T, d_s] -> [T, 3 d_s]
-        context = attention(
-            qkv, span.groups, PAL_HEADS, self.attention_rate, noise, firsts is not None
-        )
+        small, joint = projection.encoder(h), self.attentions[heads]  # [T, d_s]
+        if firsts is None:
+            asking, qkv = None, joint(small)  # [T, 3 d_s]
+        else:
+            asked = small.index_select(0, firsts)
+            asking, qkv = apart(joint.weight, joint.bias, small, asked)
+        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, noise, asking)
         return F.gelu(projection.decoder(context))
 
 
@@ -130,7 +133,8 @@ class Pals(nn.Module, Adapter):
         for span in batch.spans:
             behind = sequence + span.sequences
             asked = batch.firsts[sequence:behind] - span.start if firsts else None
-            part = h[span.start : span.stop]
+            whole = len(batch.spans) == 1 and span.stop == len(h)
+            part = h if whole else h[span.start : span.stop]
             parts.append(self._part(layer, part, span, noise, asked))
             sequence = behind
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -149,4 +153,5 @@ class Both(Adapter):
     def __init__(self, linears: Adapter, pals: Pals) -> None:
         self.placement = pals.placement
         self.linear, self.head = linears.linear, linears.head
+        self.queries_apart = linears.queries_apart
         self.parallel = pals.parallel
