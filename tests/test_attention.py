@@ -58,10 +58,10 @@ def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped, 
     noise = Given(batch) if dropped else None
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * DIM, dtype=torch.float64)
     qkv.requires_grad_(True)
-    given, asking = qkv, None
+    given, queries = qkv, None
     if firsts:
-        given, asking = qkv[:, HEADS * DIM :], qkv[batch.firsts, : HEADS * DIM]
-    got = attention(given, batch.groups, HEADS, 0.3, noise, asking)
+        given, queries = qkv[:, HEADS * DIM :], qkv[batch.firsts, : HEADS * DIM]
+    got = attention(given, batch.groups, HEADS, 0.3, noise, queries)
     wanted = by_hand(qkv, batch, noise.whole if dropped else None)
     wanted = wanted[batch.firsts] if firsts else wanted
     torch.testing.assert_close(got[: len(wanted)], wanted)

@@ -88,12 +88,12 @@ def test_attention_is_that_of_groups(lengths, firsts, dim):
     batch = packed(lengths)
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * dim, dtype=torch.float64)
     qkv.requires_grad_(True)
-    given, asking = qkv, None
+    given, queries = qkv, None
     if firsts:
-        given, asking = qkv[:, HEADS * dim :], qkv[batch.firsts, : HEADS * dim]
-    wanted = attention(given, batch.groups, HEADS, asking=asking)
+        given, queries = qkv[:, HEADS * dim :], qkv[batch.firsts, : HEADS * dim]
+    wanted = attention(given, batch.groups, HEADS, queries=queries)
     wanted = wanted[: None if firsts else batch.tokens]
-    got = attention(given[: batch.tokens], ragged(batch, CPU).groups, HEADS, asking=asking)
+    got = attention(given[: batch.tokens], ragged(batch, CPU).groups, HEADS, queries=queries)
     torch.testing.assert_close(got, wanted)
     slope = torch.randn_like(got)
     (mine,) = torch.autograd.grad((got * slope).sum(), qkv, retain_graph=True)

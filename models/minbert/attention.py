@@ -26,38 +26,38 @@ def attention(
     heads: int,
     rate: float = 0.0,
     noise: Noise | None = None,
-    asking: Tensor | None = None,
+    queries: Tensor | None = None,
 ) -> Tensor:
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
 
     Args:
-        qkv: [T, 3H], the queries, keys and values of the stream; with ``asking`` [T, 2H], keys and
+        qkv: [T, 3H], the queries, keys and values of the stream; with ``queries`` [T, 2H], keys and
             values alone.
         groups: the stream as blocks; what lies behind the last belongs to no sequence.
         rate: dropout of the attention weights, applied where there is ``noise``.
-        asking: [sequences, H], the queries of each sequence's first token, if only these ask.
+        queries: [sequences, H], the queries of each sequence's first token, if only these ask.
 
     Returns:
         The attention heads' outputs side by side: [T, H], zero where there is no sequence, or with
-        ``asking`` [sequences, H].
+        ``queries`` [sequences, H].
     """
     if isinstance(groups, Ragged):
-        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, asking)
+        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, queries)
     if noise and rate > 0:
-        return _WithDropout.apply(qkv, asking, groups, heads, rate, noise)
+        return _WithDropout.apply(qkv, queries, groups, heads, rate, noise)
     rows = qkv.index_select(0, groups.source) if groups.padded else qkv[: groups.tokens]
-    out = _without_dropout(rows, asking, groups, heads)
-    if asking is not None:
+    out = _without_dropout(rows, queries, groups, heads)
+    if queries is not None:
         return out
     out = out.index_select(0, groups.places) if groups.padded else out
     filler = len(qkv) - groups.tokens
     return F.pad(out, (0, 0, 0, filler)) if filler else out
 
 
-def _without_dropout(rows: Tensor, asking: Tensor | None, groups: Groups, heads: int) -> Tensor:
+def _without_dropout(rows: Tensor, queries: Tensor | None, groups: Groups, heads: int) -> Tensor:
     """Return the outputs of every place of the blocks, [P, 3H] -> [P, H], or of who asks."""
     parts, sizes = [], [group.places for group in groups]
-    asks = [None] * len(groups) if asking is None else asking.split([g.count for g in groups])
+    asks = [None] * len(groups) if queries is None else queries.split([g.count for g in groups])
     blocks = zip(rows.split(sizes), asks, groups, groups.barred(rows.dtype), strict=True)
     for part, asked, group, barred in blocks:
         shape = (group.count, group.length, 3 if asked is None else 2, heads, -1)
@@ -75,13 +75,13 @@ class _WithDropout(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, qkv, asking, groups, heads, rate, noise):
-        firsts = asking is not None
+    def forward(ctx, qkv, queries, groups, heads, rate, noise):
+        firsts = queries is not None
         where = groups.heads(heads, 2 if firsts else 3)
         depth = qkv.shape[1] // (where.parts * heads)
         rows = qkv.reshape(-1, depth).index_select(0, where.take)
         *q, k, v = rows.view(where.parts, -1, depth)
-        q = asking.reshape(-1, depth) * depth**-0.5 if firsts else q[0].mul_(depth**-0.5)
+        q = queries.reshape(-1, depth) * depth**-0.5 if firsts else q[0].mul_(depth**-0.5)
         contexts, weights, ctx.drops = torch.empty_like(q), [], []
         asks = (_blocks(x, groups, heads, firsts) for x in (q, contexts))
         keys = (_blocks(x, groups, heads) for x in (k, v))
@@ -97,7 +97,7 @@ class _WithDropout(torch.autograd.Function):
         ctx.groups, ctx.heads, ctx.where, ctx.shape = groups, heads, where, qkv.shape
         ctx.keeping = keeping(rate)
         if firsts:
-            return contexts.view(asking.shape).mul(ctx.keeping)
+            return contexts.view(queries.shape).mul(ctx.keeping)
         return _gathered(contexts, where.gather, (len(qkv), heads * depth)).mul_(ctx.keeping)
 
     @staticmethod

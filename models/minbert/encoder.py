@@ -206,14 +206,14 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
         ts = adapter.parallel(self.index, h, batch, noise, firsts)
-        asking, rows = None, batch.tokens
+        queries, rows = None, batch.tokens
         if firsts:  # the others are keys and values only, and not looked at from there on
-            rows, asked = len(batch.firsts), h.index_select(0, batch.firsts)
-            asking, qkv = adapter.queries_apart(self.index, self.qkv, h, asked)
-            h = asked
+            rows, asking = len(batch.firsts), h.index_select(0, batch.firsts)
+            queries, qkv = adapter.queries_apart(self.index, self.qkv, h, asking)
+            h = asking
         else:
             qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, asking)
+        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, queries)
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         context = adapter.linear(self.index, "attention_output", self.attention_output, context)

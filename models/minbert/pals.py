@@ -82,11 +82,11 @@ class TaskLayers(nn.Module):
             return projection.decoder(F.gelu(projection.encoder(h)))
         small, joint = projection.encoder(h), self.attentions[heads]  # [T, d_s]
         if firsts is None:
-            asking, qkv = None, joint(small)  # [T, 3 d_s]
+            queries, qkv = None, joint(small)  # [T, 3 d_s]
         else:
-            asked = small.index_select(0, firsts)
-            asking, qkv = apart(joint.weight, joint.bias, small, asked)
-        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, noise, asking)
+            asking = small.index_select(0, firsts)
+            queries, qkv = apart(joint.weight, joint.bias, small, asking)
+        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, noise, queries)
         return F.gelu(projection.decoder(context))
 
 

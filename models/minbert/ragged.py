@@ -60,23 +60,23 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
 
 
 def ragged_attention(
-    qkv: Tensor, where: Ragged, heads: int, rate: float, asking: Tensor | None = None
+    qkv: Tensor, where: Ragged, heads: int, rate: float, queries: Tensor | None = None
 ) -> Tensor:
     """Return what :func:`minbert.attention.attention` does, [T, 3H] -> [T, H] or [sequences, H].
 
     torch takes FlashAttention (Dao 2023) or memory-efficient attention (Rabe and Staats 2021) for
     it, as the precision and the GPU allow. Dropout draws from the device's own generator.
     """
-    parts = qkv.unflatten(1, (3 if asking is None else 2, heads, -1)).transpose(0, 1)
+    parts = qkv.unflatten(1, (3 if queries is None else 2, heads, -1)).transpose(0, 1)
     width = parts.shape[3]  # [3 or 2, T, N, D]
     wider = 0, -width % 8  # the kernels want multiples of eight
     *query, key, value = (_nested(part, where) for part in F.pad(parts, wider).contiguous())
-    if asking is None:
+    if queries is None:
         (query,) = query
     else:
         each = torch.arange(where.count + 1, device=qkv.device)
         one = where._replace(offsets=each, shortest=1, longest=1)
-        query = _nested(F.pad(asking.unflatten(1, (heads, -1)), wider), one)
+        query = _nested(F.pad(queries.unflatten(1, (heads, -1)), wider), one)
     context = F.scaled_dot_product_attention(
         query, key, value, dropout_p=rate, scale=width**-0.5
     )
