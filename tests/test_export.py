@@ -1,6 +1,7 @@
 """Models as files: PEFT and Hugging Face read them and compute what we compute."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from minbert import Config, InputError, load_best, load_model, predict_files, save_model, train
+from minbert import (
+    Config,
+    InputError,
+    SentenceModel,
+    load_best,
+    load_model,
+    predict_files,
+    save_model,
+    train,
+)
 from minbert.data import load_corpus
 from minbert.evaluate import predict_dataset
 
@@ -143,6 +153,36 @@ def test_predictions_agree_with_the_best_epoch(trained, tmp_path):
         values = np.array([float(v) for v in rows.values()])
         wanted = best[task].values if task == "sts" else best[task].classes
         np.testing.assert_allclose(values, wanted, atol=1e-5)
+
+
+def test_smart_was_trained_in_float32_and_predicts_in_it(tmp_path, monkeypatch):
+    """Also where the hardware multiplies bfloat16, which auto takes for other trainings."""
+    monkeypatch.setattr("minbert.runtime.has_bfloat16", lambda device: True)
+    base = small.folder(tmp_path)
+    keys = {"train.epochs": 1, "train.steps_per_epoch": 2, "smart.lambda": 0.1}
+    config = small.config(base, **keys, **{"train.precision": "auto"})
+    for _ in train(config, cache_dir=base / "cache", checkpoint_dir=base / "checkpoints"):
+        pass
+    save_model(config, base / "checkpoints", base / "model", base / "cache")
+    best = load_best(base / "checkpoints").predictions["sts"]
+    predict_files(base / "model", config.data.path, base / "out", base / "cache")
+    _, rows = read_predictions(base / "out" / "sts-dev-output.csv")
+    values = np.array([float(v) for v in rows.values()])
+    np.testing.assert_allclose(values, best.values, atol=1e-5)
+    answers = SentenceModel(base / "model", base / "cache").predict("sts", best.texts)
+    np.testing.assert_allclose(answers, best.values, atol=1e-5)
+
+
+def test_a_trained_encoder_that_is_gone_is_not_replaced(trained, tmp_path):
+    """By the backbone that its training began with."""
+    kind, _, base = trained
+    copy = shutil.copytree(base / "model", tmp_path / "model")
+    (copy / "model.safetensors").unlink(missing_ok=True)
+    if kind.startswith("full"):
+        with pytest.raises(InputError, match=r"model/model\.safetensors: no such file"):
+            load_model(copy, base / "cache")
+    else:
+        load_model(copy, base / "cache")
 
 
 def test_another_backbone_is_refused(trained, tmp_path):

@@ -183,8 +183,7 @@ def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, Mul
     """
     folder = Path(folder)
     config = read_config(folder)
-    trained_encoder = (folder / WEIGHTS).is_file()
-    if trained_encoder:
+    if config.train.mode == "full-model":  # the encoder is its own, and must be there
         config = Config.from_keys(config.to_keys() | {"backbone": str(folder)})
     else:
         _check_backbone(folder, config, cache_dir)
