@@ -65,9 +65,10 @@ def hub(tmp_path, monkeypatch):
 
 def test_a_pulled_backbone_keeps_its_revision_and_digests(hub, tmp_path):
     folder, _, address = hub
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
     assert report.pulled["revision"] == COMMIT and report.pulled["id"] == NAME
-    for file in ("config.json", "model.safetensors", "vocab.txt"):
+    for file in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
         digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
         assert report.pulled["sha256"][file] == digest
     assert report.digest == report.pulled["sha256"]["model.safetensors"]

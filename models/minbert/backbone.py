@@ -252,6 +252,12 @@ def tokenizer_file(folder: Path) -> Path:
     raise InputError(f"{folder}: no tokenizer.json and no vocab.txt; a backbone needs one of them")
 
 
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """Return every file that a backbone's tokenizer is made from, :func:`tokenizer_file` first."""
+    file, settings = tokenizer_file(folder), folder / "tokenizer_config.json"
+    return (file, settings) if file.suffix == ".txt" and settings.is_file() else (file,)
+
+
 @lru_cache(maxsize=16)
 def _file_digest(file: Path, mtime: int, size: int) -> str:
     with file.open("rb") as source:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
-from .backbone import tokenizer_file
+from .backbone import tokenizer_files
 from .errors import InputError
 
 
@@ -18,9 +18,9 @@ def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:
     Raises:
         InputError: the file is damaged, or its vocabulary is larger than the encoder's.
     """
-    file = tokenizer_file(folder)
+    file, *settings = tokenizer_files(folder)
     try:
-        tokenizer = _from_file(file)
+        tokenizer = _from_file(file, *settings)
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception
         raise InputError(f"{file}: not a readable tokenizer ({error})") from None
     if tokenizer.get_vocab_size() > vocab_size:
@@ -32,12 +32,11 @@ def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def _from_file(file: Path) -> Tokenizer:
+def _from_file(file: Path, settings: Path | None = None) -> Tokenizer:
     if file.suffix == ".json":
         return Tokenizer.from_file(str(file))
-    settings = file.with_name("tokenizer_config.json")
     lower = True
-    if settings.is_file():
+    if settings is not None:
         lower = bool(json.loads(settings.read_text("utf-8")).get("do_lower_case", True))
     return BertWordPieceTokenizer(str(file), lowercase=lower)._tokenizer
 
