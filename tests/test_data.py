@@ -114,6 +114,12 @@ def test_text_that_is_not_utf8_is_named(folder):
         read_file(folder, SST, SST.dev)
 
 
+def test_a_cell_that_no_reader_takes_is_named(folder):
+    edit(folder / "sts-dev.csv", 5, column(2, "a" * ((1 << 24) + 1)))
+    with pytest.raises(InputError, match=r"sts-dev\.csv, line 5: field larger than field limit"):
+        read_file(folder, STS, STS.dev)
+
+
 def test_quotes_and_line_ends_are_undone(folder):
     file = folder / "ids-sst-dev.csv"
     edit(file, 3, column(2, '" a ""film"" "'))

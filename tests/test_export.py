@@ -1,6 +1,7 @@
 """Models as files: PEFT and Hugging Face read them and compute what we compute."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -198,6 +199,18 @@ def test_another_backbone_is_refused(trained, tmp_path):
     (copy / "config.toml").write_text(text)
     with pytest.raises(InputError, match="stands on a backbone with sha256"):
         load_model(copy, base / "cache")
+
+
+def test_lora_that_the_configuration_denies_is_not_left_out(trained, tmp_path):
+    kind, _, base = trained
+    copy = shutil.copytree(base / "model", tmp_path / "model")
+    file = copy / "config.toml"
+    text, changed = re.subn(r'"lora\.rank" = [1-9]', '"lora.rank" = 0', file.read_text())
+    assert changed == ("lora" in kind)
+    file.write_text(text)
+    if changed:
+        with pytest.raises(InputError, match=r"heads\.safetensors: .*lora_A' is no part"):
+            load_model(copy, base / "cache")
 
 
 def test_a_missing_file_is_named(trained, tmp_path):

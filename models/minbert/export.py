@@ -223,9 +223,11 @@ def _fill(file: Path, wanted: dict[str, Tensor]) -> None:
     """Copy a file's tensors into those of a model, by name.
 
     Raises:
-        InputError: the file cannot be read, or a tensor is missing or misshapen.
+        InputError: the file cannot be read, or a tensor is missing, misshapen or too much.
     """
     given = _read(file)
+    if stray := sorted(given.keys() - wanted.keys()):
+        raise InputError(f"{file}: tensor {stray[0]!r} is no part of what config.toml describes")
     for name, target in wanted.items():
         if name not in given:
             raise InputError(f"{file}: tensor {name!r} is missing")
