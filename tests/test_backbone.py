@@ -87,6 +87,21 @@ def test_damage_after_the_pull_is_found(hub, tmp_path):
         check_backbone(NAME, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("note", ["{", "[]", '{"sha256": 3}'])
+def test_a_damaged_note_of_the_pull_is_one_line(hub, tmp_path, note):
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=hub[2])
+    (report.folder / "pulled.json").write_text(note)
+    with pytest.raises(InputError, match=r"pulled\.json: cannot be read .* mtl backbone pull"):
+        check_backbone(NAME, tmp_path / "cache")
+
+
+def test_a_vocabulary_without_unknown_words_is_refused(hub, tmp_path):
+    file = hub[0] / "vocab.txt"
+    file.write_text(file.read_text().replace("[UNK]\n", ""))
+    with pytest.raises(InputError, match=r"vocab\.txt: \[UNK\], for unknown words, is not in"):
+        pull_backbone(NAME, tmp_path / "cache", endpoint=hub[2])
+
+
 def test_damage_on_the_way_is_refused_and_the_old_one_stays(hub, tmp_path):
     _, lies, address = hub
     report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)

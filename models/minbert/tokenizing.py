@@ -16,7 +16,8 @@ def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:
     """Load a backbone's tokenizer; it cuts sequences at ``max_length`` tokens and pads nothing.
 
     Raises:
-        InputError: the file is damaged, or its vocabulary is larger than the encoder's.
+        InputError: the file is damaged, or its vocabulary is larger than the encoder's or has
+            nothing for unknown words.
     """
     file, *settings = tokenizer_files(folder)
     try:
@@ -27,6 +28,9 @@ def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:
         raise InputError(
             f"{file}: {tokenizer.get_vocab_size()} word pieces, but the encoder has {vocab_size}"
         )
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if unknown is not None and tokenizer.token_to_id(unknown) is None:
+        raise InputError(f"{file}: {unknown}, for unknown words, is not in the vocabulary")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     return tokenizer
