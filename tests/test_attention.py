@@ -72,6 +72,19 @@ def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped, 
     torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_task_s_long_sequences_may_come_before_another_s_short_ones(dropped):
+    sequences = [np.arange(5, 5 + n) for n in (30, 28, 3, 4, 9)]
+    tasks = ["para", "para", "sst", "sts", "sts"]
+    batch = pack(sequences, [2] * 5, tasks)
+    assert sum(group.lengths.sum() for group in batch.groups) == batch.tokens == 74
+    assert all(group.lengths.max() == group.longest for group in batch.groups)
+    noise = Given(batch) if dropped else None
+    qkv = torch.randn(batch.tokens, 3 * HEADS * DIM, dtype=torch.float64)
+    got = attention(qkv, batch.groups, HEADS, 0.3, noise)
+    torch.testing.assert_close(got, by_hand(qkv, batch, noise.whole if dropped else None))
+
+
 def test_groups_pad_little():
     rng = np.random.default_rng(4)
     lengths = np.sort(np.concatenate([rng.integers(5, 60, size=13), [180, 350, 500]]))

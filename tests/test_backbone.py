@@ -65,9 +65,10 @@ def hub(tmp_path, monkeypatch):
 
 def test_a_pulled_backbone_keeps_its_revision_and_digests(hub, tmp_path):
     folder, _, address = hub
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     report = pull_backbone(NAME, tmp_path / "cache", endpoint=address)
     assert report.pulled["revision"] == COMMIT and report.pulled["id"] == NAME
-    for file in ("config.json", "model.safetensors", "vocab.txt"):
+    for file in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
         digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
         assert report.pulled["sha256"][file] == digest
     assert report.digest == report.pulled["sha256"]["model.safetensors"]
@@ -84,6 +85,21 @@ def test_damage_after_the_pull_is_found(hub, tmp_path):
     weights.write_bytes(content)
     with pytest.raises(InputError, match="differs from what was pulled"):
         check_backbone(NAME, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"sha256": 3}'])
+def test_a_damaged_note_of_the_pull_is_one_line(hub, tmp_path, note):
+    report = pull_backbone(NAME, tmp_path / "cache", endpoint=hub[2])
+    (report.folder / "pulled.json").write_text(note)
+    with pytest.raises(InputError, match=r"pulled\.json: cannot be read .* mtl backbone pull"):
+        check_backbone(NAME, tmp_path / "cache")
+
+
+def test_a_vocabulary_without_unknown_words_is_refused(hub, tmp_path):
+    file = hub[0] / "vocab.txt"
+    file.write_text(file.read_text().replace("[UNK]\n", ""))
+    with pytest.raises(InputError, match=r"vocab\.txt: \[UNK\], for unknown words, is not in"):
+        pull_backbone(NAME, tmp_path / "cache", endpoint=hub[2])
 
 
 def test_damage_on_the_way_is_refused_and_the_old_one_stays(hub, tmp_path):

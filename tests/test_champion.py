@@ -86,7 +86,14 @@ def test_it_answers_as_the_training_s_best_epoch_did(study, promote, load):
     assert mixed["sentiment"].isna().tolist() == [True] * len(para) + [False]
 
 
-@pytest.mark.parametrize("given", [[("a", "b", "c")], [()], {"text": ["a"]}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *([("a", "b", "c")], [()], {"text": ["a"]}),
+        {"sentence1": ["a", None], "sentence2": ["b", "its answer would be this one's"]},
+        {"sentence1": [""]},
+    ],
+)
 def test_input_that_is_no_sentence_is_refused(given):
     with pytest.raises(InputError):
         _rows(given)

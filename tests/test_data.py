@@ -1,5 +1,6 @@
 """Reading files as they are, naming what cannot be used, tokenising once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def test_text_that_is_not_utf8_is_named(folder):
         read_file(folder, SST, SST.dev)
 
 
+def test_a_cell_that_no_reader_takes_is_named(folder):
+    edit(folder / "sts-dev.csv", 5, column(2, "a" * ((1 << 24) + 1)))
+    with pytest.raises(InputError, match=r"sts-dev\.csv, line 5: field larger than field limit"):
+        read_file(folder, STS, STS.dev)
+
+
 def test_quotes_and_line_ends_are_undone(folder):
     file = folder / "ids-sst-dev.csv"
     edit(file, 3, column(2, '" a ""film"" "'))
@@ -171,6 +178,18 @@ def test_data_is_tokenised_once_and_again_when_it_changes(folder, tmp_path, back
     corpus = load_corpus(str(folder), backbone, cache)
     assert corpus.dev["sts"].texts[2][0] == "good cat"
     assert sum(p.is_dir() for p in (cache / "tokens").iterdir()) == 7
+
+
+def test_it_is_tokenised_again_when_the_tokenizer_changes(folder, tmp_path):
+    """A vocabulary alone does not say whether letters are lowered."""
+    edit(folder / "ids-sst-dev.csv", 2, column(2, "GOOD film"))
+    backbone, found = small.backbone(tmp_path / "b"), []
+    for lower in (True, False):
+        (backbone / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+        dev = load_corpus(str(folder), str(backbone), tmp_path / "cache").dev["sst"]
+        found.append(dev.tokens[1])
+    good, unknown = 5, 1
+    assert found == [good, unknown]
 
 
 def test_processes_that_start_together_share_one_cache(folder, tmp_path, backbone):

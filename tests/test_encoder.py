@@ -251,3 +251,23 @@ def test_another_kind_of_model_is_refused(tiny):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "roberta"}))
     with pytest.raises(InputError, match="roberta"):
         read_shape(tiny)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "right"),
+    [
+        ("num_attention_heads", 0, "at least 1"),
+        ("num_attention_heads", -2, "at least 1"),
+        ("num_attention_heads", 3, "does not divide"),
+        ("hidden_size", 10**30, "below 2147483648"),
+        ("vocab_size", float("inf"), "infinity to integer is missing or not a number"),
+        ("layer_norm_eps", float("nan"), "at least 0 and below 1"),
+        ("hidden_dropout_prob", 1.0, "at least 0 and below 1"),
+        ("attention_probs_dropout_prob", -0.1, "at least 0 and below 1"),
+    ],
+)
+def test_sizes_that_no_encoder_has_are_refused(tiny, key, value, right):
+    file = tiny / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=rf"config\.json: .*{right}"):
+        read_shape(tiny)

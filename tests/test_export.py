@@ -1,6 +1,8 @@
 """Models as files: PEFT and Hugging Face read them and compute what we compute."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from minbert import Config, InputError, load_best, load_model, predict_files, save_model, train
+from minbert import (
+    Config,
+    InputError,
+    SentenceModel,
+    load_best,
+    load_model,
+    predict_files,
+    save_model,
+    train,
+)
 from minbert.data import load_corpus
 from minbert.evaluate import predict_dataset
 
@@ -145,6 +156,36 @@ def test_predictions_agree_with_the_best_epoch(trained, tmp_path):
         np.testing.assert_allclose(values, wanted, atol=1e-5)
 
 
+def test_smart_was_trained_in_float32_and_predicts_in_it(tmp_path, monkeypatch):
+    """Also where the hardware multiplies bfloat16, which auto takes for other trainings."""
+    monkeypatch.setattr("minbert.runtime.has_bfloat16", lambda device: True)
+    base = small.folder(tmp_path)
+    keys = {"train.epochs": 1, "train.steps_per_epoch": 2, "smart.lambda": 0.1}
+    config = small.config(base, **keys, **{"train.precision": "auto"})
+    for _ in train(config, cache_dir=base / "cache", checkpoint_dir=base / "checkpoints"):
+        pass
+    save_model(config, base / "checkpoints", base / "model", base / "cache")
+    best = load_best(base / "checkpoints").predictions["sts"]
+    predict_files(base / "model", config.data.path, base / "out", base / "cache")
+    _, rows = read_predictions(base / "out" / "sts-dev-output.csv")
+    values = np.array([float(v) for v in rows.values()])
+    np.testing.assert_allclose(values, best.values, atol=1e-5)
+    answers = SentenceModel(base / "model", base / "cache").predict("sts", best.texts)
+    np.testing.assert_allclose(answers, best.values, atol=1e-5)
+
+
+def test_a_trained_encoder_that_is_gone_is_not_replaced(trained, tmp_path):
+    """By the backbone that its training began with."""
+    kind, _, base = trained
+    copy = shutil.copytree(base / "model", tmp_path / "model")
+    (copy / "model.safetensors").unlink(missing_ok=True)
+    if kind.startswith("full"):
+        with pytest.raises(InputError, match=r"model/model\.safetensors: no such file"):
+            load_model(copy, base / "cache")
+    else:
+        load_model(copy, base / "cache")
+
+
 def test_another_backbone_is_refused(trained, tmp_path):
     kind, config, base = trained
     if kind.startswith("full"):
@@ -158,6 +199,18 @@ def test_another_backbone_is_refused(trained, tmp_path):
     (copy / "config.toml").write_text(text)
     with pytest.raises(InputError, match="stands on a backbone with sha256"):
         load_model(copy, base / "cache")
+
+
+def test_lora_that_the_configuration_denies_is_not_left_out(trained, tmp_path):
+    kind, _, base = trained
+    copy = shutil.copytree(base / "model", tmp_path / "model")
+    file = copy / "config.toml"
+    text, changed = re.subn(r'"lora\.rank" = [1-9]', '"lora.rank" = 0', file.read_text())
+    assert changed == ("lora" in kind)
+    file.write_text(text)
+    if changed:
+        with pytest.raises(InputError, match=r"heads\.safetensors: .*lora_A' is no part"):
+            load_model(copy, base / "cache")
 
 
 def test_a_missing_file_is_named(trained, tmp_path):

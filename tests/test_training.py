@@ -107,6 +107,18 @@ def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
         assert np.array_equal(best.predictions[task].outputs, again.predictions[task].outputs)
 
 
+def test_all_of_an_optimizer_s_state_goes_on_where_the_model_is(folder, monkeypatch):
+    """On a GPU AdamW's fused kernel reads the number of steps there, too."""
+    training = Training(config(folder), folder / "cache")
+    training.take_step("sst")
+    tensors, numbers = training.tensors(), training.numbers()
+    again = Training(config(folder), folder / "cache")
+    monkeypatch.setattr(again, "device", torch.device("meta"))
+    again.load(tensors, numbers)
+    states = again.optimizer.state.values()
+    assert states and all(tensor.is_meta for state in states for tensor in state.values())
+
+
 def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch):
     """What a kill leaves behind: the newest checkpoint is older than the newest step."""
     wanted = config(folder, **LORA)

@@ -25,6 +25,13 @@ from .pickles import is_pickle, pickle_in, refusal
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache
+# Keys of config.json, in the order of EncoderShape.
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "max_position_embeddings", "type_vocab_size"),
+)
+_RATES = ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob")
+_LARGEST = 1 << 31
 
 # Ours -> theirs, within a layer and outside of it. qkv is theirs three, one above the other.
 _LAYER = {
@@ -85,33 +92,28 @@ def read_shape(folder: Path) -> EncoderShape:
     file = folder / "config.json"
     try:
         raw = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({error})") from None
     wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, value in wanted.items():
         if isinstance(raw, dict) and raw.get(key, value) != value:
             raise InputError(f"{file}: {key} is {raw[key]!r}; only {value!r} is supported")
     try:
-        return _shape(raw)
-    except (KeyError, TypeError, ValueError) as error:
+        sizes = {key: int(raw[key]) for key in _SIZES}
+        rates = {key: float(raw[key]) for key in _RATES}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{file}: {error} is missing or not a number; is this a BERT?") from None
-
-
-def _shape(raw: dict) -> EncoderShape:
-    shape = EncoderShape(
-        vocab_size=int(raw["vocab_size"]),
-        hidden_size=int(raw["hidden_size"]),
-        layers=int(raw["num_hidden_layers"]),
-        heads=int(raw["num_attention_heads"]),
-        intermediate_size=int(raw["intermediate_size"]),
-        max_positions=int(raw["max_position_embeddings"]),
-        segments=int(raw["type_vocab_size"]),
-        norm_eps=float(raw["layer_norm_eps"]),
-        hidden_dropout=float(raw["hidden_dropout_prob"]),
-        attention_dropout=float(raw["attention_probs_dropout_prob"]),
-    )
+    for key, value in (sizes | rates).items():
+        low, high = (1, _LARGEST) if key in sizes else (0, 1)
+        if not low <= value < high:
+            right = f"at least {low} and below {high}"
+            raise InputError(f"{file}: {key} is {short(value)}; it should be {right}")
+    shape = EncoderShape(*sizes.values(), *rates.values())
     if shape.hidden_size % shape.heads:
-        raise ValueError("hidden_size does not divide by num_attention_heads, so one of them")
+        raise InputError(
+            f"{file}: hidden_size {shape.hidden_size} does not divide by "
+            f"num_attention_heads {shape.heads}"
+        )
     return shape
 
 
@@ -248,6 +250,12 @@ def tokenizer_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder}: no tokenizer.json and no vocab.txt; a backbone needs one of them")
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """Return every file that a backbone's tokenizer is made from, :func:`tokenizer_file` first."""
+    file, settings = tokenizer_file(folder), folder / "tokenizer_config.json"
+    return (file, settings) if file.suffix == ".txt" and settings.is_file() else (file,)
 
 
 @lru_cache(maxsize=16)

@@ -44,8 +44,8 @@ def check_backbone(name: str, cache_dir: Path | None = None) -> BackboneReport:
     load_tokenizer(folder, shape.max_positions, shape.vocab_size)
     digest = backbone_digest(name, cache_dir)
     note = folder / "pulled.json"
-    pulled = json.loads(note.read_text("utf-8")) if note.is_file() else None
-    if pulled and pulled["sha256"].get(WEIGHTS) != digest:
+    pulled = _read_note(note, name) if note.is_file() else None
+    if pulled and pulled["sha256"][WEIGHTS] != digest:
         raise InputError(
             f"{folder / WEIGHTS}: differs from what was pulled (sha256 {digest[:12]}…); "
             f"run: mtl backbone pull {name}"
@@ -54,3 +54,14 @@ def check_backbone(name: str, cache_dir: Path | None = None) -> BackboneReport:
     return BackboneReport(
         name, folder, shape, parameters, digest, tokenizer_file(folder), pulled
     )
+
+
+def _read_note(note: Path, name: str) -> dict:
+    """Return what was pulled, the digest of the weights in it."""
+    try:
+        pulled = json.loads(note.read_text("utf-8"))
+        _ = pulled["sha256"][WEIGHTS]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        again = f"run: mtl backbone pull {name}"
+        raise InputError(f"{note}: cannot be read ({error}); {again}") from None
+    return pulled

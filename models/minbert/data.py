@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 from tokenizers import Tokenizer
 
-from .backbone import file_digest, find_backbone, read_shape, tokenizer_file
+from .backbone import file_digest, find_backbone, read_shape, tokenizer_files
 from .packing import PackedBatch, pack
 from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 from .tasks import TASKS, DataFile, Task
@@ -187,7 +187,7 @@ class DatasetSource:
         """Return the name of the content's folder in the cache: files, labels' meaning, tokenizer,
         length limit and format make it."""
         parts = [str(_FORMAT), str(self.shape.max_positions), repr(task.text_columns)]
-        parts.append(file_digest(tokenizer_file(self.backbone)))
+        parts += map(file_digest, tokenizer_files(self.backbone))
         for source in files:
             file = self.folder / source.name
             if not file.is_file():

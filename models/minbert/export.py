@@ -183,8 +183,7 @@ def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, Mul
     """
     folder = Path(folder)
     config = read_config(folder)
-    trained_encoder = (folder / WEIGHTS).is_file()
-    if trained_encoder:
+    if config.train.mode == "full-model":  # the encoder is its own, and must be there
         config = Config.from_keys(config.to_keys() | {"backbone": str(folder)})
     else:
         _check_backbone(folder, config, cache_dir)
@@ -224,9 +223,11 @@ def _fill(file: Path, wanted: dict[str, Tensor]) -> None:
     """Copy a file's tensors into those of a model, by name.
 
     Raises:
-        InputError: the file cannot be read, or a tensor is missing or misshapen.
+        InputError: the file cannot be read, or a tensor is missing, misshapen or too much.
     """
     given = _read(file)
+    if stray := sorted(given.keys() - wanted.keys()):
+        raise InputError(f"{file}: tensor {stray[0]!r} is no part of what config.toml describes")
     for name, target in wanted.items():
         if name not in given:
             raise InputError(f"{file}: tensor {name!r} is missing")

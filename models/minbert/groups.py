@@ -62,7 +62,7 @@ class Groups(Sequence[Group]):
     """The sequences of a stream, in order of length, as groups.
 
     Args:
-        lengths: int64, tokens of each sequence, ascending.
+        lengths: int64, tokens of each sequence, ascending within each task.
         step: lengths of groups are multiples of it; what they hold does not depend on it.
 
     Attributes:
@@ -73,7 +73,9 @@ class Groups(Sequence[Group]):
 
     def __init__(self, lengths: np.ndarray, step: int = 1) -> None:
         self._groups = tuple(
-            _group(lengths[first:behind], step) for first, behind in pairwise(_cuts(lengths))
+            _group(run[first:behind], step)
+            for run in np.split(lengths, np.flatnonzero(np.diff(lengths) < 0) + 1)
+            for first, behind in pairwise(_cuts(run))
         )
         self.tokens = int(lengths.sum())
         self._real = np.concatenate([group.real.ravel() for group in self])

@@ -10,8 +10,9 @@ from .data import DatasetSource
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions
 from .export import load_model
+from .preparing import config_dtype
 from .reports import TaskPredictions
-from .runtime import pick_device, pick_dtype
+from .runtime import pick_device
 from .tasks import TASKS, Task
 
 
@@ -30,7 +31,7 @@ def predict_files(model_dir: Path, data_dir: str, out_dir: Path, cache_dir: Path
     """
     config, model = load_model(model_dir, cache_dir)
     device = pick_device(config.train.device)
-    dtype = pick_dtype(config.train.precision, device)
+    dtype = config_dtype(config, device)
     source = DatasetSource(data_dir, config.backbone, cache_dir)
     wanted = [(t, split, f) for t in TASKS for split, f in (("dev", t.dev), ("test", t.test))]
     datasets = [source.open_rows(task, file) for task, _, file in wanted]  # all, before any work

@@ -13,7 +13,10 @@ from .errors import InputError
 from .paths import replace_folder
 from .pickles import find_pickle
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+FILES = (
+    *("config.json", "model.safetensors"),
+    *("tokenizer.json", "vocab.txt", "tokenizer_config.json"),
+)
 _NEEDED = frozenset({"config.json", "model.safetensors"})
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +73,7 @@ def read_file(
     """
     reading = Reading(folder / source.name)
     lines = _lines(reading.file)
-    header = next(_cells(lines[:1]), [])
+    header = _cells(lines[0], f"{reading.file}, line 1")
     wanted = ("id", *task.text_columns, *((task.label_column,) if labelled else ()))
     for column in wanted:
         if column not in header:
@@ -102,10 +101,13 @@ def _lines(file: Path) -> list[str]:
         raise InputError(f"{file}, line {line}: not UTF-8 text") from None
 
 
-def _cells(lines: list[str]) -> Iterator[list[str]]:
-    """Split lines at tabs, undoing CSV quotes. Given a line at a time, a stray quote that is never
+def _cells(line: str, where: str) -> list[str]:
+    """Split a line at tabs, undoing CSV quotes. As it is given alone, a stray quote that is never
     closed spoils its own row only."""
-    return csv.reader(lines, delimiter="\t")
+    try:
+        return next(csv.reader([line], delimiter="\t"), [])
+    except csv.Error as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _read_row(
@@ -119,7 +121,8 @@ def _read_row(
 ) -> None:
     skip = reading.skipped.append
     name = source.name
-    cells = next(_cells([line]), [])
+    where = f"{reading.file}, line {number}"
+    cells = _cells(line, where)
     if len(cells) != columns:
         quote = " (a quote that is not closed?)" if line.count('"') % 2 else ""
         skip(Skipped(name, number, f"{len(cells)} columns instead of {columns}{quote}"))
@@ -132,7 +135,7 @@ def _read_row(
         return
     label = math.nan
     if len(picked) > 1 + len(texts):
-        label, why = _label(picked[-1], task, source, f"{reading.file}, line {number}")
+        label, why = _label(picked[-1], task, source, where)
         if why:
             skip(Skipped(name, number, why))
             return

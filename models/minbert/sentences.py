@@ -12,7 +12,8 @@ from .data import Dataset
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions
 from .export import load_model
-from .runtime import pick_device, pick_dtype
+from .preparing import config_dtype
+from .runtime import pick_device
 from .tasks import BY_NAME
 from .tokenizing import load_tokenizer
 
@@ -31,7 +32,7 @@ class SentenceModel:
     def __init__(self, model_dir: Path, cache_dir: Path | None = None) -> None:
         config, self._model = load_model(model_dir, cache_dir)
         self._device = pick_device(config.train.device)
-        self._dtype = pick_dtype(config.train.precision, self._device)
+        self._dtype = config_dtype(config, self._device)
         folder = find_backbone(config.backbone, cache_dir)
         shape = read_shape(folder)
         self._tokenizer = load_tokenizer(folder, shape.max_positions, shape.vocab_size)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
-from .backbone import tokenizer_file
+from .backbone import tokenizer_files
 from .errors import InputError
 
 
@@ -16,28 +16,31 @@ def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:
     """Load a backbone's tokenizer; it cuts sequences at ``max_length`` tokens and pads nothing.
 
     Raises:
-        InputError: the file is damaged, or its vocabulary is larger than the encoder's.
+        InputError: the file is damaged, or its vocabulary is larger than the encoder's or has
+            nothing for unknown words.
     """
-    file = tokenizer_file(folder)
+    file, *settings = tokenizer_files(folder)
     try:
-        tokenizer = _from_file(file)
+        tokenizer = _from_file(file, *settings)
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception
         raise InputError(f"{file}: not a readable tokenizer ({error})") from None
     if tokenizer.get_vocab_size() > vocab_size:
         raise InputError(
             f"{file}: {tokenizer.get_vocab_size()} word pieces, but the encoder has {vocab_size}"
         )
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if unknown is not None and tokenizer.token_to_id(unknown) is None:
+        raise InputError(f"{file}: {unknown}, for unknown words, is not in the vocabulary")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     return tokenizer
 
 
-def _from_file(file: Path) -> Tokenizer:
+def _from_file(file: Path, settings: Path | None = None) -> Tokenizer:
     if file.suffix == ".json":
         return Tokenizer.from_file(str(file))
-    settings = file.with_name("tokenizer_config.json")
     lower = True
-    if settings.is_file():
+    if settings is not None:
         lower = bool(json.loads(settings.read_text("utf-8")).get("do_lower_case", True))
     return BertWordPieceTokenizer(str(file), lowercase=lower)._tokenizer
 

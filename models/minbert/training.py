@@ -251,9 +251,8 @@ class Training:
             _, part, name = key.split("/", 2)
             if name not in self._dense:
                 continue
-            value = tensors[key].clone()
-            state = self.optimizer.state[self.trained[name]]
-            state[part] = value if part == "step" else value.to(self.device)
+            # The fused kernel wants the number of steps on the device, too.
+            self.optimizer.state[self.trained[name]][part] = tensors[key].clone().to(self.device)
         if self.rows is not None:
             self.rows.load({part: tensors[f"optimizer/{part}/{WORD}"] for part in self.rows.PARTS})
         self.noise.load_state(tensors["noise"])

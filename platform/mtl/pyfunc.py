@@ -80,7 +80,11 @@ def _rows(given: Any) -> list[tuple[str, ...]]:
         if "sentence1" not in named:
             raise InputError(f"columns {list(given.columns)}: sentence1 is missing")
         lines = given[named].itertuples(index=False, name=None)
-        return [tuple(text for text in line if isinstance(text, str) and text) for line in lines]
+        rows = [tuple(text if isinstance(text, str) else "" for text in line) for line in lines]
+        for number, row in enumerate(rows):
+            if not row[0]:
+                raise InputError(f"row {number}: sentence1 is blank")
+        return [tuple(filter(None, row)) for row in rows]
     rows = [(item,) if isinstance(item, str) else tuple(item) for item in given]
     for number, row in enumerate(rows):
         if len(row) not in (1, 2):
