@@ -137,7 +137,8 @@ def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> 
     from optuna import visualization
 
     chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
-    for line in chart.select_traces(selector={"mode": "lines"}):
+    lines = chart.select_traces(selector={"mode": "lines"})
+    for line in (line for line in lines if line.y[0] is not None):  # what the legend shows has none
         line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))
     _recolour(chart)
     chart.update_annotations(font_size=13, bgcolor="rgba(255, 255, 255, 0.75)")
@@ -154,7 +155,7 @@ def _tick(chart: go.Figure) -> None:
     """Write whole numbers, not lone digits, along logarithmic axes."""
     for trace in chart.data:
         axis = chart.layout[(trace.xaxis or "x").replace("x", "xaxis", 1)]
-        if axis.type == "log":
+        if axis.type == "log" and trace.x:  # all trials may be over a limit, or none
             axis.update(log_ticks(min(trace.x), max(trace.x)))
 
 
