@@ -43,6 +43,8 @@ LLL = sets("backbone=bert-base-uncased", "train.mode=last-linear-layer", "lora.a
         (["predict", ".", "--data", "demo", "-o", "out"], ["config"]),
         (["ui", "--port", "70000"], ["--port"]),
         (["ui", "--port", "18080", "--dashboard-port", "18080"], ["--dashboard-port", "18080"]),
+        (["train", "--set", "train.lr=1e39"], ["train.lr", "less than"]),
+        (["train", "--set", "smart.alpha=1e300"], ["smart.alpha", "less than"]),
         (["params", "--set", "backbone="], ["backbone: '' does not fit; it should not be empty"]),
         (["params", "--set", "data.path="], ["data.path: '' does not fit; it should not be empty"]),
     ],
@@ -54,6 +56,12 @@ def test_bad_input_is_one_line_and_exit_2(here, tmp_path: Path, args, words):
 
 def test_bad_input_leaves_standard_output_empty_for_json(mtl):
     mtl("study", "run", "lora_swep", "--json").refused("lora_sweep")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(tmp_path: Path, closed: str):
+    done = subprocess.run(["sh", "-c", f"{command()} params {closed}"], cwd=tmp_path)
+    assert done.returncode == 0
 
 
 def test_a_home_that_cannot_be_written(here, tmp_path: Path):

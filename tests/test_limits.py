@@ -7,6 +7,7 @@ from minbert import InputError
 from mtl.limits import exceeded, set_constraints
 from mtl.recorded import summarize
 from mtl.report import leaderboard
+from mtl.report.study_figures import study_figures
 from mtl.spec import load_study
 
 
@@ -37,6 +38,23 @@ def test_the_dashboard_marks_them(study):
     shown = [serialize_frozen_trial(1, trial, {}) for trial in study.get_trials()]
     feasible = [all(value <= 0 for value in trial["constraints"]) for trial in shown]
     assert feasible == [True, True, False]
+
+
+@pytest.mark.parametrize("limit", [50, 250, 1000])
+def test_the_figures_show_them_too(limit):
+    study = optuna.create_study(direction="maximize")
+    for number in range(5):
+        trial = study.ask()
+        trial.suggest_int("lora.rank", 1, 16)
+        trial.suggest_float("lora.alpha", 1.0, 32.0, log=True)
+        known = {"trainable_parameters": 100 * (number + 1)}
+        set_constraints(trial, {"trainable_parameters": limit}, known)
+        study.tell(trial, number / 10)
+    figures, omitted = study_figures(study)
+    assert len(figures) == 4 and omitted == []
+    lines = dict(figures)["Parameters of each trial (one line a trial)"].data
+    dotted = [line for line in lines if line.line.dash == "dot" and line.y[0] is not None]
+    assert len(dotted) == {50: 5, 250: 3, 1000: 0}[limit]
 
 
 def test_a_profile_s_limits_stand_over_the_file_s(tmp_path):

@@ -16,7 +16,7 @@ from mtl.stores import Home
 UNSAFE = [
     *("..", ".", "../x", "/etc/passwd", "a/b", "a\\b", "C:\\x", "", " ", "nul\0", "a\nb"),
     *("\x1b[2J", "n" * 300, "🌞" * 51, "name.", "name ", " name", "-rf", ".hidden", "a..b"),
-    *("\u202etxt.exe", "a\u2028b", "\ud800", "train", "Train", "ＴＲＡＩＮ"),
+    *("\u202etxt.exe", "a\u2028b", "\ud800", "train", "Train", "ＴＲＡＩＮ", "Default"),
 ]
 
 

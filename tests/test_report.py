@@ -192,6 +192,28 @@ def test_figures_take_high_scores_to_be_the_good_ones():
     assert scale.reversescale is False  # the best lines are the darkest
 
 
+def test_importances_are_learned_or_said_not_to_be():
+    """Points that came later widen a range, and may lie outside of what is searched."""
+    from mtl.report.study import study_figures
+
+    alone = [trial(0.1 * rank, rank=rank, alpha=9.0 - rank) for rank in (1, 2, 4, 8)]
+    for each, left in zip(alone, 2 * ["lora.rank"] + 2 * ["lora.alpha"], strict=True):
+        each.distributions = {left: each.distributions[left]}
+        each.params = {left: each.params[left]}
+    same = [trial(0.5, rank=rank, alpha=9.0 - rank) for rank in (1, 2, 4, 8)]
+    wide = [trial(0.1 * rank, rank=rank, alpha=9.0 - rank) for rank in (1, 2, 4, 8)]
+    wide[0].distributions = wide[0].distributions | {
+        "lora.alpha": optuna.distributions.FloatDistribution(0.1, 99.0)
+    }
+    for trials, said in (
+        (alone, ["Importances need 4 complete trials that have every parameter; there are 0."]),
+        (same, ["All trials have the same score: no parameter matters."]),
+        (wide, []),
+    ):
+        figures, omitted = study_figures(study(*trials))
+        assert omitted == said and len(figures) == (3 if said else 4)
+
+
 def test_of_many_trials_a_figure_shows_some_and_every_best_under_their_own_numbers(monkeypatch):
     from mtl.report.study import study_figures
 

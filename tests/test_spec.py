@@ -130,6 +130,42 @@ def test_faults_are_said_in_one_line(load, old, new, line, words):
     assert "\n" not in message and all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('[search]\n"lora.rank" = {}', 2, ["lora.rank", "low"]),
+        ('[search]\n"lora.rank" = { step = 1 }', 2, ["search.lora.rank", "low"]),
+        ('[config]\n"lora.rank" = {}', 2, ["lora.rank: {}", "integer"]),
+        ('[[points]]\n"lora.rank" = {}', 2, ["lora.rank: {}", "integer"]),
+        ("[search.nonsense]", 1, ["'nonsense' is not a configuration key"]),
+        ("[profiles.demo]\nfoo = {}", 2, ["unknown key 'foo'"]),
+        ('[config]\nlora.rank = 1\n"lora.rank" = 2', 2, ["lora.rank is given twice"]),
+        ("[search]\nlora.rank = [1]\n'lora.rank' = [2]", 2, ["lora.rank is given twice"]),
+        ("[[points]]\nlora.rank = 1\n'lora.rank' = 2", 2, ["lora.rank is given twice"]),
+        (
+            "[profiles.demo]\ntrain.lr = 1.0\nconfig.train.lr = 2.0",
+            2,
+            ["train.lr is given twice"],
+        ),
+    ],
+)
+def test_nothing_that_a_file_says_is_passed_over(load, text, line, words):
+    with pytest.raises(InputError) as refused:
+        load(text)
+    message = str(refused.value)
+    assert f"mine.toml:{line}: " in message and all(word in message for word in words), message
+
+
+def test_an_empty_group_of_keys_says_nothing(load):
+    assert load("[config.lora]\n[search.train]\n").config == {}
+
+
+@pytest.mark.parametrize("wrong", ["trils = 5", "'train.rl' = 1.0", "search.'lora.rank' = 3"])
+def test_profiles_that_are_not_asked_for_are_checked_too(load, wrong):
+    with pytest.raises(InputError, match=r"mine\.toml:\d+: "):
+        load(STUDY.replace("[profiles.long]", f"[profiles.long]\n{wrong}"), profile="demo")
+
+
 def test_points_that_are_no_configuration_are_refused(load):
     with pytest.raises(InputError, match=r"mine\.toml:\d+: .*train\.epochs"):
         load(STUDY.replace('"lora.rank" = 0', '"train.epochs" = 0'))
@@ -194,6 +230,43 @@ def test_a_search_of_one_value_is_one_trial(load, search):
     assert known.total == 1
     more = load(f'trials = 3\n[search]\n"lora.rank" = {search}\n"lora.alpha" = [1, 2]\n')
     assert more.total == 3 and more.cap_note is None
+
+
+def test_the_key_says_whether_a_range_holds_whole_numbers(load):
+    text = '[search]\n"{}" = {{ low = 0, high = 1 }}\n'
+    assert load(text.format("schedule.anneal")).search == {
+        "schedule.anneal": FloatRange(0.0, 1.0)
+    }
+    assert load(text.format("lora.rank")).search == {"lora.rank": IntRange(0, 1)}
+
+
+def test_a_range_is_described_whole(load):
+    spec = load('[search]\n"schedule.anneal" = { low = 0, high = 1 }\n')
+    assert spec.settings["search"] == {"schedule.anneal": {"low": 0.0, "high": 1.0}}
+    # As it was recorded by earlier versions.
+    old = {**spec.settings, "search": {"schedule.anneal": {"high": 1.0}}}
+    assert differing_keys(old, spec.settings) == []
+    whole = {**spec.settings, "search": {"schedule.anneal": {"high": 1}}}
+    assert differing_keys(whole, spec.settings) == ["schedule.anneal"]
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high", "step", "cells"),
+    [
+        ("lora.alpha", 0.1, 0.35, 0.1, [0.1, 0.2, 0.3]),
+        ("lora.alpha", 0.1, 0.7, 0.1, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        ("lora.alpha", 1.0, 8.0, 3.0, [1.0, 4.0, 7.0]),
+        ("lora.rank", 1, 8, 3, [1, 4, 7]),
+        ("lora.rank", 1, 8, 10, [1]),
+    ],
+)
+def test_steps_are_those_that_optuna_takes(load, key, low, high, step, cells):
+    spec = load(f'[search]\n"{key}" = {{ low = {low}, high = {high}, step = {step} }}\n')
+    search = spec.search[key]
+    assert search.grid() == cells and search.corners() == [cells[0], cells[-1]]
+    assert search.distribution().high == cells[-1]
+    assert all(search.contains(cell) for cell in cells)
+    assert spec.open_ended == (len(cells) > 1)
 
 
 def test_a_search_without_effect_is_noticed(load):

@@ -42,6 +42,7 @@ def _tuple(value: object) -> object:
 
 
 ALL_TASKS = ("sst", "para", "sts")
+_LARGEST = 1e30  # of a factor that kernels take as float32, or as a tenth of it
 TaskNames = Annotated[
     tuple[Literal["sst", "para", "sts"], ...],
     BeforeValidator(_tuple),
@@ -64,7 +65,7 @@ class TrainConfig(_Group):
         300, ge=0, le=100_000_000, description="batches an epoch; 0 means the whole dataset"
     )
     batch_size: int = Field(16, ge=1, le=65_536, description="examples a batch")
-    lr: float = Field(1e-5, gt=0, description="learning rate of AdamW")
+    lr: float = Field(1e-5, gt=0, le=_LARGEST, description="learning rate of AdamW")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up; constant after that")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 means any")
@@ -117,7 +118,7 @@ class SmartConfig(_Group):
     weight: float = Field(
         0.0, ge=0, alias="lambda", description="weight of the regulariser; 0 means none"
     )
-    alpha: float = Field(1e-5, gt=0, description="radius of the ball of perturbations")
+    alpha: float = Field(1e-5, gt=0, le=_LARGEST, description="radius of the ball of perturbations")
     mode: Literal["adversarial", "noise"] = Field(
         "adversarial", description="ascend the divergence, or take random noise as the paper ran it"
     )

@@ -5,15 +5,26 @@ An interrupt is answered from here on; the command line's imports, which take a 
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _fill_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored (nohup)
         signal.signal(signal.SIGINT, _leave)
     from mtl.cli import main as run
 
     run()
+
+
+def _fill_streams() -> None:
+    """Have standard streams that are closed (``>&-``) lead nowhere. A database that is opened later
+    would get their numbers, and with them what libraries and workers print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the stream's own
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _leave(number: int, frame: object) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from minbert import InputError
 
 MAX_NAME = 200
-RESERVED = "train"
-"""The experiment and the checkpoints of trainings outside any study."""
+RESERVED = {
+    "train": "is what trainings of `mtl train` are recorded under",
+    "default": "is an experiment that MLflow makes, with its files outside of the home",
+}
+"""Names that are taken, in the spelling of `fold`, and by what."""
 
 # Control characters, halves of a character, line and paragraph separators, and what turns the
 # direction of writing, by which a name can look like another.
@@ -26,10 +29,9 @@ def check_name(name: str) -> str:
             character; it begins with a dot or dash, or begins or ends with what file systems or
             command lines drop.
     """
-    if fold(name) == RESERVED:
+    if taken := RESERVED.get(fold(name)):
         raise InputError(
-            f"study name {name!r}: {RESERVED!r} is what trainings of `mtl train` are recorded "
-            "under; give the file, or --as, another name"
+            f"study name {name!r}: {fold(name)!r} {taken}; give the file, or --as, another name"
         )
     # 200 bytes: a variant's suffix and a lock's ending still fit a file system's 255.
     if not _is_safe(name) or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from minbert.config import canonical
+from minbert.config import canonical, describe_keys
 from minbert.messages import short
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 2**53  # above, neighbouring values are one and the same number
 _RANGE_KEYS = ("low", "high", "log", "step")
+_FLOATS = frozenset(info.key for info in describe_keys() if info.type == "float")
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,25 @@ class _Range:
     def encode(self, value: Any) -> Any:
         return value
 
+    @property
+    def last(self) -> Any:
+        """The largest value that there is: steps need not end at `high`."""
+        raise NotImplementedError
+
     def corners(self) -> list[Any]:
-        return [self.low, self.high]
+        return [self.low, self.last]
 
     @property
     def single(self) -> bool:
-        return self.low == self.high
+        return self.low == self.last
 
     def describe(self) -> Any:
-        return {key: value for key, value in asdict(self).items() if value not in (None, False)}
+        optional = {"log": self.log, "step": self.step}
+        return {
+            "low": self.low,
+            "high": self.high,
+            **{key: value for key, value in optional.items() if value},
+        }
 
 
 class IntRange(_Range):
@@ -104,6 +115,10 @@ class IntRange(_Range):
             return False
         return self.low <= value <= self.high and (value - self.low) % (self.step or 1) == 0
 
+    @property
+    def last(self) -> int:
+        return self.high - (self.high - self.low) % (self.step or 1)
+
     def grid_size(self) -> int | None:
         return (self.high - self.low) // (self.step or 1) + 1
 
@@ -111,12 +126,12 @@ class IntRange(_Range):
         return list(range(self.low, self.high + 1, self.step or 1))
 
     def suggest(self, trial: Trial, key: str) -> int:
-        return trial.suggest_int(key, self.low, self.high, log=self.log, step=self.step or 1)
+        return trial.suggest_int(key, self.low, self.last, log=self.log, step=self.step or 1)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import IntDistribution
 
-        return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+        return IntDistribution(self.low, self.last, log=self.log, step=self.step or 1)
 
 
 class FloatRange(_Range):
@@ -130,22 +145,33 @@ class FloatRange(_Range):
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) < 1e-8
 
+    @property
+    def last(self) -> float:
+        count = self.grid_size()
+        return self.high if count is None else self._at(count - 1)
+
     def grid_size(self) -> int | None:
         if not self.step:
             return None
-        return math.floor((self.high - self.low) / self.step + 1e-8) + 1
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        return int((high - low) // step) + 1
 
     def grid(self) -> list[Any] | None:
         count = self.grid_size()
-        return count and [self.low + index * self.step for index in range(count)]
+        return count and [self._at(index) for index in range(count)]
+
+    def _at(self, index: int) -> float:
+        """The value after so many steps, in decimals as Optuna has it: 0.3 after two steps of 0.1
+        from 0.1, and not a little more."""
+        return float(Decimal(str(self.low)) + index * Decimal(str(self.step)))
 
     def suggest(self, trial: Trial, key: str) -> float:
-        return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+        return trial.suggest_float(key, self.low, self.last, log=self.log, step=self.step)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution
 
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+        return FloatDistribution(self.low, self.last, log=self.log, step=self.step)
 
 
 Search = Choice | IntRange | FloatRange
@@ -210,7 +236,8 @@ def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
     if not isinstance(log, bool | None):
         raise InputError(f"{where}: log = {short(log)} does not fit; use true or false")
     _check_bounds(where, low, high, bool(log), step)
-    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+    whole = isinstance(low, int) and isinstance(high, int) and not isinstance(step, float)
+    if whole and key not in _FLOATS:
         return IntRange(low, high, bool(log), step)
     return FloatRange(float(low), float(high), bool(log), None if step is None else float(step))
 

@@ -138,7 +138,8 @@ def load_study(
 def _line_of(error: FileError, text: str, profile: str | None) -> int | None:
     if not error.key:
         return None
-    sections = [error.section]
+    # A profile's configuration keys may stand in it directly.
+    sections = [error.section, error.section.removesuffix(".config")]
     if error.merged:  # the profile's word is the one that counts
         over = f"profiles.{profile or DEFAULT_PROFILE}"
         sections = [f"{over}.{error.section}", over, *sections]
@@ -150,13 +151,12 @@ def _build(
     path: Path, name: str, raw: dict, profile: str | None, overrides: dict, given: dict
 ) -> StudySpec:
     file = parse_table(File, raw, "")
-    tables = [(file, "")]
-    profile = choose_profile(file.profiles, profile)
-    if profile is not None:
-        section = f"profiles.{profile}"
-        tables.append(
-            (parse_table(Table, profile_table(file.profiles[profile], section), section), section)
-        )
+    profiles = {name: _profile(name, table) for name, table in file.profiles.items()}
+    for other in profiles.values():  # those that are not asked for are read, too
+        merge([other])
+        merge_limits([other])
+    profile = choose_profile(profiles, profile)
+    tables = [(file, ""), *([profiles[profile]] if profile is not None else [])]
     config, search, points = merge(tables)
     for key in overrides:
         search.pop(key, None)
@@ -186,6 +186,12 @@ def _build(
     )
     _check_spec(spec, overrides)
     return spec
+
+
+def _profile(name: str, table: dict[str, Any]) -> tuple[Table, str]:
+    """Read a profile; return it with the section where it stands."""
+    section = f"profiles.{name}"
+    return parse_table(Table, profile_table(table, section), section), section
 
 
 _SCALARS = {"description", "sampler", "pruner", "trials", "seed", "replicates"}

@@ -6,11 +6,11 @@ import difflib
 import errno
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minbert import InputError
+from minbert import KEYS, InputError
 from minbert.paths import given_path, is_file, is_folder
 
 
@@ -121,13 +121,21 @@ def _plain(dotted: str) -> str:
     return re.sub(r"""["'\s]""", "", dotted).strip(".")
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into dotted keys; quoted dotted keys come out the same way."""
-    flat: dict[str, Any] = {}
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Turn nested tables into dotted keys; quoted dotted keys come out the same way.
+
+    A table that stands where a value belongs, or is empty and no group of keys, is the value:
+    whoever checks the key refuses it.
+    """
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and not ({"low", "high"} & value.keys()):
-            flat.update(flatten(value, f"{name}."))
+        if isinstance(value, dict) and not _is_value(name, value):
+            yield from flatten(value, f"{name}.")
         else:
-            flat[name] = value
-    return flat
+            yield name, value
+
+
+def _is_value(name: str, table: Mapping[str, Any]) -> bool:
+    if name in KEYS or {"low", "high"} & table.keys():
+        return True
+    return not table and not any(key.startswith(f"{name}.") for key in KEYS)

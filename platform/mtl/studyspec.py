@@ -186,10 +186,21 @@ def digest(value: Any) -> str:
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name the keys in which two settings differ. A key that one does not know has its default."""
     defaults = Config().to_keys()
-    old_all = {**defaults, **old["config"], **old["search"]}
-    new_all = {**defaults, **new["config"], **new["search"]}
+    old_all, new_all = (
+        {**defaults, **each["config"], **{key: _range(r) for key, r in each["search"].items()}}
+        for each in (old, new)
+    )
     return sorted(
         key
         for key in old_all.keys() | new_all.keys()
         if old_all.get(key) != new_all.get(key) or (key in old["search"]) != (key in new["search"])
     )
+
+
+def _range(described: Any) -> Any:
+    """Return a range as text: one of whole numbers is another than one of numbers. What was
+    recorded without its low begins at 0."""
+    if not isinstance(described, Mapping):
+        return described
+    zero = type(described["high"])(0)
+    return json.dumps({"low": zero, **described}, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -75,7 +76,9 @@ def choose_profile(profiles: Mapping[str, Any], profile: str | None) -> str | No
 def profile_table(table: dict[str, Any], section: str) -> dict[str, Any]:
     """Move the configuration keys that stand in a profile directly into its config."""
     known = {key: value for key, value in table.items() if key in Table.model_fields}
-    direct = flatten({key: value for key, value in table.items() if key not in known})
+    direct = _once(
+        flatten({key: value for key, value in table.items() if key not in known}), section
+    )
     for key in direct:
         if key not in KEYS and "." not in key:
             choices = [*Table.model_fields, *KEYS]
@@ -83,7 +86,7 @@ def profile_table(table: dict[str, Any], section: str) -> dict[str, Any]:
             raise FileError(f"unknown key {short(key)}; {hint}", section, key)
     config = known.get("config", {})
     if direct and isinstance(config, dict):
-        known["config"] = {**config, **direct}
+        known["config"] = _once(itertools.chain(flatten(config), direct.items()), section)
     return known
 
 
@@ -109,6 +112,20 @@ def parse_table(model: type[Table], raw: dict, section: str) -> Any:
     raise FileError(f"{loc}: {short(first['input'])} does not fit; it {wanted}", section, key)
 
 
+def _once(pairs: Iterable[tuple[str, Any]], section: str) -> dict[str, Any]:
+    """Return keys with their values.
+
+    Raises:
+        FileError: a key is given twice, in two of the ways in which TOML can write it.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise FileError(f"{key} is given twice; leave one of them out", section, key)
+        found[key] = value
+    return found
+
+
 def _did_you_mean(key: str, known: Iterable[str]) -> str:
     return nearest(key, sorted(known))
 
@@ -119,7 +136,8 @@ def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
     search: dict[str, Search] = {}
     points: list[dict[str, Any]] = []
     for table, section in tables:
-        fixed, searched = flatten(table.config), flatten(table.search)
+        fixed = _once(flatten(table.config), join(section, "config"))
+        searched = _once(flatten(table.search), join(section, "search"))
         for where, keys in (("config", fixed), ("search", searched)):
             for key in keys:
                 check_at(join(section, where), key, check_key, key)
@@ -136,9 +154,10 @@ def merge(tables: list[tuple[Table, str]]) -> tuple[dict, dict, list[dict]]:
             config.pop(key, None)
             search[key] = check_at(join(section, "search"), key, parse_search, key, value)
         if table.points is not None:
-            points = [flatten(point) for point in table.points]
-            check_at(join(section, "points"), LABEL, _check_labels, points)
-            points = [_canonical_point(point, join(section, "points")) for point in points]
+            where = join(section, "points")
+            points = [_once(flatten(point), where) for point in table.points]
+            check_at(where, LABEL, _check_labels, points)
+            points = [_canonical_point(point, where) for point in points]
     return config, search, points
 
 
@@ -149,7 +168,7 @@ def _canonical_point(point: dict[str, Any], section: str) -> dict[str, Any]:
             kept[key] = value
             continue
         same = check_at(section, key, canonical, key, value)
-        # 8 for 8.0 stays: a range of whole numbers holds no other.
+        # 8 for 8.0 stays: what is recorded names a point by what was written.
         kept[key] = value if same == value else same
     return kept
 

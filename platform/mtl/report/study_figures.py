@@ -6,9 +6,10 @@ thousand dots, and nobody tells them apart.
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import accumulate, chain
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .charts import DRAWN, dots, log_ticks, spread
 from .colours import INK, SCORE_COLOUR, tint
@@ -33,11 +34,11 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
     # No `target`: with one, Optuna takes low values to be the better ones.
     named = {"target_name": "dev score"}
     drawn = _drawn(trials)
-    whole = len(drawn) == len(trials)
-    few = study if whole else _study_of(drawn)
-    numbers = {} if whole else {place: trial.number for place, trial in enumerate(drawn)}
+    every = len(drawn) == len(trials)
+    few = study if every else _study_of(drawn)
+    numbers = {} if every else {place: trial.number for place, trial in enumerate(drawn)}
     of = ""
-    if not whole:
+    if not every:
         of = f" ({len(drawn):,} of {len(trials):,} trials: every best, others evenly chosen)"
     figures, omitted = [(f"Score of each trial{of}", _history(few, numbers, named))], []
     varied = _varied(trials)
@@ -48,10 +49,13 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
         lines = _parallel(_best_of(trials), varied, named)
         figures.append((f"Parameters of {most} (one line a trial)", lines))
     figures.append((f"Score by parameter{of}", _slices(few, numbers, varied, named)))
-    if len(varied) > 1 and len(trials) >= _FEW:
-        figures.append(("How much each parameter matters", _importances(trials, varied, named)))
-    elif len(varied) > 1:
-        omitted.append(f"Importances need {_FEW} complete trials; there are {len(trials)}.")
+    if len(varied) > 1:
+        whole = [trial for trial in trials if trial.params.keys() >= set(varied)]
+        if reason := _why_no_importances(whole):
+            omitted.append(reason)
+        else:
+            chart = _importances(whole, varied, named)
+            figures.append(("How much each parameter matters", chart))
     return _dressed(figures), omitted
 
 
@@ -100,6 +104,16 @@ def _history(study: optuna.Study, numbers: dict[int, int], named: dict[str, str]
     return chart
 
 
+def _why_no_importances(trials: list[optuna.trial.FrozenTrial]) -> str | None:
+    """Say why nothing can be learned of the parameters from trials that have them all."""
+    if len(trials) < _FEW:
+        needed = f"{_FEW} complete trials that have every parameter"
+        return f"Importances need {needed}; there are {len(trials)}."
+    if len({trial.value for trial in trials}) == 1:
+        return "All trials have the same score: no parameter matters."
+    return None
+
+
 def _importances(
     trials: list[optuna.trial.FrozenTrial], varied: list[str], named: dict[str, str]
 ) -> go.Figure:
@@ -109,7 +123,7 @@ def _importances(
     # fANOVA looks at all of them.
     from optuna.importance import FanovaImportanceEvaluator  # a second: scikit-learn's trees
 
-    few = _study_of(list(spread(trials, _FOREST)))  # as many as a forest learns in seconds
+    few = _study_of(_alike(list(spread(trials, _FOREST))))  # as many as a forest learns in seconds
     forest = FanovaImportanceEvaluator(seed=0)
     chart = visualization.plot_param_importances(few, evaluator=forest, params=varied, **named)
     of = f", {_FOREST} trials" if len(trials) > _FOREST else ""
@@ -117,6 +131,29 @@ def _importances(
     chart.update_yaxes(title=None)
     chart.update_layout(height=140 + 50 * len(varied))
     return chart
+
+
+def _alike(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials with one range for each parameter: points that came later may have widened
+    it, and Optuna compares no trials whose ranges differ."""
+    ranges: dict[str, list] = {}
+    for trial in trials:
+        for key, kind in trial.distributions.items():
+            known = ranges.setdefault(key, [])
+            if kind not in known:
+                known.append(kind)
+    whole = {key: _widest(kinds) for key, kinds in ranges.items()}
+    alike = [copy(trial) for trial in trials]
+    for trial in alike:
+        trial.distributions = {key: whole[key] for key in trial.distributions}
+    return alike
+
+
+def _widest(kinds: list[Any]) -> Any:
+    """Return the distribution that holds what these numeric ones do; one alone is itself."""
+    if len(kinds) == 1:
+        return kinds[0]
+    return type(kinds[0])(min(kind.low for kind in kinds), max(kind.high for kind in kinds))
 
 
 def _best_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
@@ -137,7 +174,8 @@ def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> 
     from optuna import visualization
 
     chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
-    for line in chart.select_traces(selector={"mode": "lines"}):
+    lines = chart.select_traces(selector={"mode": "lines"})
+    for line in (line for line in lines if line.y[0] is not None):  # what the legend shows has none
         line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))
     _recolour(chart)
     chart.update_annotations(font_size=13, bgcolor="rgba(255, 255, 255, 0.75)")
@@ -154,7 +192,7 @@ def _tick(chart: go.Figure) -> None:
     """Write whole numbers, not lone digits, along logarithmic axes."""
     for trace in chart.data:
         axis = chart.layout[(trace.xaxis or "x").replace("x", "xaxis", 1)]
-        if axis.type == "log":
+        if axis.type == "log" and trace.x:  # all trials may be over a limit, or none
             axis.update(log_ticks(min(trace.x), max(trace.x)))
 
 
