@@ -7,6 +7,7 @@ from minbert import InputError
 from mtl.limits import exceeded, set_constraints
 from mtl.recorded import summarize
 from mtl.report import leaderboard
+from mtl.report.comparing import best_and_reference
 from mtl.report.study_figures import study_figures
 from mtl.spec import load_study
 
@@ -55,6 +56,15 @@ def test_the_figures_show_them_too(limit):
     lines = dict(figures)["Parameters of each trial (one line a trial)"].data
     dotted = [line for line in lines if line.line.dash == "dot" and line.y[0] is not None]
     assert len(dotted) == {50: 5, 250: 3, 1000: 0}[limit]
+
+
+def test_none_within_the_limits_is_said_so():
+    study = optuna.create_study(direction="maximize")
+    assert best_and_reference(leaderboard(study)).reason == "no trial is complete"
+    trial = study.ask()
+    set_constraints(trial, {"minutes": 1}, {"minutes": 2.0})
+    study.tell(trial, 0.5)
+    assert best_and_reference(leaderboard(study)).reason == "every complete trial is over a limit"
 
 
 def test_a_profile_s_limits_stand_over_the_file_s(tmp_path):

@@ -65,13 +65,13 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
 
 
 def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
-    from .report import best_of, leaderboard
+    from .report import best_of, leaderboard, why_no_best
 
     rows = leaderboard(study)
     if number is None:
         wanted = best_of(rows)
         if wanted is None:
-            raise InputError(f"study {study.study_name}: no trial is complete; nothing to promote")
+            raise InputError(f"study {study.study_name}: {why_no_best(rows)}; nothing to promote")
         return wanted
     for row in rows:
         if row["number"] == number:

@@ -34,6 +34,7 @@ from .stores import Home, open_engine, open_storage
 from .studyspec import StudySpec
 from .tally import Tally
 from .trials import Trials
+from .view import words
 
 if TYPE_CHECKING:
     import optuna
@@ -148,7 +149,8 @@ def _places(spec: StudySpec, home: Home) -> Places:
 def _tidy_up(trials: Trials) -> None:
     """Finish what an earlier life of a study that has its trials left open."""
     trials.view.message(
-        f"study {trials.study.study_name} has its {trials.spec.total} trials: nothing to do; "
+        f"study {trials.study.study_name} has its {words.count(trials.spec.total, 'trial')}: "
+        "nothing to do; "
         "raise --trials to continue it"
     )
     with closing(trials.runs.tracker):

@@ -11,6 +11,7 @@ _PUBLIC = {
     "replicated": "rows",
     "row_setting": "rows",
     "state_word": "rows",
+    "why_no_best": "rows",
     "export_csv": "export",
 }
 

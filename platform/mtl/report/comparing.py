@@ -14,7 +14,7 @@ import numpy as np
 from minbert.errors import InputError
 from minbert.tasks import BY_NAME
 
-from .rows import SCORES, leaderboard, row_setting
+from .rows import SCORES, leaderboard, row_setting, why_no_best
 from .runs import Absent, Runs
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def best_and_reference(rows: Sequence[Row]) -> Pair:
     """
     ranked = [row for row in rows if row["rank"] is not None]
     if not ranked:
-        return Pair(None, None, "no trial is complete")
+        return Pair(None, None, why_no_best(rows))
     best = ranked[0]
     others = [row for row in ranked if _original(row) != _original(best)]
     first = next((row for row in others if row["number"] == 0), None)

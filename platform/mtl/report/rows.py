@@ -87,6 +87,13 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return next((row for row in rows if row["rank"] == 1), None)
 
 
+def why_no_best(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say why :func:`best_of` of these rows is None."""
+    if any(row["state"] == "complete" for row in rows):
+        return "every complete trial is over a limit"
+    return "no trial is complete"
+
+
 def row_setting(row: Mapping[str, Any], seed: bool = True) -> str:
     """Write what a row's trial was given: its label, or its parameters; with ``seed`` its seed too
     where that is what differs."""
