@@ -17,11 +17,12 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     from mtl.champion import promote as register
     from mtl.masking import masked
     from mtl.stores import Home
+    from mtl.view import busy
 
     from .recorded import open_study
 
     home = Home.resolve()
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Registering the model"):
         promotion = register(home, open_study(name), number)
     if as_json:
         print_json(vars(promotion))

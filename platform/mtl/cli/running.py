@@ -131,11 +131,12 @@ def _load_again(name: str, *given: Any) -> "StudySpec":
 
 
 def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
-    from mtl.dispatch import run_study
-    from mtl.stores import Home
     from mtl.view import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+        from mtl.dispatch import run_study  # takes a second: the view says that something happens
+        from mtl.stores import Home
+
         return run_study(spec, Home.resolve(), view=view, **options)
 
 
