@@ -112,6 +112,11 @@ def again(**options: int) -> str:
     return shlex.join(["mtl", *args])
 
 
+def to_predict(run_id: str, data: str) -> str:
+    """Return the command that predicts with a run's model, on the data that it was trained on."""
+    return f"mtl predict {run_id} --data {shlex.quote(data)} -o predictions"
+
+
 def load(
     name: str,
     profile: str | None,

@@ -33,5 +33,6 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
         f"version {promotion.version} of the registered model {promotion.name}"
     )
     click.echo("\nIn Python:")
+    click.echo("  import mlflow")
     click.echo(f'  mlflow.set_tracking_uri("{masked(home.mlflow_uri)}")')
     click.echo(f'  mlflow.pyfunc.load_model("{promotion.uri}").predict(["A fine film."])')
