@@ -378,5 +378,6 @@ def test_whoever_comes_later_is_told_the_command_that_goes_on(tmp_path, monkeypa
     assert mtl_here(work, *typed, MTL_HOME=str(tmp_path / "home")).code == 0
     command = f"mtl {' '.join(typed)} (in {work})"
     assert mtl_in(tmp_path, "study", "status", "mine", "--json").json["command"] == command
-    refused = mtl_in(tmp_path, "study", "run", "mine")
-    assert refused.code == 2 and refused.err.strip().endswith(f"from a file: {command}")
+    for verb in ("run", "plan", "show"):
+        refused = mtl_in(tmp_path, "study", verb, "mine")
+        assert refused.code == 2 and refused.err.strip().endswith(f"from a file: {command}")
