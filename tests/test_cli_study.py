@@ -82,6 +82,8 @@ def test_export_to_a_file_and_to_standard_output(recorded, tmp_path: Path):
 
 def test_predict_writes_the_six_files(recorded, tmp_path: Path):
     folder, run = recorded
+    typed = f"mtl predict {run.json['best']['run_id']} --data demo -o predictions\n"
+    assert typed in mtl_in(folder, "study", "best", "lora_sweep").out
     args = ("predict", run.json["best"]["run_id"], "--data", "demo", "-o", tmp_path / "out")
     found = mtl_in(folder, *args, "--json").json
     assert sorted(Path(file).name for file in found["files"]) == sorted(
@@ -117,6 +119,8 @@ def test_a_diverged_trial_is_exit_1_with_its_reason(tmp_path: Path):
     assert outcome.code == 1, outcome
     assert "trial 0 failed" in outcome.out and "diverged" in outcome.out
     assert mtl_in(tmp_path, "study", "status", "lora_sweep", "--json").json["failed"] == 1
+    later = mtl_in(tmp_path, "study", "status", "lora_sweep").out
+    assert "failed   trial 0, r=0 α=1: diverged: the loss became" in later
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen:
@@ -374,5 +378,6 @@ def test_whoever_comes_later_is_told_the_command_that_goes_on(tmp_path, monkeypa
     assert mtl_here(work, *typed, MTL_HOME=str(tmp_path / "home")).code == 0
     command = f"mtl {' '.join(typed)} (in {work})"
     assert mtl_in(tmp_path, "study", "status", "mine", "--json").json["command"] == command
-    refused = mtl_in(tmp_path, "study", "run", "mine")
-    assert refused.code == 2 and refused.err.strip().endswith(f"from a file: {command}")
+    for verb in ("run", "plan", "show"):
+        refused = mtl_in(tmp_path, "study", verb, "mine")
+        assert refused.code == 2 and refused.err.strip().endswith(f"from a file: {command}")

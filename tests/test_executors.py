@@ -76,6 +76,7 @@ def test_lives_of_trials(executor, make_job):
     assert executor.free == 0
     first = _until(executor, Evaluated)
     assert all(isinstance(event, Progress) for event in first[:-1])
+    assert [event.step for event in first[:-1] if event.evaluating] == [4]
     assert executor.events(0.5) == []  # it waits for a word
     executor.advance(0)
     assert _until(executor, Evaluated)[-1].epoch == 2

@@ -107,6 +107,9 @@ class FillingWatcher:
     def step(self, report):
         pass
 
+    def evaluating(self):
+        pass
+
     def evaluated(self, report):
         if report.epoch == 1:
             self.disk.fill()

@@ -61,3 +61,4 @@ def test_a_server_that_was_never_there_costs_no_trial(tmp_path):
     assert code == 0 and "MLflow is away (connection refused)" in out, out
     code, out = study.mtl("best", "tiny")
     assert code == 0 and os.listdir(study.home / "spool"), out
+    assert "no run in MLflow yet: mtl study sync tiny" in out

@@ -147,7 +147,7 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home)
     with closing(StudyTracker(Home.resolve())) as fresh:
         box = fresh.study_box("another")
         fresh.open_study(box, "sweep", "text", {})
-        with pytest.raises(InputError, match="'sweep' was deleted.*mlflow experiments restore"):
+        with pytest.raises(InputError, match="'sweep' was deleted.*_URI=.* experiments restore"):
             fresh.wait_for_run(box)
 
 

@@ -1,10 +1,13 @@
 """What the terminal shows of running trials."""
 
 import io
+import os
+import sys
 
 import pytest
 from rich.console import Console
 
+from mtl.view import busy, choose_view
 from mtl.view.leaderboard import leaderboard_table, replicates_table
 from mtl.view.progress import RunningTrial, evaluated_table, running_table
 from mtl.view.words import sparkline, states
@@ -42,6 +45,35 @@ def test_the_table_of_running_trials_fits_the_terminal(width):
     for word in ("3", "r=4 α=8", "180/300", "0.700"):
         assert word in first
     assert "PALs shared V^E/V^D" in second and "starting" in second
+
+
+def test_a_trial_that_evaluates_says_so():
+    row = RunningTrial("r=4 α=8", False, step=100, total_steps=300, evaluating=True)
+    assert "evaluating" in printed(80, lambda screen: running_table(screen, {0: row}))[2]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "said"),
+    [(lambda: busy("Predicting"), "Predicting ..."),
+     (lambda: choose_view(stderr=True), "Looking at data, encoder and databases ...")],
+)  # fmt: skip
+def test_on_a_terminal_who_waits_is_told_for_what(waiting, said, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", terminal)
+        with waiting():
+            pass
+        shown = ""
+        while not shown.endswith("\x1b[2K"):  # it is gone afterwards
+            shown += os.read(ours, 4096).decode()
+    os.close(ours)
+    assert said in shown
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with waiting():
+        pass
+    assert pipe.getvalue() == ""
 
 
 def test_what_the_database_knows_of_running_trials_fits_too():

@@ -39,15 +39,17 @@ def pull_backbone(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, HTTPError  # the HTTP client's own
 
+    api = HfApi(endpoint=endpoint)
     target = pulled_folder(name, cache_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
     try:
-        api = HfApi(endpoint=endpoint)
         info = api.model_info(name, revision=revision, files_metadata=True)
         _fetch(api, name, info, part)
     except (HFValidationError, HTTPError, OSError) as error:
-        raise InputError(f"backbone: {name!r} could not be pulled: {_first_line(error)}") from None
+        raise InputError(
+            f"backbone: {name!r} could not be pulled: {_why(error, api.endpoint)}"
+        ) from None
     else:
         _replace(part, target)
     finally:
@@ -83,6 +85,15 @@ def _replace(part: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _first_line(error: Exception) -> str:
+def _why(error: Exception, hub: str) -> str:
+    from huggingface_hub.errors import HTTPError
+
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    away = isinstance(error, HTTPError | ConnectionError)
+    if not away or getattr(error, "response", None) is not None:
+        return line  # the disk, or the name; or the hub has answered
+    return (
+        f"{line}; see that this machine reaches {hub} (HF_ENDPOINT and HTTPS_PROXY "
+        "are respected), or copy a folder with the encoder here and give that"
+    )

@@ -34,6 +34,7 @@ def train(
     cache_dir: Path,
     checkpoint_dir: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    on_evaluation: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_notice: Callable[[str], None] | None = None,
 ) -> Iterator[EpochReport]:
@@ -50,6 +51,7 @@ def train(
         cache_dir: where tokenised data is kept between trainings.
         checkpoint_dir: where checkpoints and the best epoch are kept; None keeps neither.
         on_step: told of every step.
+        on_evaluation: told that an evaluation begins; on large dev sets it takes minutes.
         should_stop: asked after every step, every report, and every batch of an evaluation; when
             it says yes, a checkpoint is written and :class:`TrainingStopped` is raised.
         on_notice: told, in one line, which checkpoints were damaged and what follows; it is logged
@@ -77,6 +79,8 @@ def train(
                 heed_stop()
                 keeper.save_if_due(_SECONDS_BETWEEN)
             if training.evaluates():
+                if on_evaluation is not None:
+                    on_evaluation()
                 report = training.evaluate(heed_stop)
                 keeper.note(report)
                 yield report

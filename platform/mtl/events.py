@@ -64,13 +64,14 @@ class Alive:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is; a few times a second."""
+    """How far a training is; a few times a second, and when an evaluation begins."""
 
     number: int
     step: int
     total_steps: int
     loss: float
     tokens_per_second: float
+    evaluating: bool = False
 
 
 @dataclass(frozen=True)

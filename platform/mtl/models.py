@@ -50,7 +50,10 @@ def _fetch(run: str, home: Home) -> Path:
     try:
         tags = client.get_run(run).data.tags
     except MlflowException:
-        raise InputError(f"{run!r} is no folder, and no run of {masked(uri)}") from None
+        raise InputError(
+            f"{run!r} is no folder, and no run of {masked(uri)}; give a run's id, "
+            "such as the one that mtl study best NAME shows"
+        ) from None
     if not any(found.path == "model" for found in client.list_artifacts(run)):
         raise InputError(_why_no_model(run, tags))
     return Path(download_artifacts(run_id=run, artifact_path="model", tracking_uri=uri))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from .masking import clean
+from .masking import clean, masked
 from .mlflow_store import connect, sqlite_file
 from .naming import folder_name
 from .outbox import Operation, Outbox, Run
@@ -215,8 +216,19 @@ class Sender:
         """Return the id of the experiment, created where it is new."""
         if name not in self._experiments:
             found = self._client.get_experiment_by_name(name)
-            self._experiments[name] = self._new_experiment(name) if found is None else _id(found)
+            known = None if found is None else self._id(found)
+            self._experiments[name] = known or self._new_experiment(name)
         return self._experiments[name]
+
+    def _id(self, experiment: Any) -> str:
+        if experiment.lifecycle_stage == "deleted":
+            uri = shlex.quote(masked(self.tracking_uri))
+            raise InputError(
+                f"the MLflow experiment {experiment.name!r} was deleted: restore it with "
+                f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x "
+                f"{experiment.experiment_id}`, or run the study under another name with --as"
+            )
+        return experiment.experiment_id
 
     def _new_experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -230,7 +242,7 @@ class Sender:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 raise
-            return _id(found)  # another process was quicker
+            return self._id(found)  # another process was quicker
 
 
 _HOW: dict[str, Callable[[Sender, Outbox, Mapping[str, Any]], None]] = {
@@ -282,16 +294,6 @@ def _dataset(part: Mapping[str, Any]) -> Any:
         profile=json.dumps({"num_rows": part["rows"]}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", part["context"])])
-
-
-def _id(experiment: Any) -> str:
-    if experiment.lifecycle_stage == "deleted":
-        raise InputError(
-            f"the MLflow experiment {experiment.name!r} was deleted: restore it with "
-            f"`mlflow experiments restore -x {experiment.experiment_id}`, "
-            "or run the study under another name with --as"
-        )
-    return experiment.experiment_id
 
 
 def _why(error: Exception) -> str:

@@ -27,6 +27,7 @@ from .masking import clean, without_login
 from .mlflow_process import log_file, mlflow_process
 from .mlflow_store import UI_PORT
 from .runs_view import SIDEBAR
+from .view import busy
 
 if TYPE_CHECKING:
     from .stores import Home
@@ -80,7 +81,9 @@ def serve(
         _dashboard(home, address, dashboard_port, allow_edit, login) as dashboard,
     ):
         root = without_login(home.mlflow_uri) if remote else address.url(port)
-        if not _wait_ready(mlflow, f"{root}/health", stop):
+        with busy("Starting MLflow"):
+            ready = _wait_ready(mlflow, f"{root}/health", stop)
+        if not ready:
             return 0 if stop.is_set() else _failed(home)
         _announce(home, root, address.url(dashboard.server_port), allow_edit)
         if login is not None:

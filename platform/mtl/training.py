@@ -38,6 +38,9 @@ class Watcher(Protocol):
     def step(self, report: StepReport) -> None:
         """One step was trained."""
 
+    def evaluating(self) -> None:
+        """An evaluation begins."""
+
     def evaluated(self, report: EpochReport) -> None:
         """The dev sets were evaluated."""
 
@@ -215,6 +218,7 @@ def _train(
             cache_dir=home.cache,
             checkpoint_dir=folder,
             on_step=on_step,
+            on_evaluation=watcher.evaluating,
             should_stop=lambda: interrupts.asked,
         )
         # Closed here: what goes wrong when it is closed later, by chance, is only printed.

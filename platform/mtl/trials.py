@@ -209,8 +209,9 @@ class Trials:
         running = self.running[event.number]
         running.progressed = running.begun = True
         self.view.trial_progress(
-            event.number, event.step, event.total_steps, event.loss, event.tokens_per_second
-        )
+            event.number, event.step, event.total_steps, event.loss, event.tokens_per_second,
+            event.evaluating,
+        )  # fmt: skip
         return None
 
     @_on.register

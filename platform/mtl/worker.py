@@ -148,6 +148,7 @@ class _Trial:
         self.total_steps = 0
         self.minutes = 0.0
         self._said = 0.0
+        self._last: StepReport | None = None
 
     def run(self) -> Event:
         self.courier.watch(self.outbox)
@@ -170,6 +171,7 @@ class _Trial:
             cache_dir=cache,
             checkpoint_dir=checkpoints,
             on_step=self._on_step,
+            on_evaluation=lambda: self._say_progress(evaluating=True),
             should_stop=self.inbox.stopping.is_set,
             on_notice=lambda text: self.send(Noticed(job.number, text)),
         )
@@ -185,11 +187,20 @@ class _Trial:
 
     def _on_step(self, report: StepReport) -> None:
         self.recorder.on_step(report)
+        self._last = report
         now = time.monotonic()
         if now - self._said >= _PROGRESS_EVERY:
             self._said = now
-            speed = report.tokens / max(report.seconds, 1e-9)
-            self.send(Progress(self.job.number, report.step, self.total_steps, report.loss, speed))
+            self._say_progress()
+
+    def _say_progress(self, evaluating: bool = False) -> None:
+        last = self._last
+        if last is None:  # resumed where an evaluation was interrupted
+            return
+        speed = last.tokens / max(last.seconds, 1e-9)
+        self.send(
+            Progress(self.job.number, last.step, self.total_steps, last.loss, speed, evaluating)
+        )
 
     def _on_epoch(self, report: EpochReport) -> bool:
         """Record an evaluation and wait for the verdict; say whether there was one."""

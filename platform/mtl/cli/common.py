@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minbert.errors import InputError
+
 if TYPE_CHECKING:
     from minbert import Config
     from mtl.spec import StudySpec
@@ -112,6 +114,11 @@ def again(**options: int) -> str:
     return shlex.join(["mtl", *args])
 
 
+def to_predict(run_id: str, data: str) -> str:
+    """Return the command that predicts with a run's model, on the data that it was trained on."""
+    return f"mtl predict {run_id} --data {shlex.quote(data)} -o predictions"
+
+
 def load(
     name: str,
     profile: str | None,
@@ -119,13 +126,22 @@ def load(
     sets: tuple[str, ...],
     replicates: int | None = None,
 ) -> "StudySpec":
-    """Read a study with the options of a command."""
-    from mtl.spec import load_study, parse_sets
+    """Read a study with the options of a command.
 
-    return load_study(
-        name,
-        profile=profile,
-        overrides=parse_sets(sets),
-        trials=trials,
-        replicates=replicates,
-    )
+    Raises:
+        InputError: it cannot be read; if it was recorded from a file, by which command is said.
+    """
+    from mtl.spec import load_study, parse_sets
+    from mtl.studyfile import NoSuchStudyError
+
+    given = {"profile": profile, "trials": trials, "replicates": replicates}
+    try:
+        return load_study(name, overrides=parse_sets(sets), **given)
+    except NoSuchStudyError:
+        from .recorded import command_of
+
+        if command := command_of(name):
+            raise InputError(
+                f"study {name!r} is recorded here, and was run from a file: {command}"
+            ) from None
+        raise

@@ -19,14 +19,16 @@ _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 @set_option
 @json_option
 def doctor(sets: tuple[str, ...], as_json: bool) -> int:
-    """Look at everything that may be wrong here, and say how to mend it.
+    """Look at all that may be wrong here, and say how to mend it.
 
     Packages, home, databases, servers, machine, backbone, data and studies: a line each, ok, note
     or bad. Nothing is made or changed. --set backbone=... and data.path=... say which backbone
     and data to look at, else the demo's. The exit code is 1 if anything is bad.
     """
+    from mtl.view import busy
+
     config = config_from_sets(sets)
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Looking"):
         from mtl.doctor import diagnose
 
         checks = diagnose(config, _ports())

@@ -28,9 +28,10 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     from minbert import predict_files
     from mtl.models import model_folder
     from mtl.stores import Home
+    from mtl.view import busy
 
     home = Home.resolve(create=False)
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Predicting"):
         files = predict_files(model_folder(run, home), data_dir, Path(out_dir), home.cache)
     if as_json:
         print_json({"run": run, "files": [str(file) for file in files]})

@@ -17,11 +17,12 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     from mtl.champion import promote as register
     from mtl.masking import masked
     from mtl.stores import Home
+    from mtl.view import busy
 
     from .recorded import open_study
 
     home = Home.resolve()
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Registering the model"):
         promotion = register(home, open_study(name), number)
     if as_json:
         print_json(vars(promotion))
@@ -32,5 +33,6 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
         f"version {promotion.version} of the registered model {promotion.name}"
     )
     click.echo("\nIn Python:")
+    click.echo("  import mlflow")
     click.echo(f'  mlflow.set_tracking_uri("{masked(home.mlflow_uri)}")')
     click.echo(f'  mlflow.pyfunc.load_model("{promotion.uri}").predict(["A fine film."])')

@@ -72,7 +72,7 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
 
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
-    """Say how far a study is: counts by state, the running trials, the best one."""
+    """Say how far a study is: counts by state, the running and failed trials, the best one."""
     from mtl.lease import dispatcher_of
     from mtl.recorded import summarize, to_continue
     from mtl.report import best_of, leaderboard
@@ -92,9 +92,16 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
         "dispatcher": dispatcher,
         "command": to_continue(study.user_attrs),
         "running_trials": running,
+        "failed_trials": [_failed(row) for row in by_number if row["state"] == "failed"],
         "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
         "best": best_of(rows),
     }
+
+
+def _failed(row: dict[str, Any]) -> dict[str, Any]:
+    from mtl.report import row_setting
+
+    return {"number": row["number"], "setting": row_setting(row), "reason": row["reason"]}
 
 
 def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

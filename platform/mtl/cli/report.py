@@ -20,12 +20,13 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     """
     from mtl.report.comparing import compare_trials
     from mtl.stores import Home
+    from mtl.view import busy
 
     from .comparing import print_comparison
     from .recorded import open_study
 
     recorded = open_study(name)
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Reading what the trials predicted"):
         payload = compare_trials(recorded, trials, Home.resolve(create=False))
     if as_json:
         print_json(payload)
@@ -45,12 +46,13 @@ def report(name: str, out: str | None, as_json: bool) -> int:
     """
     from mtl.report.page import report_name, write_report_page
     from mtl.stores import Home
+    from mtl.view import busy
 
     from .recorded import open_study
 
     recorded = open_study(name)
     file = Path(out or report_name(recorded.study_name))
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Writing the page"):
         written = write_report_page(recorded, Home.resolve(create=False), file)
     if as_json:
         print_json(written)

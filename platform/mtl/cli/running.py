@@ -91,7 +91,7 @@ def run(
     try:
         from mtl.lease import LeaseLostError
 
-        spec = _load_again(name, profile, trials, sets, replicates)
+        spec = load(name, profile, trials, sets, replicates)
         result = _run(
             spec,
             as_json,
@@ -114,28 +114,13 @@ def run(
     return INTERRUPTED if result.interrupted else FAILED if result.failed else DONE
 
 
-def _load_again(name: str, *given: Any) -> "StudySpec":
-    """Read a study; where it is one that was recorded from a file, say which command that was."""
-    from mtl.studyfile import NoSuchStudyError
-
-    try:
-        return load(name, *given)
-    except NoSuchStudyError:
-        from .recorded import command_of
-
-        if command := command_of(name):
-            raise InputError(
-                f"study {name!r} is recorded here, and was run from a file: {command}"
-            ) from None
-        raise
-
-
 def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
-    from mtl.dispatch import run_study
-    from mtl.stores import Home
     from mtl.view import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
+        from mtl.dispatch import run_study  # takes a second: the view says that something happens
+        from mtl.stores import Home
+
         return run_study(spec, Home.resolve(), view=view, **options)
 
 
@@ -158,5 +143,6 @@ def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
 def _more(spec: "StudySpec") -> tuple[str, str]:
     """Return the command that continues a study: more trials, or more seeds where all is tried."""
     if spec.open_ended:
-        return again(trials=spec.settings_total + 8), "eight more trials"
+        more = "eight more trials" if spec.replicates == 1 else "eight more settings"
+        return again(trials=spec.settings_total + 8), more
     return again(replicates=spec.replicates + 2), "the same with two more seeds each"

@@ -89,11 +89,12 @@ def plan(
     """Say what a study would do, and its time and memory."""
     from mtl.plan import plan_study
     from mtl.stores import Home
+    from mtl.view import busy
 
     from .tables import print_plan
 
     spec = load(name, profile, trials, sets, replicates)
-    with reserved_stdout(as_json):
+    with reserved_stdout(as_json), busy("Measuring a few steps"):
         planned = plan_study(spec, Home.resolve(), jobs=jobs)
     if as_json:
         print_json(planned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mtl.view import console, words
 from mtl.view.fitting import Column, fitted
 from mtl.view.progress import evaluated_table
 
+from .common import to_predict
 from .recorded import STATES
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from minbert.reading import FileReport
     from mtl.plan import Plan, Sized
     from mtl.spec import StudySpec
+
+
+_FAILED_SHOWN = 5
 
 
 def print_studies(
@@ -125,6 +130,10 @@ def print_status(payload: Mapping[str, Any]) -> None:
     elif payload["running_trials"]:
         command = payload["command"] or "the command that ran it"
         click.echo(f"Nobody works on it now. To continue: {command}")
+    for row in payload["failed_trials"][:_FAILED_SHOWN]:
+        click.echo(f"failed   trial {row['number']}, {row['setting']}: {row['reason']}")
+    if (more := len(payload["failed_trials"]) - _FAILED_SHOWN) > 0:
+        click.echo(f"         and {more} more: mtl study export {shlex.quote(payload['study'])}")
     if payload["best"]:
         best = payload["best"]
         click.echo(f"best     trial {best['number']}, {row_setting(best)}: {best['score']:.3f}")
@@ -144,9 +153,13 @@ def print_best(payload: Mapping[str, Any]) -> None:
     for key, value in best["params"].items():
         click.echo(f"  {key:<22}{value}")
     click.echo(f"  {'trainable parameters':<22}{best['trainable_parameters']:,}")
-    click.echo(f"  {'run':<22}{best['run_id']}")
+    click.echo(f"  {'run':<22}{best['run_id'] or '-'}")
     _note_demo(best)
-    click.echo(f"\nIts predictions: mtl predict {best['run_id']} --data DIR -o DIR")
+    if best["run_id"] is None:
+        click.echo(f"\nIt has no run in MLflow yet: mtl study sync {shlex.quote(payload['study'])}")
+        return
+    click.echo(f"\nIts predictions:      {to_predict(best['run_id'], best['config']['data.path'])}")
+    click.echo(f"As a model of MLflow: mtl study promote {shlex.quote(payload['study'])}")
 
 
 def _note_demo(row: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import json_option, print_json, reserved_stdout, set_option
+from .common import json_option, print_json, reserved_stdout, set_option, to_predict
 from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def train(
     if as_json:
         model = model_address(result.run_id, home) if result.state == "complete" else None
         print_json({**asdict(result), "score": result.scores.get("score"), "model": model})
-    _say_end(result, quiet=as_json)
+    _say_end(result, config.data.path, quiet=as_json)
     return {"complete": DONE, "failed": FAILED, "killed": INTERRUPTED}[result.state]
 
 
@@ -71,7 +71,7 @@ def _recipe(profile: str) -> Mapping[str, Any]:
     return {key: value for key, value in config.items() if key != "train.mode"}
 
 
-def _say_end(result: "TrainingResult", quiet: bool) -> None:
+def _say_end(result: "TrainingResult", data: str, quiet: bool) -> None:
     from mtl.view import words
 
     if result.waiting:
@@ -86,4 +86,4 @@ def _say_end(result: "TrainingResult", quiet: bool) -> None:
         click.echo(f"mtl: run {result.run_id} failed: {result.reason}", err=True)
     elif not quiet:
         click.echo(f"best: epoch {result.best_epoch}, {words.scores(result.scores)}")
-        click.echo(f"Its predictions: mtl predict {result.run_id} --data DIR -o DIR")
+        click.echo(f"Its predictions: {to_predict(result.run_id, data)}")

@@ -1,6 +1,8 @@
 """What a person sees of a running study: live on a terminal, plain lines in a pipe."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .base import View
@@ -9,7 +11,7 @@ from .plain import PlainView, QuietView
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["PlainView", "QuietView", "View", "choose_view", "console"]
+__all__ = ["PlainView", "QuietView", "View", "busy", "choose_view", "console", "drawn_on"]
 
 _PIPE = 10_000  # columns: nothing is folded or left out for want of room
 
@@ -24,6 +26,22 @@ def console(stderr: bool = False) -> "Console":
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
+def drawn_on(screen: "Console") -> bool:
+    """Say whether a screen is a terminal on which lines can be drawn anew."""
+    return screen.file.isatty() and not screen.is_dumb_terminal
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Say on the terminal, while it lasts, what a command is busy with; in a pipe say nothing."""
+    screen = console(stderr=True)
+    if not drawn_on(screen):
+        yield
+        return
+    with screen.status(f"{text} ..."):
+        yield
+
+
 def choose_view(*, stderr: bool = False) -> View:
     """Return the view that fits the stream: live on a terminal that can be drawn on.
 
@@ -32,7 +50,7 @@ def choose_view(*, stderr: bool = False) -> View:
             without a terminal, only messages are shown.
     """
     screen = console(stderr=stderr)
-    if screen.file.isatty() and not screen.is_dumb_terminal:
+    if drawn_on(screen):
         from .live import LiveView
 
         return LiveView(screen)

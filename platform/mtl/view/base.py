@@ -41,9 +41,15 @@ class View:
         """A trial goes to a worker; ``setting`` is what distinguishes it."""
 
     def trial_progress(
-        self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float
+        self,
+        number: int,
+        step: int,
+        total_steps: int,
+        loss: float,
+        tokens_per_second: float,
+        evaluating: bool = False,
     ) -> None:
-        """A trial has trained ``step`` of ``total_steps`` steps."""
+        """A trial has trained ``step`` of ``total_steps`` steps, and perhaps evaluates now."""
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float

@@ -29,8 +29,14 @@ class LiveView(View):
         self._title = ""
         self._demo = False
         self._live: Live | None = None
+        self._preparing = screen.status("Looking at data, encoder and databases ...")
+
+    def __enter__(self) -> LiveView:
+        self._preparing.start()
+        return self
 
     def close(self) -> None:
+        self._preparing.stop()
         if self._live:
             self._live.stop()
             self._live = None
@@ -42,6 +48,7 @@ class LiveView(View):
         self._title = f"{study_name}{profile} · {words.count(jobs, 'worker')}"
         self._demo = words.is_demo(spec.config)
         self._progress = StudyProgress(done, total)
+        self._preparing.stop()
         self._live = Live(
             console=self.screen, get_renderable=self._draw, refresh_per_second=4, transient=True
         )
@@ -51,19 +58,25 @@ class LiveView(View):
         self._running[number] = RunningTrial(setting, resumed)
 
     def trial_progress(
-        self, number: int, step: int, total_steps: int, loss: float, tokens_per_second: float
+        self,
+        number: int,
+        step: int,
+        total_steps: int,
+        loss: float,
+        tokens_per_second: float,
+        evaluating: bool = False,
     ) -> None:
         row = self._running[number]
         if row.first_step is None:
             row.first_step = step if row.resumed else 0
-        row.step, row.total_steps = step, total_steps
+        row.step, row.total_steps, row.evaluating = step, total_steps, evaluating
         row.tokens_per_second = tokens_per_second
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
     ) -> None:
         row = self._running[number]
-        row.epoch, row.best = epoch, best_score
+        row.epoch, row.best, row.evaluating = epoch, best_score, False
         row.scores.append(scores["score"])
         self._note_best(best_score, number, row.setting)
 

@@ -33,6 +33,7 @@ class RunningTrial:
     scores: list[float] = field(default_factory=list)
     best: float | None = None
     tokens_per_second: float = 0.0
+    evaluating: bool = False
 
     @property
     def part(self) -> float:
@@ -73,7 +74,7 @@ def running_table(screen: Console, running: Mapping[int, RunningTrial]) -> Table
         "trial": Column("trial>", [str(number) for number in running]),
         "parameters": Column("parameters", [row.setting for row in rows], folds=True),
         "bar": _bars([(row.step, row.total_steps) for row in rows]),
-        "step": Column("step>", [_stage(row) for row in rows], least=9),
+        "step": Column("step>", [_stage(row) for row in rows], least=10),
         "epoch": Column("epoch>", [str(row.epoch or "-") for row in rows]),
         "score": Column("score>", [_last(row.scores) for row in rows]),
         "sparkline": Column("", [words.sparkline(row.scores) for row in rows], least=_SPARKLINE),
@@ -115,9 +116,11 @@ def _bars(done: Sequence[tuple[int, int]], width: int = _BAR) -> Column:
 
 
 def _stage(row: RunningTrial) -> str:
-    """Say where a trial is: before its first step, training, or writing its artifacts."""
+    """Say where a trial is: before its first step, training, evaluating, writing artifacts."""
     if not row.total_steps:
         return "starting"
+    if row.evaluating:
+        return "evaluating"
     return "recording" if row.step == row.total_steps else f"{row.step}/{row.total_steps}"
 
 

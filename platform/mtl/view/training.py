@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import words
+from . import drawn_on, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,19 +19,24 @@ class TrainingView:
     def __init__(self, screen: Console, remark: str, quiet: bool) -> None:
         self.screen = screen
         self._remark = remark
-        self._drawn = screen.file.isatty() and not screen.is_dumb_terminal
+        self._drawn = drawn_on(screen)
         self._quiet = quiet and not self._drawn
         self._bar: Progress | None = None
         self._task: Any = None
+        self._preparing = screen.status("Looking at data and encoder ...")
 
     def __enter__(self) -> TrainingView:
+        if self._drawn:
+            self._preparing.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._preparing.stop()
         if self._bar:
             self._bar.stop()
 
     def started(self, run_id: str, total_steps: int, demo: bool) -> None:
+        self._preparing.stop()
         self.say(f"run {run_id}: {words.count(total_steps, 'step')}, {self._remark}")
         if demo:
             self.say(words.DEMO_NOTE)
@@ -42,7 +47,11 @@ class TrainingView:
 
     def step(self, report: StepReport) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=report.step)
+            self._bar.update(self._task, completed=report.step, description="training")
+
+    def evaluating(self) -> None:
+        if self._bar:
+            self._bar.update(self._task, description="evaluating")
 
     def evaluated(self, report: EpochReport) -> None:
         best = "best" if report.is_best else f"best {report.best_score:.3f} in {report.best_epoch}"
