@@ -27,7 +27,7 @@ sweep: $(STAMP)  ## the LoRA study on the embedded demo: minutes
 	@command -v mtl >/dev/null || printf '\nmtl is $(BIN)/mtl here: . $(VENV)/bin/activate puts it on the path of this shell.\n'
 
 test: $(STAMP)  ## every test, offline
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ui: $(STAMP)  ## MLflow and the Optuna dashboard over what was recorded
 	@$(BIN)/mtl ui

@@ -5,6 +5,9 @@ import signal
 from functools import partial
 from pathlib import Path
 
+# Tests share the cores, and a study's scores are compared with those of one in another process.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+
 import pytest
 from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock

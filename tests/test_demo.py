@@ -16,8 +16,6 @@ import pytest
 from minbert import demo, demo_events, demo_reviews, demo_words
 from minbert.demo import COLUMNS, FOLDER, SIZES
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
