@@ -15,15 +15,15 @@ _REPEATS = 4
 def forward_operations(shape: EncoderShape, lengths: np.ndarray) -> int:
     """Return the floating-point operations of a forward pass's products, heads apart.
 
-    The last layer computes each sequence's [CLS] alone, but for keys and values.
+    The last layer computes each sequence's [CLS] alone, but for keys and values of all tokens.
     """
     hidden, inner = shape.hidden_size, shape.intermediate_size
     tokens, sequences = int(lengths.sum()), len(lengths)
-    behind = hidden * hidden + 2 * hidden * inner  # a token's multiplications behind attention
-    inputs = 3 * hidden * hidden * tokens * shape.layers
+    keys = 2 * hidden * hidden * tokens * shape.layers  # and values
     pairs = int((lengths.astype(np.int64) ** 2).sum()) * (shape.layers - 1) + tokens
+    asking = 2 * hidden * hidden + 2 * hidden * inner  # a query, and what lies behind attention
     rows = tokens * (shape.layers - 1) + sequences
-    return 2 * (inputs + 2 * hidden * pairs + behind * rows + hidden * hidden * sequences)
+    return 2 * (keys + 2 * hidden * pairs + asking * rows + hidden * hidden * sequences)
 
 
 def step_operations(shape: EncoderShape, lengths: np.ndarray) -> int:

@@ -120,7 +120,8 @@ def test_a_models_pickle_is_refused_by_name(tmp_path: Path, here, bomb):
         predict(model / name).refused(f"{name} is a pickle")
         (model / name).unlink()
     backbone = small.backbone(tmp_path / "bert")
-    (model / "config.toml").write_text(f"[config]\nbackbone = '{backbone}'\n")
+    given = f"backbone = '{backbone}'\n'train.mode' = 'last-linear-layer'\n"
+    (model / "config.toml").write_text(f"[config]\n{given}")
     from minbert.backbone import backbone_digest
 
     about = {"backbone_sha256": backbone_digest(str(backbone))}
