@@ -150,8 +150,7 @@ def _tidy_up(trials: Trials) -> None:
     """Finish what an earlier life of a study that has its trials left open."""
     trials.view.message(
         f"study {trials.study.study_name} has its {words.count(trials.spec.total, 'trial')}: "
-        "nothing to do; "
-        "raise --trials to continue it"
+        "nothing to do; raise --trials to continue it"
     )
     with closing(trials.runs.tracker):
         trials.sweep()

@@ -208,10 +208,7 @@ class Trials:
     def _(self, event: Progress) -> Answer:
         running = self.running[event.number]
         running.progressed = running.begun = True
-        self.view.trial_progress(
-            event.number, event.step, event.total_steps, event.loss, event.tokens_per_second,
-            event.evaluating,
-        )  # fmt: skip
+        self.view.trial_progress(event)
         return None
 
     @_on.register

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
+    from mtl.events import Progress
     from mtl.spec import StudySpec
 
 
@@ -40,16 +41,8 @@ class View:
     def trial_started(self, number: int, setting: str, resumed: bool) -> None:
         """A trial goes to a worker; ``setting`` is what distinguishes it."""
 
-    def trial_progress(
-        self,
-        number: int,
-        step: int,
-        total_steps: int,
-        loss: float,
-        tokens_per_second: float,
-        evaluating: bool = False,
-    ) -> None:
-        """A trial has trained ``step`` of ``total_steps`` steps, and perhaps evaluates now."""
+    def trial_progress(self, event: Progress) -> None:
+        """A trial has trained some of its steps, and perhaps evaluates now."""
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float

@@ -16,6 +16,7 @@ from .progress import RunningTrial, StudyProgress, running_table
 
 if TYPE_CHECKING:
     from mtl.dispatch import StudyResult
+    from mtl.events import Progress
     from mtl.spec import StudySpec
 
 class LiveView(View):
@@ -57,20 +58,12 @@ class LiveView(View):
     def trial_started(self, number: int, setting: str, resumed: bool) -> None:
         self._running[number] = RunningTrial(setting, resumed)
 
-    def trial_progress(
-        self,
-        number: int,
-        step: int,
-        total_steps: int,
-        loss: float,
-        tokens_per_second: float,
-        evaluating: bool = False,
-    ) -> None:
-        row = self._running[number]
+    def trial_progress(self, event: Progress) -> None:
+        row = self._running[event.number]
         if row.first_step is None:
-            row.first_step = step if row.resumed else 0
-        row.step, row.total_steps, row.evaluating = step, total_steps, evaluating
-        row.tokens_per_second = tokens_per_second
+            row.first_step = event.step if row.resumed else 0
+        row.step, row.total_steps, row.evaluating = event.step, event.total_steps, event.evaluating
+        row.tokens_per_second = event.tokens_per_second
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float
