@@ -129,15 +129,15 @@ def _fill(options: argparse.Namespace) -> dict:
     """Run the study in this process; return its curve and its memory."""
     from scale_noop import NoopExecutor
 
-    import mtl.dispatch
+    import mtl.dispatch.run
     import mtl.dispatcher
-    from mtl.dispatch import run_study
+    from mtl.dispatch.run import run_study
     from mtl.spec import load_study
     from mtl.stores import Home
 
     name = options.executor
     if name == "noop":
-        mtl.dispatch.open_executor = lambda _, needs, places: NoopExecutor(needs, places)
+        mtl.dispatch.run.open_executor = lambda _, needs, places: NoopExecutor(needs, places)
     clock = _clock(mtl.dispatcher)
     began = time.perf_counter()
     run_study(load_study(options.fill), Home.resolve(), jobs=options.jobs, executor=name,
@@ -155,7 +155,7 @@ def _clock(dispatcher):
     """Return a view that takes the time of every trial's end; it times every `ask` too."""
     import psutil
 
-    from mtl.view import View
+    from mtl.dispatch.view import View
 
     class Clock(View):
         def __init__(self) -> None:

@@ -12,11 +12,11 @@ import pytest
 from study_runs import Study
 
 from minbert import InputError
-from mtl.dispatch import run_study
+from mtl.dispatch.run import run_study
+from mtl.dispatch.view import View
 from mtl.lease import Lease
 from mtl.spec import load_study
 from mtl.stores import Home, open_engine, read_storage
-from mtl.view import View
 
 
 class Watcher(View):

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from study_runs import write_study
 
 from minbert.cells import cell_text, plain_cell
-from mtl.markdown import paragraph, plain
+from mtl.common.text import paragraph, plain
 from mtl.report import leaderboard
 from mtl.report.study import describe_study
 from mtl.stores import Home, read_storage

@@ -12,14 +12,15 @@ from postgres import LossyProxy, free_port
 from study_runs import Study, wait_until
 
 from minbert.checkpoint import LAST
-from mtl import dispatch, outage
-from mtl.dispatch import run_study
+from mtl import outage
+from mtl.dispatch import run as dispatch
+from mtl.dispatch.run import run_study
+from mtl.dispatch.view import View
 from mtl.events import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
 from mtl.executors import Executor
 from mtl.lease import _TABLE, Lease, LeaseLostError
 from mtl.spec import load_study
 from mtl.stores import Home, open_engine
-from mtl.view import View
 
 # Which requests are lost: one in STRIDE, so that steps come to an end. Each offset, up to twice
 # STRIDE, is another set of requests, or other ways to lose the same.

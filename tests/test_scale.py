@@ -13,10 +13,10 @@ import pytest
 import sqlalchemy as sa
 from conftest import REPOSITORY
 
-from mtl.dispatch import run_study
+from mtl.dispatch.run import run_study
+from mtl.dispatch.view import View
 from mtl.spec import load_study
 from mtl.stores import Home
-from mtl.view import View
 
 FILE = """
 sampler = "random"
@@ -74,7 +74,7 @@ def counted(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     from scale_noop import NoopExecutor
 
-    monkeypatch.setattr("mtl.dispatch.open_executor", lambda _, *given: NoopExecutor(*given))
+    monkeypatch.setattr("mtl.dispatch.run.open_executor", lambda _, *given: NoopExecutor(*given))
 
     def run() -> tuple[float, float]:
         file = tmp_path / "scale.toml"

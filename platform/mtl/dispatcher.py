@@ -21,8 +21,8 @@ from .replicates import missing
 from .trials import Ask, Trials
 
 if TYPE_CHECKING:
+    from .dispatch.view import View
     from .events import Event
-    from .view import View
 
 _TICK = 0.25  # seconds between looks at signals
 _GRACE = 3.0  # seconds that interrupted trials have to checkpoint

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .common.text import paragraph
 from .courier import Courier
-from .markdown import paragraph
 from .masking import clean, without_login
 from .mlflow_store import UI_PORT, sqlite_file
 from .naming import run_name

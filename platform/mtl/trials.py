@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
+    from .dispatch.view import View
     from .outbox import Outbox
-    from .view import View
 
 Answer = Literal["advance", "prune", "again", "keep"] | None
 Ask = Callable[..., tuple["Trial", "Config"]]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..common.text import count
 from .common import json_option, print_json, reserved_stdout
 from .exits import DONE, FAILED
 
@@ -63,7 +64,7 @@ def _print(yard: "Yard") -> None:
         line = f"left alone: {_where(yard, row.path)}: {row.why}"
         screen.print(line, soft_wrap=True)
     total = words.size(sum(row.bytes for row in yard.found))
-    number = words.count(len(yard.found), "thing")
+    number = count(len(yard.found), "thing")
     if not yard.found:
         said = f"nothing to remove in {yard.home}"
     elif yard.remove:

@@ -22,7 +22,7 @@ from .common import (
 from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
-    from mtl.dispatch import StudyResult
+    from mtl.dispatch.view import StudyResult
     from mtl.spec import StudySpec
 
 _GO_ON = "Interrupted. To go on where it stopped"
@@ -118,7 +118,9 @@ def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
     from mtl.view import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        from mtl.dispatch import run_study  # takes a second: the view says that something happens
+        from mtl.dispatch.run import (
+            run_study,  # takes a second: the view says that something happens
+        )
         from mtl.stores import Home
 
         return run_study(spec, Home.resolve(), view=view, **options)

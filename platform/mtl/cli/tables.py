@@ -15,6 +15,7 @@ from mtl.view import console, words
 from mtl.view.fitting import Column, fitted
 from mtl.view.progress import evaluated_table
 
+from ..common.text import count
 from .common import to_predict
 from .recorded import STATES
 
@@ -180,10 +181,10 @@ def print_plan(plan: Plan, spec: StudySpec) -> None:
 
 
 def _plan_parts(plan: Plan) -> list[str]:
-    parts = [words.count(plan["trials"], "trial")]
+    parts = [count(plan["trials"], "trial")]
     if plan["points"]:
         first = " first" if plan["searched"] else ""
-        parts.append(words.count(plan["points"], "point") + first)
+        parts.append(count(plan["points"], "point") + first)
     if plan["searched"]:
         parts.append(f"{'then ' if plan['points'] else ''}{plan['searched']} by {plan['sampler']}")
     if plan["replicates"] > 1:
@@ -214,8 +215,8 @@ def _sizes_table(screen: Console, sizes: Sequence[Sized], spec: StudySpec) -> Ta
 def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
     few, many = plan["steps_per_trial"]
     each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
-    threads = words.count(plan["threads"], "thread")
-    workers = f"{words.count(plan['jobs'], 'worker')}, {threads} each"
+    threads = count(plan["threads"], "thread")
+    workers = f"{count(plan['jobs'], 'worker')}, {threads} each"
     lines = [
         ("steps", f"{plan['steps']:,} in all, {each} a trial"),
         ("evaluations", f"{plan['evaluations']:,} in all"),

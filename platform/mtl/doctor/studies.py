@@ -46,8 +46,8 @@ def _look(home: Home, storage: RDBStorage) -> list[Check]:
 def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
     from optuna.trial import TrialState
 
+    from mtl.common.text import count
     from mtl.lease import dispatcher_of
-    from mtl.view.words import count
 
     # Of the study itself one would get these by way of all its trials.
     running = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))

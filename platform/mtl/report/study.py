@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..markdown import paragraph, plain
+from ..common.text import paragraph, plain
 from .export import write_rows
 from .figures import history_png
 from .rows import SCORES

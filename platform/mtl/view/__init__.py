@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .base import View
+from ..dispatch.view import View
 from .plain import PlainView, QuietView
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["PlainView", "QuietView", "View", "busy", "choose_view", "console", "drawn_on"]
+__all__ = ["PlainView", "QuietView", "busy", "choose_view", "console", "drawn_on"]
 
 _PIPE = 10_000  # columns: nothing is folded or left out for want of room
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.report import row_setting, state_word
 
+from ..common.text import count
 from .fitting import Column, fitted
-from .words import count, score, spread
+from .words import score, spread
 
 if TYPE_CHECKING:
     from rich.console import Console

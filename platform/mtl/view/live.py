@@ -9,13 +9,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from ..common.text import count
+from ..dispatch.view import View
 from . import words
-from .base import View
 from .plain import show_end
 from .progress import RunningTrial, StudyProgress, running_table
 
 if TYPE_CHECKING:
-    from mtl.dispatch import StudyResult
+    from mtl.dispatch.view import StudyResult
     from mtl.events import Progress
     from mtl.spec import StudySpec
 
@@ -46,7 +47,7 @@ class LiveView(View):
         self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
     ) -> None:
         profile = f" · profile {spec.profile}" if spec.profile else ""
-        self._title = f"{study_name}{profile} · {words.count(jobs, 'worker')}"
+        self._title = f"{study_name}{profile} · {count(jobs, 'worker')}"
         self._demo = words.is_demo(spec.config)
         self._progress = StudyProgress(done, total)
         self._preparing.stop()
@@ -105,7 +106,7 @@ class LiveView(View):
 
     def _summary(self, running: Sequence[RunningTrial]) -> str:
         progress = self._progress
-        said = [f"{progress.done} of {words.count(progress.total, 'trial')} done"]
+        said = [f"{progress.done} of {count(progress.total, 'trial')} done"]
         if self._best:
             said.append(f"best so far {self._best[1]}")
         left = progress.left(running)

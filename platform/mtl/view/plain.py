@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.report import grouped, replicated
 
+from ..common.text import count
+from ..dispatch.view import View
 from . import words
-from .base import View
 from .leaderboard import leaderboard_table, replicates_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mtl.dispatch import StudyResult
+    from mtl.dispatch.view import StudyResult
     from mtl.spec import StudySpec
 
 
@@ -43,8 +44,8 @@ class PlainView(QuietView):
     ) -> None:
         profile = f" (profile {spec.profile})" if spec.profile else ""
         self.say(
-            f"study {study_name}{profile}: {words.count(total, 'trial')}, {done} done, "
-            f"{words.count(jobs, 'worker')}"
+            f"study {study_name}{profile}: {count(total, 'trial')}, {done} done, "
+            f"{count(jobs, 'worker')}"
         )
         if words.is_demo(spec.config):
             self.say(words.DEMO_NOTE)

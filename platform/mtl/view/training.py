@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..common.text import count
 from . import drawn_on, words
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TrainingView:
 
     def started(self, run_id: str, total_steps: int, demo: bool) -> None:
         self._preparing.stop()
-        self.say(f"run {run_id}: {words.count(total_steps, 'step')}, {self._remark}")
+        self.say(f"run {run_id}: {count(total_steps, 'step')}, {self._remark}")
         if demo:
             self.say(words.DEMO_NOTE)
         if self._drawn:

@@ -1,4 +1,5 @@
-"""Text that Markdown shows as it is: MLflow's notes and the dashboard's render HTML and links."""
+"""Text for people: counted nouns, and what Markdown shows as it is (MLflow's notes and the
+dashboard's render HTML and links)."""
 
 from __future__ import annotations
 
@@ -20,3 +21,8 @@ def plain(text: object) -> str:
 def paragraph(text: object) -> str:
     """Return a text that Markdown shows as it is, as a paragraph of one line."""
     return _BLOCK.sub(r"\1\\", plain(text))
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 trial``, ``16 trials``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

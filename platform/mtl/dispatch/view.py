@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl.dispatch import StudyResult
-    from mtl.events import Progress
-    from mtl.spec import StudySpec
+    from ..events import Progress
+    from ..studyspec import StudySpec
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study stands when its command ends.
+
+    Attributes:
+        total: trials that it shall have; complete, pruned, failed: that have ended so.
+        unfinished: trials that were begun; the same command goes on with them.
+        best: number, score, params and run_id of the best complete trial.
+        interrupted: by a signal; the same command goes on.
+        new_trials: that have ended in this call.
+        seconds: that this call took.
+        waiting: runs of which MLflow, being away, does not have everything.
+    """
+
+    name: str
+    total: int
+    complete: int
+    pruned: int
+    failed: int
+    unfinished: int
+    best: dict[str, Any] | None
+    interrupted: bool
+    new_trials: int
+    seconds: float
+    waiting: int
 
 
 class View:

@@ -16,25 +16,25 @@ import time
 import uuid
 import warnings
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .ask import make_pruner, make_sampler
-from .dispatcher import Dispatcher
-from .executors import Needs, Places, open_executor
-from .interrupts import Interrupts
-from .lease import Lease
-from .outage import Outage
-from .preflight import local_inputs, preflight
-from .recorded import choose_name, fits, summarize
-from .replicates import missing
-from .stores import Home, open_engine, open_storage
-from .studyspec import StudySpec
-from .tally import Tally
-from .trials import Trials
-from .view import words
+from ..ask import make_pruner, make_sampler
+from ..common.text import count
+from ..dispatcher import Dispatcher
+from ..executors import Needs, Places, open_executor
+from ..interrupts import Interrupts
+from ..lease import Lease
+from ..outage import Outage
+from ..preflight import local_inputs, preflight
+from ..recorded import choose_name, fits, summarize
+from ..replicates import missing
+from ..stores import Home, open_engine, open_storage
+from ..studyspec import StudySpec
+from ..tally import Tally
+from ..trials import Trials
+from .view import StudyResult
 
 if TYPE_CHECKING:
     import optuna
@@ -43,33 +43,6 @@ if TYPE_CHECKING:
 
 
 _LAST_WORDS = "stopped at once; nothing recorded is lost, and the same command goes on with it"
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """How a study stands when its command ends.
-
-    Attributes:
-        total: trials that it shall have; complete, pruned, failed: that have ended so.
-        unfinished: trials that were begun; the same command goes on with them.
-        best: number, score, params and run_id of the best complete trial.
-        interrupted: by a signal; the same command goes on.
-        new_trials: that have ended in this call.
-        seconds: that this call took.
-        waiting: runs of which MLflow, being away, does not have everything.
-    """
-
-    name: str
-    total: int
-    complete: int
-    pruned: int
-    failed: int
-    unfinished: int
-    best: dict[str, Any] | None
-    interrupted: bool
-    new_trials: int
-    seconds: float
-    waiting: int
 
 
 def run_study(
@@ -149,7 +122,7 @@ def _places(spec: StudySpec, home: Home) -> Places:
 def _tidy_up(trials: Trials) -> None:
     """Finish what an earlier life of a study that has its trials left open."""
     trials.view.message(
-        f"study {trials.study.study_name} has its {words.count(trials.spec.total, 'trial')}: "
+        f"study {trials.study.study_name} has its {count(trials.spec.total, 'trial')}: "
         "nothing to do; raise --trials to continue it"
     )
     with closing(trials.runs.tracker):
