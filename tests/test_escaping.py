@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from study_runs import write_study
 
-from minbert.cells import cell_text, plain_cell
+from minbert.common.csv_cells import cell_text, plain_cell
 from mtl.common.text import paragraph, plain
 from mtl.report import leaderboard
 from mtl.report.study import describe_study

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .common.messages import short
+from .common.paths import is_file, is_folder
+from .common.pickles import is_pickle, pickle_in, refusal
 from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
-from .messages import short
-from .paths import is_file, is_folder
-from .pickles import is_pickle, pickle_in, refusal
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache

@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from .common.messages import one_line, short
+from .common.paths import given_path, is_folder
 from .errors import InputError
-from .messages import one_line, short
-from .paths import given_path, is_folder
 
 
 def _spelling(value: object) -> object:

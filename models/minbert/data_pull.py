@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .common.paths import replace_folder
 from .errors import InputError
 from .github import API, RAW, Blob, Repository
-from .paths import replace_folder
 from .reading import FileReport, check_data
 from .tasks import TASKS
 

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import WEIGHTS, to_hf, write_config
+from .common.streams import derive_seed
 from .demo_texts import (
     MASK,
     SPECIAL,
@@ -37,7 +38,7 @@ from .demo_texts import (
 )
 from .demo_words import concepts
 from .encoder import PLAIN, Encoder, EncoderShape
-from .noise import Noise, derive_seed
+from .noise import Noise
 from .packing import PackedBatch, pack
 
 MASKED = 0.15  # of the tokens

@@ -37,11 +37,11 @@ from .backbone import (
     write_config,
 )
 from .checkpoint import best_weights, read_best
+from .common.pickles import is_pickle, pickle_in, refusal
 from .config import Config
 from .errors import InputError
 from .lora import SITES, LowRank
 from .multitask import MultiTaskModel
-from .pickles import is_pickle, pickle_in, refusal
 from .preparing import prepare_model
 from .training import load_weights
 

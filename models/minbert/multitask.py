@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .common.streams import generator
 from .config import Config
 from .encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .lora import Lora
-from .noise import Noise, generator
+from .noise import Noise
 from .packing import PackedBatch
 from .pals import Both, Pals
 from .tasks import HEADS, Task

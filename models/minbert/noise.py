@@ -1,12 +1,7 @@
-"""Random streams: seeds derived by name, and dropout from a generator of one's own.
-
-Each part of a training (heads, adapters, data order, schedule, dropout) draws from its own stream,
-so that adding one does not move the others, and each stream's state fits in a checkpoint.
-"""
+"""Dropout from a random stream of one's own, whose state fits in a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -15,18 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .common.streams import derive_seed
 from .dropout import Places, add_dropout, dropout
-
-
-def derive_seed(seed: int, *names: object) -> int:
-    """Return a 63-bit seed for the stream called ``names`` of the training seeded ``seed``."""
-    text = "/".join(map(str, (seed, *names)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a fresh generator for the stream called ``names``."""
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))
 
 
 class Noise:

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attention
+from .common.streams import generator
 from .encoder import Adapter, EncoderShape, apart
-from .noise import Noise, generator
+from .noise import Noise
 from .packing import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .cells import plain_cell
+from .common.csv_cells import plain_cell
 from .data import DatasetSource
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .backbone import file_digest, pulled_folder
 from .backbone_check import BackboneReport, check_backbone
+from .common.paths import replace_folder
+from .common.pickles import find_pickle
 from .errors import InputError
-from .paths import replace_folder
-from .pickles import find_pickle
 
 FILES = (
     *("config.json", "model.safetensors"),

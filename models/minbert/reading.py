@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .common.messages import short
+from .common.paths import is_folder
 from .errors import InputError
-from .messages import short
-from .paths import is_folder
 from .tasks import TASKS, DataFile, Task
 
 LIMIT = 0.01  # of a file's rows may be unusable

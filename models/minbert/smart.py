@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from .common.streams import generator
 from .config import SmartConfig
 from .multitask import MultiTaskModel
-from .noise import Noise, generator
+from .noise import Noise
 from .packing import PackedBatch
 from .tasks import Task
 

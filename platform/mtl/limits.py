@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from minbert.messages import short
+from minbert.common.messages import short
 
 from .studyfile import nearest
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from minbert.common.paths import given_path, is_file, is_folder
+from minbert.common.pickles import is_pickle, refusal
 from minbert.errors import InputError
-from minbert.paths import given_path, is_file, is_folder
-from minbert.pickles import is_pickle, refusal
 
 from .masking import masked
 from .mlflow_store import connect, sqlite_file

@@ -52,7 +52,7 @@ def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
 def local_inputs(spec: StudySpec) -> tuple[Path, ...]:
     """Return the folders with data and weights that the study names; other machines that train
     its trials must see them, too."""
-    from minbert.paths import given_path, is_folder
+    from minbert.common.paths import given_path, is_folder
 
     given = {name for each in _readings(spec) for name in (each.data.path, each.backbone)}
     folders = (given_path(name).absolute() for name in sorted(given - {"demo"}))

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
+from minbert.common.messages import short
 from minbert.config import canonical, describe_keys
-from minbert.messages import short
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minbert import InputError
+from minbert.common.messages import short
 from minbert.config import check_key
-from minbert.messages import short
 
 from .names import check_name
 from .studyfile import find_line, find_study_file, read_toml, shipped_folder

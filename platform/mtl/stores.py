@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from minbert.paths import given_path
+from minbert.common.paths import given_path
 
 from .database_server import missing_driver, read_only, server_options
 from .faults import away, causes, explain

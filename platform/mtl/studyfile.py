@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minbert import KEYS, InputError
-from minbert.paths import given_path, is_file, is_folder
+from minbert.common.paths import given_path, is_file, is_folder
 
 
 class NoSuchStudyError(InputError):

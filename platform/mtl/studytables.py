@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from minbert import InputError
+from minbert.common.messages import short, wish
 from minbert.config import KEYS, canonical, check_key
-from minbert.messages import short, wish
 
 from .limits import check_limits
 from .search import Search, parse_search
