@@ -139,7 +139,7 @@ def _predictions(number: int) -> dict:
     import numpy as np
 
     from minbert.reports import TaskPredictions
-    from minbert.tasks import TASKS
+    from minbert.tasks.builtin import TASKS
 
     found = {}
     for task in TASKS:

@@ -27,9 +27,9 @@ from steps_sides import LR, ours, step_sides
 
 from minbert.backbone import _file_digest, backbone_shape, find_backbone
 from minbert.data import load_corpus
+from minbert.device import has_bfloat16, pick_device, pick_dtype
 from minbert.reading import find_data
-from minbert.runtime import has_bfloat16, pick_device, pick_dtype
-from minbert.tasks import HEADS
+from minbert.tasks.builtin import HEADS
 
 # ---- steps
 

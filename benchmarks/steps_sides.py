@@ -13,7 +13,7 @@ from minbert import Config
 from minbert.backbone import find_backbone
 from minbert.data import Corpus
 from minbert.schedule import Draws
-from minbert.tasks import HEADS
+from minbert.tasks.builtin import HEADS
 from minbert.training import Training
 
 LR = 1e-5

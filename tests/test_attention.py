@@ -10,7 +10,7 @@ from minbert.dropout import Places
 from minbert.noise import Noise
 from minbert.packing import pack
 from minbert.preparing import prepare_model
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 
 HEADS, DIM = 2, 6
 LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minbert.noise import Noise
 from minbert.packing import pack
 from minbert.preparing import prepare_model
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 
 
 @pytest.mark.parametrize("lengths", [[7] * 4, [5, 5, 19]])

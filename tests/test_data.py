@@ -14,7 +14,7 @@ from minbert import InputError, check_data, data_digest
 from minbert.backbone import find_backbone
 from minbert.data import load_corpus
 from minbert.reading import read_file
-from minbert.tasks import BY_NAME, TASKS
+from minbert.tasks.builtin import BY_NAME, TASKS
 
 SST, PARA, STS = TASKS
 

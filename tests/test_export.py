@@ -158,7 +158,7 @@ def test_predictions_agree_with_the_best_epoch(trained, tmp_path):
 
 def test_smart_was_trained_in_float32_and_predicts_in_it(tmp_path, monkeypatch):
     """Also where the hardware multiplies bfloat16, which auto takes for other trainings."""
-    monkeypatch.setattr("minbert.runtime.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("minbert.device.has_bfloat16", lambda device: True)
     base = small.folder(tmp_path)
     keys = {"train.epochs": 1, "train.steps_per_epoch": 2, "smart.lambda": 0.1}
     config = small.config(base, **keys, **{"train.precision": "auto"})

@@ -8,7 +8,7 @@ from minbert import Config, count_parameters
 from minbert.lora import LowRank
 from minbert.packing import pack
 from minbert.preparing import prepare_model
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 from minbert.training import Training
 
 LLL, FM = "last-linear-layer", "full-model"

@@ -13,7 +13,7 @@ from minbert.encoder import Encoder, EncoderShape
 from minbert.packing import pack
 from minbert.pals import PAL, PAL_HEADS, Pals
 from minbert.preparing import prepare_model
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 from minbert.training import Training
 
 SHAPE = EncoderShape(50, 24, 4, 3, 48, max_positions=40)

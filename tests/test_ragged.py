@@ -21,7 +21,7 @@ from minbert.packing import Ragged, pack
 from minbert.preparing import prepare_model
 from minbert.ragged import ragged, send, to_device
 from minbert.smart import Smart
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 

@@ -14,7 +14,7 @@ from minbert.noise import Noise
 from minbert.packing import pack
 from minbert.preparing import prepare_model
 from minbert.smart import Smart, divergence, project
-from minbert.tasks import BY_NAME, TASKS
+from minbert.tasks.builtin import BY_NAME, TASKS
 from minbert.training import Training
 
 SST, PARA, STS = TASKS

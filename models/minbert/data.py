@@ -20,7 +20,8 @@ from tokenizers import Tokenizer
 from .backbone import file_digest, find_backbone, read_shape, tokenizer_files
 from .packing import PackedBatch, pack
 from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
-from .tasks import TASKS, DataFile, Task
+from .tasks.builtin import TASKS
+from .tasks.task import DataFile, Task
 from .tokenizing import load_tokenizer, tokenize
 
 _FORMAT = 2  # of the cache; a change of what is below makes a new one

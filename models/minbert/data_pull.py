@@ -16,7 +16,7 @@ from .common.paths import replace_folder
 from .errors import InputError
 from .github import API, RAW, Blob, Repository
 from .reading import FileReport, check_data
-from .tasks import TASKS
+from .tasks.builtin import TASKS
 
 SOURCE = "gpoesia/minbert-default-final-project"  # the course's handout (CS224N, Stanford)
 FOLDER = "data"  # where the files lie in it

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from .data import Dataset
+from .device import autocast, keeps_kernels
 from .multitask import MultiTaskModel, predicted_values
 from .packing import length_ordered
 from .ragged import send, to_device
 from .reports import TaskPredictions
-from .runtime import autocast, keeps_kernels
 
 TOKEN_BUDGET = 2048  # a batch on a CPU, whose caches hold no more
 _CUDA_FACTOR = 8

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InputError
 from .metrics import all_scores, correlation, score, task_metric
 from .reports import TaskPredictions
-from .tasks import BY_NAME, TASKS
+from .tasks.builtin import BY_NAME, TASKS
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

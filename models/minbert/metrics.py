@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .reports import TaskPredictions
-from .tasks import BY_NAME, TASKS
+from .tasks.builtin import BY_NAME, TASKS
 
 
 def accuracy(predictions: TaskPredictions) -> float:

@@ -16,7 +16,8 @@ from .lora import Lora
 from .noise import Noise
 from .packing import PackedBatch
 from .pals import Both, Pals
-from .tasks import HEADS, Task
+from .tasks.builtin import HEADS
+from .tasks.task import Task
 
 
 class MultiTaskModel(nn.Module):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from .common.csv_cells import plain_cell
 from .data import DatasetSource
+from .device import pick_device
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions
 from .export import load_model
 from .preparing import config_dtype
 from .reports import TaskPredictions
-from .runtime import pick_device
-from .tasks import TASKS, Task
+from .tasks.builtin import TASKS
+from .tasks.task import Task
 
 
 def predict_files(model_dir: Path, data_dir: str, out_dir: Path, cache_dir: Path) -> list[Path]:

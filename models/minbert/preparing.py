@@ -9,8 +9,8 @@ import torch
 from .backbone import find_backbone, load_encoder_state, read_shape
 from .config import Config
 from .data import Corpus
+from .device import pick_dtype
 from .multitask import MultiTaskModel, build_model
-from .runtime import pick_dtype
 from .schedule import Schedule
 
 

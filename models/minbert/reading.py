@@ -16,7 +16,8 @@ from typing import NamedTuple
 from .common.messages import short
 from .common.paths import is_folder
 from .errors import InputError
-from .tasks import TASKS, DataFile, Task
+from .tasks.builtin import TASKS
+from .tasks.task import DataFile, Task
 
 LIMIT = 0.01  # of a file's rows may be unusable
 DEFAULT_CACHE = ".mtl/cache"  # where whoever calls names none

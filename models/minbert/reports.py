@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .tasks import BY_NAME
+from .tasks.builtin import BY_NAME
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import numpy as np
 
 from .backbone import find_backbone, read_shape
 from .data import Dataset
+from .device import pick_device
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions
 from .export import load_model
 from .preparing import config_dtype
-from .runtime import pick_device
-from .tasks import BY_NAME
+from .tasks.builtin import BY_NAME
 from .tokenizing import load_tokenizer
 
 

@@ -26,7 +26,7 @@ from .config import SmartConfig
 from .multitask import MultiTaskModel
 from .noise import Noise
 from .packing import PackedBatch
-from .tasks import Task
+from .tasks.task import Task
 
 
 def divergence(task: Task, outputs: Tensor, others: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from pathlib import Path
 from .checkpoint import BEST, best_snapshot, best_weights, load_best, read_best, write_snapshot
 from .config import Config
 from .data import load_corpus
+from .device import pick_device
 from .errors import TrainingStopped
 from .evaluate import DevSets
 from .keeper import Keeper
 from .metrics import all_scores
 from .preparing import config_dtype, make_schedule, prepare_model
 from .reports import EpochReport, StepReport
-from .runtime import pick_device
 from .training import load_weights
 
 _SECONDS_BETWEEN = 30.0  # checkpoints within an epoch

@@ -14,6 +14,7 @@ from torch import Tensor
 from .adamw import AdamW
 from .config import Config
 from .data import load_corpus
+from .device import autocast, keeps_kernels, pick_device
 from .errors import DivergedError
 from .evaluate import DevSets
 from .metrics import all_scores
@@ -24,10 +25,10 @@ from .preparing import config_dtype, make_schedule, prepare_model
 from .ragged import send, to_device
 from .reports import EpochReport, Meter, StepReport
 from .rows import RowAdamW
-from .runtime import autocast, keeps_kernels, pick_device
 from .schedule import Draws
 from .smart import Smart
-from .tasks import BY_NAME, Task
+from .tasks.builtin import BY_NAME
+from .tasks.task import Task
 
 WORD = "encoder.embeddings.word.weight"
 _KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed

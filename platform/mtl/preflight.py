@@ -66,7 +66,7 @@ def read_inputs(config: Config, home: Home) -> Inputs:
         InputError: something is missing or cannot be used.
     """
     import minbert
-    from minbert.runtime import pick_device
+    from minbert.device import pick_device
 
     pick_device(config.train.device)
     backbone = minbert.check_backbone(config.backbone, home.cache)

@@ -55,7 +55,7 @@ class Champion:
     def _sentiments(self, texts: list[tuple[str, ...]]) -> tuple[Sequence, ...]:
         import pandas as pd
 
-        from minbert.tasks import SST
+        from minbert.tasks.builtin import SST
 
         classes = self._model.predict("sst", texts).astype(int)
         # Nullable: a table of sentences and pairs keeps whole numbers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 from mtl.report import METRICS
 from mtl.view import console, words
 from mtl.view.fitting import Column, fits, fitted, lay_out

@@ -69,7 +69,7 @@ def gpu(device: str) -> Iterator[Check]:
     try:
         import torch
 
-        from minbert.runtime import has_bfloat16, pick_device
+        from minbert.device import has_bfloat16, pick_device
     except (ImportError, OSError) as error:
         mend = "pip install --force-reinstall -c constraints.txt torch"
         yield bad("torch", f"cannot be loaded: {said(error)}", mend)

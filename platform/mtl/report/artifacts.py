@@ -12,7 +12,7 @@ import numpy as np
 
 from minbert.intervals import Estimate
 from minbert.metrics import confusion_matrix
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 
 from .export import write_csv
 from .figures import confusion_png, residuals_png

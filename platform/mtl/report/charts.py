@@ -8,7 +8,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minbert.tasks import TASKS
+from minbert.tasks.builtin import TASKS
 
 from .colours import INK, SCORE_COLOUR, TASK_COLOURS
 from .rows import row_setting

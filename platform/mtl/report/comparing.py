@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minbert.errors import InputError
-from minbert.tasks import BY_NAME
+from minbert.tasks.builtin import BY_NAME
 
 from .rows import SCORES, leaderboard, row_setting, why_no_best
 from .runs import Absent, Runs

@@ -14,7 +14,7 @@ from .colours import INK, TASK_COLOURS, ink_on, tint
 
 if TYPE_CHECKING:
     from minbert import TaskPredictions
-    from minbert.tasks import Task
+    from minbert.tasks.task import Task
 
 _DPI = 110
 
@@ -49,7 +49,7 @@ def confusion_png(task: Task, matrix: np.ndarray, path: Path) -> None:
 
 def residuals_png(predictions: TaskPredictions, path: Path) -> None:
     """Draw residuals (predicted minus label) against labels, with their histogram beside."""
-    from minbert.tasks import BY_NAME
+    from minbert.tasks.builtin import BY_NAME
 
     task = BY_NAME[predictions.task]
     residuals = predictions.values - predictions.labels

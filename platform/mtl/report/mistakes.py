@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minbert.metrics import confusion_matrix
-from minbert.tasks import BY_NAME, Task
+from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.task import Task
 
 from .charts import dressed
 from .colours import INK, TASK_COLOURS, ink_on, tint

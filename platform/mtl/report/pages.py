@@ -108,7 +108,7 @@ def _page(title: str, subtitle: str, body: str) -> str:
 
 
 def _task(predictions: TaskPredictions):
-    from minbert.tasks import BY_NAME
+    from minbert.tasks.builtin import BY_NAME
 
     return BY_NAME[predictions.task]
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from minbert.errors import InputError
 from minbert.reports import TaskPredictions
-from minbert.tasks import BY_NAME, TASKS, Task
+from minbert.tasks.builtin import BY_NAME, TASKS
+from minbert.tasks.task import Task
 
 from ..masking import clean, masked
 from ..mlflow_store import connect, sqlite_file

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks import BY_NAME, TASKS
+from minbert.tasks.builtin import BY_NAME, TASKS
 
 from .charts import DRAWN, cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command

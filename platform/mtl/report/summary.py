@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks import TASKS
+from minbert.tasks.builtin import TASKS
 
 from ..naming import short_value
 from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
