@@ -8,7 +8,7 @@ import torch
 from minbert.attention import attention
 from minbert.dropout import Places
 from minbert.noise import Noise
-from minbert.packing import pack
+from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
 

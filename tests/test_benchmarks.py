@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
 from minbert.noise import Noise
-from minbert.packing import pack
+from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
 
@@ -17,7 +17,7 @@ from minbert.tasks.builtin import BY_NAME
 def test_operations_of_a_step_are_those_that_torch_counts(tmp_path, monkeypatch, lengths):
     """Where nothing is padded: filler in attention is ours to pay for."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    monkeypatch.setattr("minbert.groups._GROUP_COST", 0)  # a group for each length
+    monkeypatch.setattr("minbert.packing.blocks._GROUP_COST", 0)  # a group for each length
     from products import forward_operations, step_operations
 
     folder = small.folder(tmp_path)

@@ -225,7 +225,7 @@ def test_pretraining_never_reads_the_corpus_and_draws_from_other_seeds(corpus):
 def test_a_lesson_hides_words_and_compares_sentences():
     from minbert import demo_texts as pretraining
     from minbert.demo_pretrain import Teacher
-    from minbert.packing import pack
+    from minbert.packing.pack import pack
 
     rows = [
         ("The doctor phoned the nurse at noon.", "At midday, the boss called the nurse."),

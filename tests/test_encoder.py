@@ -14,7 +14,7 @@ from minbert.backbone import load_encoder_state, read_shape, to_hf
 from minbert.dropout import Places, add_dropout, dropout
 from minbert.encoder import SHAPES, Encoder
 from minbert.noise import Noise
-from minbert.packing import length_ordered, pack
+from minbert.packing.pack import length_ordered, pack
 
 LENGTHS = [7, 1, 512, 23, 7, 64, 23]  # ragged; with one token, and with as many as there can be
 

@@ -6,7 +6,7 @@ import torch
 
 from minbert import Config, count_parameters
 from minbert.lora import LowRank
-from minbert.packing import pack
+from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
 from minbert.training import Training

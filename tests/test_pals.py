@@ -10,7 +10,7 @@ from small import config
 
 from minbert import Config, InputError, count_parameters
 from minbert.encoder import Encoder, EncoderShape
-from minbert.packing import pack
+from minbert.packing.pack import pack
 from minbert.pals import PAL, PAL_HEADS, Pals
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME

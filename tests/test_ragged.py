@@ -17,9 +17,9 @@ from minbert.attention import attention
 from minbert.encoder import EncoderShape
 from minbert.multitask import build_model, task_loss
 from minbert.noise import DeviceNoise, Noise
-from minbert.packing import Ragged, pack
+from minbert.packing.pack import Ragged, pack
+from minbert.packing.ragged import ragged, send, to_device
 from minbert.preparing import prepare_model
-from minbert.ragged import ragged, send, to_device
 from minbert.smart import Smart
 from minbert.tasks.builtin import BY_NAME
 

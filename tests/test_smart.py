@@ -11,7 +11,7 @@ from minbert import Config, InputError
 from minbert.config import SmartConfig
 from minbert.multitask import task_loss
 from minbert.noise import Noise
-from minbert.packing import pack
+from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.smart import Smart, divergence, project
 from minbert.tasks.builtin import BY_NAME, TASKS

@@ -1,6 +1,6 @@
 """Attention within each sequence of a packed stream, one block of near-equal lengths at a time.
 
-That is for a CPU; for a GPU see :mod:`minbert.ragged`.
+That is for a CPU; for a GPU see :mod:`minbert.packing.ragged`.
 
     T tokens   H hidden   N heads   D = H / N   n sequences of a group   L tokens of its longest
 """
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .groups import Group, Groups
 from .noise import Noise, keeping
-from .packing import Ragged
-from .ragged import ragged_attention
+from .packing.blocks import Group, Groups
+from .packing.pack import Ragged
+from .packing.ragged import ragged_attention
 
 
 def attention(

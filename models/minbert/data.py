@@ -18,7 +18,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 
 from .backbone import file_digest, find_backbone, read_shape, tokenizer_files
-from .packing import PackedBatch, pack
+from .packing.pack import PackedBatch, pack
 from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 from .tasks.builtin import TASKS
 from .tasks.task import DataFile, Task
@@ -116,7 +116,7 @@ class Dataset:
         """Return examples as one packed batch, and their labels in packed order, float32.
 
         Args:
-            fill, level: see :func:`minbert.packing.pack`.
+            fill, level: see :func:`minbert.packing.pack.pack`.
         """
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         tasks = [self.task.name] * len(indices)

@@ -39,7 +39,7 @@ from .demo_texts import (
 from .demo_words import concepts
 from .encoder import PLAIN, Encoder, EncoderShape
 from .noise import Noise
-from .packing import PackedBatch, pack
+from .packing.pack import PackedBatch, pack
 
 MASKED = 0.15  # of the tokens
 # Of verdicts: to predict them is to understand what came before. Nothing else of such a text is

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .attention import attention
 from .noise import Noise
-from .packing import PackedBatch
+from .packing.pack import PackedBatch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from .data import Dataset
 from .device import autocast, keeps_kernels
 from .multitask import MultiTaskModel, predicted_values
-from .packing import length_ordered
-from .ragged import send, to_device
+from .packing.pack import length_ordered
+from .packing.ragged import send, to_device
 from .reports import TaskPredictions
 
 TOKEN_BUDGET = 2048  # a batch on a CPU, whose caches hold no more

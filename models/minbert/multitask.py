@@ -14,7 +14,7 @@ from .config import Config
 from .encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .lora import Lora
 from .noise import Noise
-from .packing import PackedBatch
+from .packing.pack import PackedBatch
 from .pals import Both, Pals
 from .tasks.builtin import HEADS
 from .tasks.task import Task

@@ -24,7 +24,7 @@ from .attention import attention
 from .common.streams import generator
 from .encoder import Adapter, EncoderShape, apart
 from .noise import Noise
-from .packing import PackedBatch, Span
+from .packing.pack import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
 _DEVIATION = 0.02  # of new weights, as BERT's own

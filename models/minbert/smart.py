@@ -25,7 +25,7 @@ from .common.streams import generator
 from .config import SmartConfig
 from .multitask import MultiTaskModel
 from .noise import Noise
-from .packing import PackedBatch
+from .packing.pack import PackedBatch
 from .tasks.task import Task
 
 

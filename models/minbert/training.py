@@ -20,9 +20,9 @@ from .evaluate import DevSets
 from .metrics import all_scores
 from .multitask import task_loss
 from .noise import make_noise
-from .packing import PackedBatch, length_ordered
+from .packing.pack import PackedBatch, length_ordered
+from .packing.ragged import send, to_device
 from .preparing import config_dtype, make_schedule, prepare_model
-from .ragged import send, to_device
 from .reports import EpochReport, Meter, StepReport
 from .rows import RowAdamW
 from .schedule import Draws

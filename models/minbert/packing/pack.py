@@ -1,7 +1,7 @@
 """Batches without padding: sequences laid end to end in one stream of tokens.
 
 Sequences of a batch are put in order of length, so that those of near-equal length lie together
-and attention can look at them as one block (:mod:`minbert.groups`).
+and attention can look at them as one block (:mod:`minbert.packing.blocks`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .groups import LEVEL, Groups
+from .blocks import LEVEL, Groups
 
 
 class Ragged(NamedTuple):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nested import nested_tensor_from_jagged
 
-from .packing import PackedBatch, Ragged
+from .pack import PackedBatch, Ragged
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
