@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lines import Side
 
-from minbert.encoder import EncoderShape
+from minbert.model.encoder import EncoderShape
 
 _SIZES = {"cpu": 1024, "cuda": 8192}  # of square products
 _REPEATS = 4

@@ -5,9 +5,9 @@ import pytest
 import small
 import torch
 
-from minbert.attention import attention
-from minbert.dropout import Places
-from minbert.noise import Noise
+from minbert.model.attention import attention
+from minbert.model.dropout import Noise
+from minbert.model.dropout_mask import Places
 from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME

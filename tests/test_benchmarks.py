@@ -7,7 +7,7 @@ import torch
 from conftest import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
-from minbert.noise import Noise
+from minbert.model.dropout import Noise
 from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME

@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel
 
 from minbert import InputError
 from minbert.backbone import load_encoder_state, read_shape, to_hf
-from minbert.dropout import Places, add_dropout, dropout
-from minbert.encoder import SHAPES, Encoder
-from minbert.noise import Noise
+from minbert.model.dropout import Noise
+from minbert.model.dropout_mask import Places, add_dropout, dropout
+from minbert.model.encoder import SHAPES, Encoder
 from minbert.packing.pack import length_ordered, pack
 
 LENGTHS = [7, 1, 512, 23, 7, 64, 23]  # ragged; with one token, and with as many as there can be

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from small import config
 
 from minbert import Config, InputError, count_parameters
-from minbert.encoder import Encoder, EncoderShape
+from minbert.model.encoder import Encoder, EncoderShape
 from minbert.packing.pack import pack
 from minbert.pals import PAL, PAL_HEADS, Pals
 from minbert.preparing import prepare_model
@@ -104,7 +104,7 @@ def test_a_layer_computes_the_paper_s_equations(kind, placement):
 
 def joined(layer, x, alone, ts, placement):
     """BL(h) with TS(h) where the placement says (equations 3 to 7)."""
-    from minbert.attention import attention
+    from minbert.model.attention import attention
 
     context = attention(layer.qkv(x), alone.groups, layer.heads, 0.0, None)
     if placement == "alternative":

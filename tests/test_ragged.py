@@ -13,10 +13,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from minbert.adamw import AdamW
-from minbert.attention import attention
-from minbert.encoder import EncoderShape
+from minbert.model.attention import attention
+from minbert.model.dropout import DeviceNoise, Noise
+from minbert.model.encoder import EncoderShape
 from minbert.multitask import build_model, task_loss
-from minbert.noise import DeviceNoise, Noise
 from minbert.packing.pack import Ragged, pack
 from minbert.packing.ragged import ragged, send, to_device
 from minbert.preparing import prepare_model

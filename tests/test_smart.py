@@ -9,8 +9,8 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from minbert import Config, InputError
 from minbert.config import SmartConfig
+from minbert.model.dropout import Noise
 from minbert.multitask import task_loss
-from minbert.noise import Noise
 from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.smart import Smart, divergence, project

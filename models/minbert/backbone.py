@@ -20,8 +20,8 @@ from torch import Tensor
 from .common.messages import short
 from .common.paths import is_file, is_folder
 from .common.pickles import is_pickle, pickle_in, refusal
-from .encoder import SHAPES, Encoder, EncoderShape
 from .errors import InputError
+from .model.encoder import SHAPES, Encoder, EncoderShape
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache

@@ -14,8 +14,8 @@ from .backbone import (
     read_shape,
     tokenizer_file,
 )
-from .encoder import EncoderShape
 from .errors import InputError
+from .model.encoder import EncoderShape
 from .tokenizing import load_tokenizer
 
 

@@ -37,8 +37,8 @@ from .demo_texts import (
     train_vocabulary,
 )
 from .demo_words import concepts
-from .encoder import PLAIN, Encoder, EncoderShape
-from .noise import Noise
+from .model.dropout import Noise
+from .model.encoder import PLAIN, Encoder, EncoderShape
 from .packing.pack import PackedBatch, pack
 
 MASKED = 0.15  # of the tokens

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .common.streams import generator
-from .encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
+from .model.encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
 
 SITES = ("qkv", "intermediate", "output")  # of each layer
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .common.streams import generator
 from .config import Config
-from .encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .lora import Lora
-from .noise import Noise
+from .model.dropout import Noise
+from .model.encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .packing.pack import PackedBatch
 from .pals import Both, Pals
 from .tasks.builtin import HEADS

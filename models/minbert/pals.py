@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attention
 from .common.streams import generator
-from .encoder import Adapter, EncoderShape, apart
-from .noise import Noise
+from .model.attention import attention
+from .model.dropout import Noise
+from .model.encoder import Adapter, EncoderShape, apart
 from .packing.pack import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
@@ -108,7 +108,7 @@ class Pals(nn.Module, Adapter):
     """Parallel adaptation layers for some tasks.
 
     Args:
-        placement: ``original`` or ``alternative``, see :class:`minbert.encoder.Adapter`.
+        placement: ``original`` or ``alternative``, see :class:`minbert.model.encoder.Adapter`.
         tasks: the tasks that have them; for the others TS(h) is zero.
     """
 

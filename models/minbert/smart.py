@@ -23,8 +23,8 @@ from torch.func import functional_call
 
 from .common.streams import generator
 from .config import SmartConfig
+from .model.dropout import Noise
 from .multitask import MultiTaskModel
-from .noise import Noise
 from .packing.pack import PackedBatch
 from .tasks.task import Task
 

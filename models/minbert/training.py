@@ -18,8 +18,8 @@ from .device import autocast, keeps_kernels, pick_device
 from .errors import DivergedError
 from .evaluate import DevSets
 from .metrics import all_scores
+from .model.dropout import make_noise
 from .multitask import task_loss
-from .noise import make_noise
 from .packing.pack import PackedBatch, length_ordered
 from .packing.ragged import send, to_device
 from .preparing import config_dtype, make_schedule, prepare_model

@@ -1,4 +1,4 @@
-"""A batch on a GPU: sent in one copy, its attention by kernels that take variable lengths.
+"""A batch on a GPU: sent in one copy, its sequences by their offsets.
 
 Nothing here waits for the GPU: whatever the host must know of a batch, it knows beforehand.
 """
@@ -11,9 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nested import nested_tensor_from_jagged
 
 from .pack import PackedBatch, Ragged
 
@@ -59,33 +57,3 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
     return whole.to(device, non_blocking=True).split([len(t) for t in tensors])
 
 
-def ragged_attention(
-    qkv: Tensor, where: Ragged, heads: int, rate: float, queries: Tensor | None = None
-) -> Tensor:
-    """Return what :func:`minbert.attention.attention` does, [T, 3H] -> [T, H] or [sequences, H].
-
-    torch takes FlashAttention (Dao 2023) or memory-efficient attention (Rabe and Staats 2021) for
-    it, as the precision and the GPU allow. Dropout draws from the device's own generator.
-    """
-    parts = qkv.unflatten(1, (3 if queries is None else 2, heads, -1)).transpose(0, 1)
-    width = parts.shape[3]  # [3 or 2, T, N, D]
-    wider = 0, -width % 8  # the kernels want multiples of eight
-    *query, key, value = (_nested(part, where) for part in F.pad(parts, wider).contiguous())
-    if queries is None:
-        (query,) = query
-    else:
-        each = torch.arange(where.count + 1, device=qkv.device)
-        one = where._replace(offsets=each, shortest=1, longest=1)
-        query = _nested(F.pad(queries.unflatten(1, (heads, -1)), wider), one)
-    context = F.scaled_dot_product_attention(
-        query, key, value, dropout_p=rate, scale=width**-0.5
-    )
-    return context.transpose(1, 2).values()[..., :width].flatten(1)
-
-
-def _nested(rows: Tensor, where: Ragged) -> Tensor:
-    """Return rows [T, N, D] as torch's nested tensor [sequences, N, each's own length, D]."""
-    nested = nested_tensor_from_jagged(
-        rows, where.offsets, min_seqlen=where.shortest, max_seqlen=where.longest
-    )
-    return nested.transpose(1, 2)

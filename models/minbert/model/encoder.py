@@ -1,12 +1,22 @@
 """The BERT encoder (Devlin et al. 2018), whole, on packed tokens.
 
 Nothing is padded here: embeddings, linear maps and norms run on a flat stream [tokens, hidden], and
-only attention (:mod:`minbert.attention`) knows where a sequence ends. Letters in the shapes below:
+only attention knows where a sequence ends. Letters in the shapes below:
 
     T tokens of all sequences   S sequences   H hidden   I intermediate   N heads   D = H / N
 
-A forward pass with a :class:`~minbert.noise.Noise` trains (dropout); without one it evaluates.
+A forward pass with a :class:`~minbert.model.dropout.Noise` trains (dropout); one without evaluates.
 Adapters enter through one door, :class:`Adapter`: each linear map of a layer goes through it.
+
+Whoever reads the model begins here, and reads on in this order:
+
+    model/encoder.py      this file, from Embeddings to Encoder
+    packing/pack.py       how sequences become one stream, PackedBatch
+    model/attention.py    attention within each sequence (packing/blocks.py on a CPU)
+    adapters/lora.py      LoRA: what stands beside a linear map, and how it is merged
+    adapters/pals.py      adaptation layers: what is computed in parallel to a layer
+    multitask.py          heads, losses, and who trains what
+    training/trainer.py   one step and one evaluation; training/loop.py: all of them
 """
 
 from __future__ import annotations
@@ -17,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..packing.pack import PackedBatch
 from .attention import attention
-from .noise import Noise
-from .packing.pack import PackedBatch
+from .dropout import Noise
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .noise import Noise, keeping
-from .packing.blocks import Group, Groups
-from .packing.pack import Ragged
-from .packing.ragged import ragged_attention
+from ..packing.blocks import Group, Groups
+from ..packing.pack import Ragged
+from .dropout import Noise, keeping
+from .ragged_attention import ragged_attention
 
 
 def attention(

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common.streams import derive_seed
-from .dropout import Places, add_dropout, dropout
+from ..common.streams import derive_seed
+from .dropout_mask import Places, add_dropout, dropout
 
 
 class Noise:
