@@ -19,7 +19,7 @@ import torch
 from lines import Line
 
 from minbert import Config, train
-from minbert.backbone import find_backbone, tokenizer_file
+from minbert.backbone.weights import find_backbone, tokenizer_file
 from minbert.checkpoint import BEST
 
 PAPER_MB = 419.0  # the smallest checkpoint of the paper's code

@@ -25,7 +25,7 @@ from memory import LORA, bert_base, measure_memory
 from products import Products, forward_operations, step_operations
 from steps_sides import LR, ours, step_sides
 
-from minbert.backbone import _file_digest, backbone_shape, find_backbone
+from minbert.backbone.weights import _file_digest, backbone_shape, find_backbone
 from minbert.data import load_corpus
 from minbert.device import has_bfloat16, pick_device, pick_dtype
 from minbert.reading import find_data

@@ -10,7 +10,7 @@ from memory import LORA
 from products import synchronize
 
 from minbert import Config
-from minbert.backbone import find_backbone
+from minbert.backbone.weights import find_backbone
 from minbert.data import Corpus
 from minbert.schedule import Draws
 from minbert.tasks.builtin import HEADS

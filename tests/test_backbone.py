@@ -11,7 +11,7 @@ import small
 from loopback import Replies, serving
 
 from minbert import InputError, check_backbone, pull_backbone
-from minbert.backbone import backbone_shape, find_backbone, pulled_folder
+from minbert.backbone.weights import backbone_shape, find_backbone, pulled_folder
 from minbert.model.encoder import SHAPES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

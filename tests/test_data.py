@@ -11,7 +11,7 @@ import small
 from transformers import AutoTokenizer
 
 from minbert import InputError, check_data, data_digest
-from minbert.backbone import find_backbone
+from minbert.backbone.weights import find_backbone
 from minbert.data import load_corpus
 from minbert.reading import read_file
 from minbert.tasks.builtin import BY_NAME, TASKS

@@ -176,7 +176,7 @@ def test_weights_are_a_bert_and_small():
 
 
 def test_weights_load_into_our_encoder():
-    from minbert.backbone import load_encoder_state, read_shape
+    from minbert.backbone.weights import load_encoder_state, read_shape
     from minbert.model.encoder import Encoder
 
     Encoder(read_shape(FOLDER)).load_state_dict(load_encoder_state(FOLDER), strict=True)

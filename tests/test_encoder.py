@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from minbert import InputError
-from minbert.backbone import load_encoder_state, read_shape, to_hf
+from minbert.backbone.weights import load_encoder_state, read_shape, to_hf
 from minbert.model.dropout import Noise
 from minbert.model.dropout_mask import Places, add_dropout, dropout
 from minbert.model.encoder import SHAPES, Encoder

@@ -5,7 +5,7 @@ import small
 import torch
 
 from minbert import Config, count_parameters
-from minbert.lora import LowRank
+from minbert.adapters.lora import LowRank
 from minbert.packing.pack import pack
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME

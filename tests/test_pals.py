@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from small import config
 
 from minbert import Config, InputError, count_parameters
+from minbert.adapters.pals import PAL, PAL_HEADS, Pals
 from minbert.model.encoder import Encoder, EncoderShape
 from minbert.packing.pack import pack
-from minbert.pals import PAL, PAL_HEADS, Pals
 from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
 from minbert.training import Training

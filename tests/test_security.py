@@ -122,7 +122,7 @@ def test_a_models_pickle_is_refused_by_name(tmp_path: Path, here, bomb):
     backbone = small.backbone(tmp_path / "bert")
     given = f"backbone = '{backbone}'\n'train.mode' = 'last-linear-layer'\n"
     (model / "config.toml").write_text(f"[config]\n{given}")
-    from minbert.backbone import backbone_digest
+    from minbert.backbone.weights import backbone_digest
 
     about = {"backbone_sha256": backbone_digest(str(backbone))}
     (model / "model.json").write_text(json.dumps(about))

@@ -40,9 +40,9 @@ _PUBLIC = {
     "Measurement": "measuring",
     "check_data": "reading",
     "data_digest": "data",
-    "check_backbone": "backbone_check",
-    "backbone_digest": "backbone",
-    "pull_backbone": "pull",
+    "check_backbone": "backbone.check",
+    "backbone_digest": "backbone.weights",
+    "pull_backbone": "backbone.pull",
     "pull_data": "data_pull",
 }
 

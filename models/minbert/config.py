@@ -100,7 +100,7 @@ def _kind(value: object) -> object:
 
 
 class PalsConfig(_Group):
-    """Parallel adaptation layers (Stickland & Murray 2019), see :mod:`minbert.pals`."""
+    """Parallel adaptation layers (Stickland & Murray 2019), see :mod:`minbert.adapters.pals`."""
 
     kind: Annotated[
         Literal["none", "low-rank", "pals", "shared", "shared-attention", "mixed"],

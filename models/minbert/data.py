@@ -17,12 +17,12 @@ import numpy as np
 from filelock import FileLock
 from tokenizers import Tokenizer
 
-from .backbone import file_digest, find_backbone, read_shape, tokenizer_files
+from .backbone.tokenizer import load_tokenizer, tokenize
+from .backbone.weights import file_digest, find_backbone, read_shape, tokenizer_files
 from .packing.pack import PackedBatch, pack
 from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 from .tasks.builtin import TASKS
 from .tasks.task import DataFile, Task
-from .tokenizing import load_tokenizer, tokenize
 
 _FORMAT = 2  # of the cache; a change of what is below makes a new one
 
@@ -143,7 +143,7 @@ def load_corpus(path: str, backbone: str, cache_dir: Path | None) -> Corpus:
 
     Raises:
         InputError: see :func:`minbert.reading.read_file` and
-            :func:`minbert.backbone.find_backbone`.
+            :func:`minbert.backbone.weights.find_backbone`.
     """
     source = DatasetSource(path, backbone, cache_dir)
     return Corpus(

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from .backbone import WEIGHTS, to_hf, write_config
+from .backbone.weights import WEIGHTS, to_hf, write_config
 from .common.streams import derive_seed
 from .demo_texts import (
     MASK,

@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .backbone import (
+from .adapters.lora import SITES, LowRank
+from .backbone.weights import (
     WEIGHTS,
     backbone_digest,
     find_backbone,
@@ -40,7 +41,6 @@ from .checkpoint import best_weights, read_best
 from .common.pickles import is_pickle, pickle_in, refusal
 from .config import Config
 from .errors import InputError
-from .lora import SITES, LowRank
 from .multitask import MultiTaskModel
 from .preparing import prepare_model
 from .training import load_weights

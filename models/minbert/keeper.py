@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .backbone import backbone_digest
+from .backbone.weights import backbone_digest
 from .checkpoint import (
     BEST,
     LAST,

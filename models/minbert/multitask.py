@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .adapters.lora import Lora
+from .adapters.pals import Both, Pals
 from .common.streams import generator
 from .config import Config
-from .lora import Lora
 from .model.dropout import Noise
 from .model.encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .packing.pack import PackedBatch
-from .pals import Both, Pals
 from .tasks.builtin import HEADS
 from .tasks.task import Task
 
@@ -179,7 +179,7 @@ def count_parameters(config: Config, cache_dir=None) -> ParameterCounts:
     Raises:
         InputError: the backbone is not known.
     """
-    from .backbone import backbone_shape
+    from .backbone.weights import backbone_shape
 
     with torch.device("meta"):
         model = build_model(config, backbone_shape(config.backbone, cache_dir))

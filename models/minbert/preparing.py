@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .backbone import find_backbone, load_encoder_state, read_shape
+from .backbone.weights import find_backbone, load_encoder_state, read_shape
 from .config import Config
 from .data import Corpus
 from .device import pick_dtype

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .backbone import find_backbone, read_shape
+from .backbone.tokenizer import load_tokenizer
+from .backbone.weights import find_backbone, read_shape
 from .data import Dataset
 from .device import pick_device
 from .errors import InputError
@@ -15,7 +16,6 @@ from .evaluate import predict_dataset, task_predictions
 from .export import load_model
 from .preparing import config_dtype
 from .tasks.builtin import BY_NAME
-from .tokenizing import load_tokenizer
 
 
 class SentenceModel:

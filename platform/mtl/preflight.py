@@ -87,7 +87,7 @@ def _readings(spec: StudySpec) -> list[Config]:
 
 def _datasets(path: str, home: Home) -> list[DatasetInput]:
     import minbert
-    from minbert.backbone import file_digest
+    from minbert.backbone.weights import file_digest
     from minbert.reading import find_data
 
     from .tracking import DatasetInput

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .common.streams import generator
-from .model.encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
+from ..common.streams import generator
+from ..model.encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
 
 SITES = ("qkv", "intermediate", "output")  # of each layer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
-from .backbone import tokenizer_files
-from .errors import InputError
+from ..errors import InputError
+from .weights import tokenizer_files
 
 
 def load_tokenizer(folder: Path, max_length: int, vocab_size: int) -> Tokenizer:

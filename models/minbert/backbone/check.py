@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .backbone import (
+from ..errors import InputError
+from ..model.encoder import EncoderShape
+from .tokenizer import load_tokenizer
+from .weights import (
     WEIGHTS,
     backbone_digest,
     find_backbone,
@@ -14,9 +17,6 @@ from .backbone import (
     read_shape,
     tokenizer_file,
 )
-from .errors import InputError
-from .model.encoder import EncoderShape
-from .tokenizing import load_tokenizer
 
 
 @dataclass(frozen=True)

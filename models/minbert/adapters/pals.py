@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common.streams import generator
-from .model.attention import attention
-from .model.dropout import Noise
-from .model.encoder import Adapter, EncoderShape, apart
-from .packing.pack import PackedBatch, Span
+from ..common.streams import generator
+from ..model.attention import attention
+from ..model.dropout import Noise
+from ..model.encoder import Adapter, EncoderShape, apart
+from ..packing.pack import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
 _DEVIATION = 0.02  # of new weights, as BERT's own

@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from .backbone import file_digest, pulled_folder
-from .backbone_check import BackboneReport, check_backbone
-from .common.paths import replace_folder
-from .common.pickles import find_pickle
-from .errors import InputError
+from ..common.paths import replace_folder
+from ..common.pickles import find_pickle
+from ..errors import InputError
+from .check import BackboneReport, check_backbone
+from .weights import file_digest, pulled_folder
 
 FILES = (
     *("config.json", "model.safetensors"),

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .common.messages import short
-from .common.paths import is_file, is_folder
-from .common.pickles import is_pickle, pickle_in, refusal
-from .errors import InputError
-from .model.encoder import SHAPES, Encoder, EncoderShape
+from ..common.messages import short
+from ..common.paths import is_file, is_folder
+from ..common.pickles import is_pickle, pickle_in, refusal
+from ..errors import InputError
+from ..model.encoder import SHAPES, Encoder, EncoderShape
 
 WEIGHTS = "model.safetensors"
 _PULLED = "backbones"  # folder in the cache
@@ -146,7 +146,7 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
         InputError: there is none under this name.
     """
     if name == "demo":
-        return Path(__file__).parent / "demo"
+        return Path(__file__).parents[1] / "demo"
     if is_folder(name):
         return Path(name)
     if is_file(name):
