@@ -20,7 +20,7 @@ from network_trap import Trap
 
 from minbert import InputError, check_data, data_digest, pull_data
 from minbert.data_pull import NEEDED, OTHERS, SOURCE
-from minbert.demo import write_corpus
+from minbert.demo.corpus import write_corpus
 
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 REVISIONS = {"main": COMMIT, "release/2023": OLDER, COMMIT: COMMIT, OLDER: OLDER}

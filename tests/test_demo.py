@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minbert import demo, demo_events, demo_reviews, demo_words
-from minbert.demo import COLUMNS, FOLDER, SIZES
+from minbert.demo import corpus as demo
+from minbert.demo import events as demo_events
+from minbert.demo import reviews as demo_reviews
+from minbert.demo import words as demo_words
+from minbert.demo.corpus import COLUMNS, FOLDER, SIZES
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_has_the_papers_files_and_columns(corpus):
 
 
 def test_same_seed_same_bytes_and_another_seed_another_corpus(corpus, tmp_path):
-    script = "import sys, pathlib; from minbert.demo import write_corpus as w;"
+    script = "import sys, pathlib; from minbert.demo.corpus import write_corpus as w;"
     for name, seed in (("again", demo.SEED), ("other", 5)):
         (tmp_path / name).mkdir()
         call = f"{script} w(pathlib.Path({str(tmp_path / name)!r}), {seed})"
@@ -213,7 +216,7 @@ def test_the_tokenizer_is_berts():
 
 
 def test_pretraining_never_reads_the_corpus_and_draws_from_other_seeds(corpus):
-    from minbert.demo_texts import pretraining_texts
+    from minbert.demo.texts import pretraining_texts
 
     drawn = pretraining_texts(3000, seed=1)
     assert drawn == pretraining_texts(3000, seed=1)
@@ -223,8 +226,8 @@ def test_pretraining_never_reads_the_corpus_and_draws_from_other_seeds(corpus):
 
 
 def test_a_lesson_hides_words_and_compares_sentences():
-    from minbert import demo_texts as pretraining
-    from minbert.demo_pretrain import Teacher
+    from minbert.demo import texts as pretraining
+    from minbert.demo.pretrain import Teacher
     from minbert.packing.pack import pack
 
     rows = [
@@ -257,7 +260,7 @@ def test_a_lesson_hides_words_and_compares_sentences():
 
 
 def test_the_pretraining_command_writes_a_backbone(tmp_path):
-    command = [sys.executable, "-m", "minbert.demo_pretrain", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "minbert.demo.pretrain", "-o", str(tmp_path / "out")]
     options = ["--save-texts", "--texts", "500", "--steps", "4", "--batch-size", "8"]
     subprocess.run([*command, *options], check=True, timeout=120)
     from minbert import check_backbone

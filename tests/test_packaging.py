@@ -26,7 +26,7 @@ def test_the_wheel_carries_what_is_no_code(wheel: Path):
     for study in (ROOT / "studies").glob("*.toml"):
         assert f"mtl/studies/{study.name}" in names
     for name in ("config.json", "model.safetensors", "vocab.txt"):
-        assert f"minbert/demo/{name}" in names
+        assert f"minbert/demo/encoder/{name}" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mtl", "minbert"}
 

@@ -223,7 +223,7 @@ class DatasetSource:
 
 def demo_folder(cache_dir: Path) -> Path:
     """Return where this version's demo corpus lies, once it is written."""
-    from .demo import corpus_version
+    from .demo.corpus import corpus_version
 
     return Path(cache_dir) / f"demo-corpus-{corpus_version()}"
 

@@ -225,7 +225,7 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
         InputError: no such folder.
     """
     if path == "demo":
-        from .demo import ensure_corpus
+        from .demo.corpus import ensure_corpus
 
         return ensure_corpus(Path(cache_dir or DEFAULT_CACHE))
     if not is_folder(path):

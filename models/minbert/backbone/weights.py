@@ -146,7 +146,7 @@ def find_backbone(name: str, cache_dir: Path | None = None) -> Path:
         InputError: there is none under this name.
     """
     if name == "demo":
-        return Path(__file__).parents[1] / "demo"
+        return Path(__file__).parents[1] / "demo/encoder"
     if is_folder(name):
         return Path(name)
     if is_file(name):

@@ -42,7 +42,7 @@ def check_data(path: str, cache: Path) -> Iterator[Check]:
 def _count(path: str, cache: Path) -> tuple[int, int]:
     """Return how many rows can be used, and how many cannot."""
     from minbert import check_data as check
-    from minbert.demo import corpus_version
+    from minbert.demo.corpus import corpus_version
 
     # The demo corpus is written where it is not there yet: elsewhere, for nothing is made here.
     if path == "demo" and not (cache / f"demo-corpus-{corpus_version()}").is_dir():

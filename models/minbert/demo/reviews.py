@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .demo_words import (
+from .words import (
     ADJECTIVES,
     ADVERBS,
     ASPECTS,

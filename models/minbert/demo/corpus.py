@@ -17,9 +17,9 @@ from random import Random
 
 from filelock import FileLock
 
-from . import demo_events, demo_reviews, demo_words
+from . import events, reviews, words
 
-FOLDER = Path(__file__).parent / "demo"
+FOLDER = Path(__file__).parent / "encoder"
 SEED = 11711
 
 # Rows by file. Dev is as small as keeps the noise of a score near 0.01.
@@ -41,22 +41,22 @@ Row = tuple[object, ...]
 
 
 def _graded(rng: Random) -> Row:
-    wanted = rng.choices(range(demo_reviews.GRADES), _GRADE_SHARES)[0]
-    return demo_reviews.graded_sentence(rng, wanted), wanted
+    wanted = rng.choices(range(reviews.GRADES), _GRADE_SHARES)[0]
+    return reviews.graded_sentence(rng, wanted), wanted
 
 
 def _review(rng: Random) -> Row:
     positive = rng.random() < 0.5
-    return demo_reviews.review(rng, positive), int(positive)
+    return reviews.review(rng, positive), int(positive)
 
 
 def _paraphrase(rng: Random) -> Row:
-    pair = demo_events.paraphrase_pair(rng)
+    pair = events.paraphrase_pair(rng)
     return pair.first, pair.second, float(pair.same)
 
 
 def _similar(rng: Random) -> Row:
-    pair = demo_events.similar_pair(rng)
+    pair = events.similar_pair(rng)
     return pair.first, pair.second, pair.similarity
 
 
@@ -93,7 +93,7 @@ def _without_repeats(draw: Callable[[Random], Row], rng: Random) -> Iterator[Row
 def corpus_version() -> str:
     """12 hex digits that change whenever the grammar does."""
     digest = hashlib.sha256()
-    for module in (demo_words.__file__, demo_events.__file__, demo_reviews.__file__, __file__):
+    for module in (words.__file__, events.__file__, reviews.__file__, __file__):
         # Line ends are the checkout's matter, not the grammar's.
         digest.update(Path(module).read_text(encoding="utf-8").encode())
     return digest.hexdigest()[:12]

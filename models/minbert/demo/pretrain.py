@@ -1,4 +1,4 @@
-"""Pretrain the demo encoder on the demo grammar: ``python -m minbert.demo_pretrain -o DIR``.
+"""Pretrain the demo encoder on the demo grammar: ``python -m minbert.demo.pretrain -o DIR``.
 
 Masked tokens are predicted (Devlin et al. 2018, section 3.1). Beside that, the first layer learns
 to say of each word whether its meaning occurs in the other sentence: two layers do not find that
@@ -24,9 +24,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from .backbone.weights import WEIGHTS, to_hf, write_config
-from .common.streams import derive_seed
-from .demo_texts import (
+from ..backbone.weights import WEIGHTS, to_hf, write_config
+from ..common.streams import derive_seed
+from ..model.dropout import Noise
+from ..model.encoder import PLAIN, Encoder, EncoderShape
+from ..packing.pack import PackedBatch, pack
+from .texts import (
     MASK,
     SPECIAL,
     Sequences,
@@ -36,10 +39,7 @@ from .demo_texts import (
     telling_words,
     train_vocabulary,
 )
-from .demo_words import concepts
-from .model.dropout import Noise
-from .model.encoder import PLAIN, Encoder, EncoderShape
-from .packing.pack import PackedBatch, pack
+from .words import concepts
 
 MASKED = 0.15  # of the tokens
 # Of verdicts: to predict them is to understand what came before. Nothing else of such a text is
@@ -234,7 +234,7 @@ def write_texts(file: Path, texts: list[Text]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m minbert.demo_pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m minbert.demo.pretrain", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--texts", type=int, default=60_000, help="texts to generate")
     parser.add_argument("--save-texts", action="store_true", help="write them as pretraining.txt")

@@ -9,8 +9,8 @@ from random import Random
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer, processors
 
-from . import demo_events, demo_reviews
-from .demo_words import VERDICTS, concepts
+from . import events, reviews
+from .words import VERDICTS, concepts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLS, SEP, MASK = 2, 3, 4
@@ -28,18 +28,18 @@ def pretraining_texts(count: int, seed: int) -> list[Text]:
 def _draw_text(rng: Random) -> Text:
     kind = rng.random()
     if kind < 0.65:
-        draw = demo_events.paraphrase_pair if rng.random() < 0.6 else demo_events.similar_pair
+        draw = events.paraphrase_pair if rng.random() < 0.6 else events.similar_pair
         pair = draw(rng)
         return pair.first, pair.second
     if kind < 0.95:
-        return _judged(rng, rng.randrange(demo_reviews.GRADES)), None
-    return demo_reviews.review(rng, rng.random() < 0.5), None
+        return _judged(rng, rng.randrange(reviews.GRADES)), None
+    return reviews.review(rng, rng.random() < 0.5), None
 
 
 def _judged(rng: Random, wanted: int) -> str:
     """A sentence of a review, mostly with the verdict that follows from it."""
-    sentence = demo_reviews.graded_sentence(rng, wanted)
-    return f"{sentence} {demo_reviews.verdict(rng, wanted)}" if rng.random() < 0.8 else sentence
+    sentence = reviews.graded_sentence(rng, wanted)
+    return f"{sentence} {reviews.verdict(rng, wanted)}" if rng.random() < 0.8 else sentence
 
 
 def telling_words() -> list[str]:

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass, replace
 from random import Random
 
-from .demo_words import (
+from .words import (
     COUNTS,
     DEALINGS,
     DEEDS,
@@ -35,7 +35,7 @@ VOICES = ("active", "passive", "cleft")
 
 @dataclass(frozen=True)
 class Event:
-    """What a sentence means, in concepts (the first words of `demo_words`' lines).
+    """What a sentence means, in concepts (the first words of `words`' lines).
 
     `count` and `quality` describe a thing and are None where the patient is a person; `quality`
     and one or both of `place` and `time` may be None: left unsaid.
