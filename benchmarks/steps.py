@@ -26,9 +26,9 @@ from products import Products, forward_operations, step_operations
 from steps_sides import LR, ours, step_sides
 
 from minbert.backbone.weights import _file_digest, backbone_shape, find_backbone
-from minbert.data import load_corpus
+from minbert.data.datasets import load_corpus
+from minbert.data.files import find_data
 from minbert.device import has_bfloat16, pick_device, pick_dtype
-from minbert.reading import find_data
 from minbert.tasks.builtin import HEADS
 
 # ---- steps

@@ -11,7 +11,7 @@ from products import synchronize
 
 from minbert import Config
 from minbert.backbone.weights import find_backbone
-from minbert.data import Corpus
+from minbert.data.datasets import Corpus
 from minbert.schedule import Draws
 from minbert.tasks.builtin import HEADS
 from minbert.training import Training

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from tracking_samples import new_store
 
-from minbert.data import load_corpus
+from minbert.data.datasets import load_corpus
 
 
 def furnish(home: Path) -> None:

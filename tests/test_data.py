@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from minbert import InputError, check_data, data_digest
 from minbert.backbone.weights import find_backbone
-from minbert.data import load_corpus
-from minbert.reading import read_file
+from minbert.data.datasets import load_corpus
+from minbert.data.files import read_file
 from minbert.tasks.builtin import BY_NAME, TASKS
 
 SST, PARA, STS = TASKS
@@ -194,7 +194,7 @@ def test_it_is_tokenised_again_when_the_tokenizer_changes(folder, tmp_path):
 
 def test_processes_that_start_together_share_one_cache(folder, tmp_path, backbone):
     code = (
-        "import sys; from pathlib import Path; from minbert.data import load_corpus;"
+        "import sys; from pathlib import Path; from minbert.data.datasets import load_corpus;"
         "c = load_corpus(sys.argv[1], sys.argv[2], Path(sys.argv[3]));"
         "print(sum(int(d.tokens.sum()) for d in c.train.values()))"
     )

@@ -19,7 +19,7 @@ from loopback import Replies, serving
 from network_trap import Trap
 
 from minbert import InputError, check_data, data_digest, pull_data
-from minbert.data_pull import NEEDED, OTHERS, SOURCE
+from minbert.data.pull import NEEDED, OTHERS, SOURCE
 from minbert.demo.corpus import write_corpus
 
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
@@ -313,7 +313,7 @@ def test_a_network_that_is_away_is_one_line(source, mtl, tmp_path, variable, val
 
 
 def test_a_server_that_says_no_more_is_one_line(source, pull, tmp_path, monkeypatch):
-    monkeypatch.setattr("minbert.github._TIMEOUT", 0.5)
+    monkeypatch.setattr("minbert.data.github._TIMEOUT", 0.5)
     source.gate.clear()
     pull().refused("data/ids-sst-train.csv: ", "timed out")
     assert os.listdir(tmp_path / "work") == []

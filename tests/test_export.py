@@ -23,7 +23,7 @@ from minbert import (
     save_model,
     train,
 )
-from minbert.data import load_corpus
+from minbert.data.datasets import load_corpus
 from minbert.evaluate import predict_dataset
 
 LLL = {"train.mode": "last-linear-layer"}

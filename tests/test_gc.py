@@ -14,7 +14,7 @@ from commands import Outcome
 from study_runs import Study, wait_until
 from tracking_samples import new_store
 
-from minbert.data import load_corpus
+from minbert.data.datasets import load_corpus
 from mtl.lease import Lease
 from mtl.mlflow_store import connect
 from mtl.outbox import Outbox

@@ -33,7 +33,7 @@ from minbert.checkpoint import (
     read_snapshot,
     write_snapshot,
 )
-from minbert.data import load_corpus
+from minbert.data.datasets import load_corpus
 from minbert.keeper import Keeper
 from minbert.training import Training
 

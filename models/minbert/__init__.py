@@ -38,12 +38,12 @@ _PUBLIC = {
     "estimates": "intervals",
     "measure": "measuring",
     "Measurement": "measuring",
-    "check_data": "reading",
-    "data_digest": "data",
+    "check_data": "data.files",
+    "data_digest": "data.datasets",
     "check_backbone": "backbone.check",
     "backbone_digest": "backbone.weights",
     "pull_backbone": "backbone.pull",
-    "pull_data": "data_pull",
+    "pull_data": "data.pull",
 }
 
 __all__ = sorted(_PUBLIC)

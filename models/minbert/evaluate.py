@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from .data import Dataset
+from .data.datasets import Dataset
 from .device import autocast, keeps_kernels
 from .multitask import MultiTaskModel, predicted_values
 from .packing.pack import length_ordered

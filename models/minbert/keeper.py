@@ -22,7 +22,7 @@ from .checkpoint import (
     write_snapshot,
 )
 from .config import Config
-from .data import data_digest
+from .data.datasets import data_digest
 from .errors import InputError
 from .reports import EpochReport
 from .training import Training

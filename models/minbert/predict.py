@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from .common.csv_cells import plain_cell
-from .data import DatasetSource
+from .data.datasets import DatasetSource
 from .device import pick_device
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions

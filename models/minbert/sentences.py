@@ -9,7 +9,7 @@ import numpy as np
 
 from .backbone.tokenizer import load_tokenizer
 from .backbone.weights import find_backbone, read_shape
-from .data import Dataset
+from .data.datasets import Dataset
 from .device import pick_device
 from .errors import InputError
 from .evaluate import predict_dataset, task_predictions

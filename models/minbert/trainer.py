@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .checkpoint import BEST, best_snapshot, best_weights, load_best, read_best, write_snapshot
 from .config import Config
-from .data import load_corpus
+from .data.datasets import load_corpus
 from .device import pick_device
 from .errors import TrainingStopped
 from .evaluate import DevSets

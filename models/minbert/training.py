@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .adamw import AdamW
 from .config import Config
-from .data import load_corpus
+from .data.datasets import load_corpus
 from .device import autocast, keeps_kernels, pick_device
 from .errors import DivergedError
 from .evaluate import DevSets

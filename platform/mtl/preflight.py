@@ -88,7 +88,7 @@ def _readings(spec: StudySpec) -> list[Config]:
 def _datasets(path: str, home: Home) -> list[DatasetInput]:
     import minbert
     from minbert.backbone.weights import file_digest
-    from minbert.reading import find_data
+    from minbert.data.files import find_data
 
     from .tracking import DatasetInput
 

@@ -11,7 +11,7 @@ import click
 from .common import json_option, print_json
 
 if TYPE_CHECKING:
-    from minbert.reading import FileReport
+    from minbert.data.files import FileReport
 
 _NAMED = 10  # unusable rows that are printed
 
@@ -58,7 +58,7 @@ def pull(folder: str, revision: str | None, repository: str | None, as_json: boo
     and each file's sha256 are kept in its pulled.json.
     """
     from minbert import pull_data
-    from minbert.data_pull import SOURCE
+    from minbert.data.pull import SOURCE
     from mtl.view import console
 
     with console(stderr=True).status("asking GitHub") as status:  # on a terminal only

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from minbert.reading import FileReport
+    from minbert.data.files import FileReport
     from mtl.plan import Plan, Sized
     from mtl.spec import StudySpec
 

@@ -52,7 +52,7 @@ def tidy_caches(yard: Yard, home: Home, studies: Studies | None, runs: Runs | No
 
 def _needed(home: Home, studies: Studies | None, runs: Runs | None) -> set[str]:
     """Name what the data and backbones of everything recorded give, and the demo's."""
-    from minbert.data import cached_names, demo_folder
+    from minbert.data.datasets import cached_names, demo_folder
 
     pairs = {("demo", "demo")}
     pairs |= runs.inputs if runs is not None else set()

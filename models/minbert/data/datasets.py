@@ -17,12 +17,12 @@ import numpy as np
 from filelock import FileLock
 from tokenizers import Tokenizer
 
-from .backbone.tokenizer import load_tokenizer, tokenize
-from .backbone.weights import file_digest, find_backbone, read_shape, tokenizer_files
-from .packing.pack import PackedBatch, pack
-from .reading import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
-from .tasks.builtin import TASKS
-from .tasks.task import DataFile, Task
+from ..backbone.tokenizer import load_tokenizer, tokenize
+from ..backbone.weights import file_digest, find_backbone, read_shape, tokenizer_files
+from ..packing.pack import PackedBatch, pack
+from ..tasks.builtin import TASKS
+from ..tasks.task import DataFile, Task
+from .files import DEFAULT_CACHE, Example, Reading, Skipped, find_data, read_file
 
 _FORMAT = 2  # of the cache; a change of what is below makes a new one
 
@@ -142,7 +142,7 @@ def load_corpus(path: str, backbone: str, cache_dir: Path | None) -> Corpus:
     """Open the train and dev sets of every task for a backbone's tokenizer.
 
     Raises:
-        InputError: see :func:`minbert.reading.read_file` and
+        InputError: see :func:`minbert.data.files.read_file` and
             :func:`minbert.backbone.weights.find_backbone`.
     """
     source = DatasetSource(path, backbone, cache_dir)
@@ -223,7 +223,7 @@ class DatasetSource:
 
 def demo_folder(cache_dir: Path) -> Path:
     """Return where this version's demo corpus lies, once it is written."""
-    from .demo.corpus import corpus_version
+    from ..demo.corpus import corpus_version
 
     return Path(cache_dir) / f"demo-corpus-{corpus_version()}"
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .common.paths import replace_folder
-from .errors import InputError
+from ..common.paths import replace_folder
+from ..errors import InputError
+from ..tasks.builtin import TASKS
+from .files import FileReport, check_data
 from .github import API, RAW, Blob, Repository
-from .reading import FileReport, check_data
-from .tasks.builtin import TASKS
 
 SOURCE = "gpoesia/minbert-default-final-project"  # the course's handout (CS224N, Stanford)
 FOLDER = "data"  # where the files lie in it

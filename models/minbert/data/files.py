@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .common.messages import short
-from .common.paths import is_folder
-from .errors import InputError
-from .tasks.builtin import TASKS
-from .tasks.task import DataFile, Task
+from ..common.messages import short
+from ..common.paths import is_folder
+from ..errors import InputError
+from ..tasks.builtin import TASKS
+from ..tasks.task import DataFile, Task
 
 LIMIT = 0.01  # of a file's rows may be unusable
 DEFAULT_CACHE = ".mtl/cache"  # where whoever calls names none
@@ -225,7 +225,7 @@ def find_data(path: str, cache_dir: Path | None = None) -> Path:
         InputError: no such folder.
     """
     if path == "demo":
-        from .demo.corpus import ensure_corpus
+        from ..demo.corpus import ensure_corpus
 
         return ensure_corpus(Path(cache_dir or DEFAULT_CACHE))
     if not is_folder(path):

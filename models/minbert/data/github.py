@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from .common.messages import short
-from .errors import InputError
+from ..common.messages import short
+from ..errors import InputError
 
 API = "https://api.github.com"
 RAW = "https://raw.githubusercontent.com"
