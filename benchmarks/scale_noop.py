@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minbert.intervals import Estimate
+from minbert.evaluation.intervals import Estimate
 from mtl.events import Evaluated, Event, Finished, Stopped, TrialJob
 from mtl.executors import Executor, Needs, Places
 from mtl.outbox import Outbox
@@ -138,7 +138,7 @@ def _predictions(number: int) -> dict:
     """Return predictions on 300 examples a task, about two thirds of them right."""
     import numpy as np
 
-    from minbert.reports import TaskPredictions
+    from minbert.evaluation.predictions import TaskPredictions
     from minbert.tasks.builtin import TASKS
 
     found = {}

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tracking_samples import NASTY, epoch_report, predictions
 
-from minbert.metrics import confusion_matrix
-from minbert.reports import TaskPredictions
+from minbert.evaluation.metrics import confusion_matrix
+from minbert.evaluation.predictions import TaskPredictions
 from mtl.report.artifacts import write_config, write_report
 from mtl.report.colours import TASK_COLOURS, ink_on, tint
 from mtl.report.pages import residuals_page

@@ -24,7 +24,7 @@ from minbert import (
     train,
 )
 from minbert.data.datasets import load_corpus
-from minbert.evaluate import predict_dataset
+from minbert.evaluation.evaluate import predict_dataset
 
 LLL = {"train.mode": "last-linear-layer"}
 RECIPES = {

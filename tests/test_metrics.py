@@ -6,9 +6,9 @@ from scipy.stats import pearsonr
 from sklearn import metrics as scikit
 
 from minbert.errors import InputError
-from minbert.intervals import differences, estimate, estimates, regression_estimates
-from minbert.metrics import accuracy, all_scores, confusion_matrix, pearson, score
-from minbert.reports import TaskPredictions
+from minbert.evaluation.intervals import differences, estimate, estimates, regression_estimates
+from minbert.evaluation.metrics import accuracy, all_scores, confusion_matrix, pearson, score
+from minbert.evaluation.predictions import TaskPredictions
 
 
 def predictions(task, labels, values) -> TaskPredictions:

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from minbert import Config, count_parameters
-from minbert.metrics import score
+from minbert.evaluation.metrics import score
 from mtl.report.comparing import Pair
 from mtl.report.gather import StudyReport
 from mtl.report.paper_section import paper_section

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from test_report import study, trial
 
-from minbert.reports import TaskPredictions
+from minbert.evaluation.predictions import TaskPredictions
 from mtl.report.charts import cost_chart, intervals_chart, log_ticks, pareto
 from mtl.report.commands import study_command
 from mtl.report.comparing import best_and_reference, disagreements

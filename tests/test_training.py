@@ -277,7 +277,7 @@ def test_a_training_stops_in_the_middle_of_an_evaluation(
     folder, tmp_path, monkeypatch, recipe, batch
 ):
     """Its checkpoint has all steps of the epoch, and the evaluation comes after it is resumed."""
-    monkeypatch.setattr("minbert.evaluate.TOKEN_BUDGET", 80)  # several batches a task
+    monkeypatch.setattr("minbert.evaluation.evaluate.TOKEN_BUDGET", 80)  # several batches a task
     wanted = config(folder, **recipe)
     whole, all_steps = run(wanted, folder)
     early, asked = [], []

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from minbert.reports import EpochReport, StepReport, TaskPredictions
+from minbert.evaluation.predictions import TaskPredictions
+from minbert.reports import EpochReport, StepReport
 from mtl.mlflow_store import _create, load_mlflow
 
 NASTY = '=HYPERLINK("http://x") <script>alert(1)</script>'

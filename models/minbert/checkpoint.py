@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import InputError
-from .reports import EpochReport, TaskPredictions
+from .evaluation.predictions import TaskPredictions
+from .reports import EpochReport
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 DAMAGED = ".damaged"

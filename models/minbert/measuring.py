@@ -10,7 +10,7 @@ from statistics import median
 import psutil
 
 from .config import Config
-from .evaluate import predict_dataset
+from .evaluation.evaluate import predict_dataset
 from .training import Training
 
 _EVAL_SAMPLE = 96  # examples of each dev set that are timed

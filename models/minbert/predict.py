@@ -9,10 +9,10 @@ from .common.csv_cells import plain_cell
 from .data.datasets import DatasetSource
 from .device import pick_device
 from .errors import InputError
-from .evaluate import predict_dataset, task_predictions
+from .evaluation.evaluate import predict_dataset, task_predictions
+from .evaluation.predictions import TaskPredictions
 from .export import load_model
 from .preparing import config_dtype
-from .reports import TaskPredictions
 from .tasks.builtin import TASKS
 from .tasks.task import Task
 

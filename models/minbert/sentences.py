@@ -12,7 +12,7 @@ from .backbone.weights import find_backbone, read_shape
 from .data.datasets import Dataset
 from .device import pick_device
 from .errors import InputError
-from .evaluate import predict_dataset, task_predictions
+from .evaluation.evaluate import predict_dataset, task_predictions
 from .export import load_model
 from .preparing import config_dtype
 from .tasks.builtin import BY_NAME

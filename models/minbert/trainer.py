@@ -18,9 +18,9 @@ from .config import Config
 from .data.datasets import load_corpus
 from .device import pick_device
 from .errors import TrainingStopped
-from .evaluate import DevSets
+from .evaluation.evaluate import DevSets
+from .evaluation.metrics import all_scores
 from .keeper import Keeper
-from .metrics import all_scores
 from .preparing import config_dtype, make_schedule, prepare_model
 from .reports import EpochReport, StepReport
 from .training import load_weights

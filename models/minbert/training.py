@@ -16,8 +16,8 @@ from .config import Config
 from .data.datasets import load_corpus
 from .device import autocast, keeps_kernels, pick_device
 from .errors import DivergedError
-from .evaluate import DevSets
-from .metrics import all_scores
+from .evaluation.evaluate import DevSets
+from .evaluation.metrics import all_scores
 from .model.dropout import make_noise
 from .multitask import task_loss
 from .packing.pack import PackedBatch, length_ordered

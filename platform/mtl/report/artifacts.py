@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minbert.intervals import Estimate
-from minbert.metrics import confusion_matrix
+from minbert.evaluation.intervals import Estimate
+from minbert.evaluation.metrics import confusion_matrix
 from minbert.tasks.builtin import BY_NAME
 
 from .export import write_csv

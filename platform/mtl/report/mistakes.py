@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minbert.metrics import confusion_matrix
+from minbert.evaluation.metrics import confusion_matrix
 from minbert.tasks.builtin import BY_NAME
 from minbert.tasks.task import Task
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minbert.errors import InputError
-from minbert.reports import TaskPredictions
+from minbert.evaluation.predictions import TaskPredictions
 from minbert.tasks.builtin import BY_NAME, TASKS
 from minbert.tasks.task import Task
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from .data.datasets import Dataset
-from .device import autocast, keeps_kernels
-from .multitask import MultiTaskModel, predicted_values
-from .packing.pack import length_ordered
-from .packing.ragged import send, to_device
-from .reports import TaskPredictions
+from ..data.datasets import Dataset
+from ..device import autocast, keeps_kernels
+from ..multitask import MultiTaskModel, predicted_values
+from ..packing.pack import length_ordered
+from ..packing.ragged import send, to_device
+from .predictions import TaskPredictions
 
 TOKEN_BUDGET = 2048  # a batch on a CPU, whose caches hold no more
 _CUDA_FACTOR = 8

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .reports import TaskPredictions
-from .tasks.builtin import BY_NAME, TASKS
+from ..tasks.builtin import BY_NAME, TASKS
+from .predictions import TaskPredictions
 
 
 def accuracy(predictions: TaskPredictions) -> float:

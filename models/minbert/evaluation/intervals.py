@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
+from ..tasks.builtin import BY_NAME, TASKS
 from .metrics import all_scores, correlation, score, task_metric
-from .reports import TaskPredictions
-from .tasks.builtin import BY_NAME, TASKS
+from .predictions import TaskPredictions
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
