@@ -20,7 +20,7 @@ from lines import Line
 
 from minbert import Config, train
 from minbert.backbone.weights import find_backbone, tokenizer_file
-from minbert.checkpoint import BEST
+from minbert.training.checkpoint import BEST
 
 PAPER_MB = 419.0  # the smallest checkpoint of the paper's code
 LORA = {"train.mode": "last-linear-layer", "lora.rank": 4}

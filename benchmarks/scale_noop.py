@@ -92,7 +92,7 @@ def estimates(scores: dict[str, float]) -> dict[str, Estimate]:
 
 def evaluation(scores: dict[str, float], predictions: dict | None = None):
     """Return the report of an evaluation."""
-    from minbert.reports import EpochReport
+    from minbert.training.reports import EpochReport
 
     return EpochReport(
         epoch=1, step=STEPS, scores=scores, best_score=scores["score"], best_epoch=1, is_best=True,

@@ -12,9 +12,9 @@ from products import synchronize
 from minbert import Config
 from minbert.backbone.weights import find_backbone
 from minbert.data.datasets import Corpus
-from minbert.schedule import Draws
 from minbert.tasks.builtin import HEADS
-from minbert.training import Training
+from minbert.training.schedule import Draws
+from minbert.training.trainer import Training
 
 LR = 1e-5
 TURN = 4  # batches

@@ -9,8 +9,8 @@ from minbert.model.attention import attention
 from minbert.model.dropout import Noise
 from minbert.model.dropout_mask import Places
 from minbert.packing.pack import pack
-from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
+from minbert.training.build import prepare_model
 
 HEADS, DIM = 2, 6
 LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minbert.model.dropout import Noise
 from minbert.packing.pack import pack
-from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
+from minbert.training.build import prepare_model
 
 
 @pytest.mark.parametrize("lengths", [[7] * 4, [5, 5, 19]])

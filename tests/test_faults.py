@@ -18,7 +18,7 @@ from disks import Disk
 from invariants import broken, differences
 
 from minbert import InputError, train
-from minbert.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
+from minbert.training.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
 from mtl.sqlite_files import open_reading
 from mtl.stores import Home
 from mtl.training import train_once

@@ -7,9 +7,9 @@ import torch
 from minbert import Config, count_parameters
 from minbert.adapters.lora import LowRank
 from minbert.packing.pack import pack
-from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
-from minbert.training import Training
+from minbert.training.build import prepare_model
+from minbert.training.trainer import Training
 
 LLL, FM = "last-linear-layer", "full-model"
 

@@ -11,7 +11,7 @@ from invariants import broken
 from postgres import LossyProxy, free_port
 from study_runs import Study, wait_until
 
-from minbert.checkpoint import LAST
+from minbert.training.checkpoint import LAST
 from mtl import outage
 from mtl.dispatch import run as dispatch
 from mtl.dispatch.run import run_study

@@ -12,9 +12,9 @@ from minbert import Config, InputError, count_parameters
 from minbert.adapters.pals import PAL, PAL_HEADS, Pals
 from minbert.model.encoder import Encoder, EncoderShape
 from minbert.packing.pack import pack
-from minbert.preparing import prepare_model
 from minbert.tasks.builtin import BY_NAME
-from minbert.training import Training
+from minbert.training.build import prepare_model
+from minbert.training.trainer import Training
 
 SHAPE = EncoderShape(50, 24, 4, 3, 48, max_positions=40)
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from minbert import InputError, save_model, train
-from minbert.checkpoint import Snapshot, load_best, read_snapshot, write_snapshot
 from minbert.config import KEYS
+from minbert.training.checkpoint import Snapshot, load_best, read_snapshot, write_snapshot
 
 EXAMPLES = int(os.environ.get("MTL_EXAMPLES", "1"))  # a factor: 20 for a long look
 
@@ -376,7 +376,7 @@ def test_a_damaged_checkpoint_is_refused_or_right(desk, checkpoint, choose):
 )
 @examples(100)
 def test_a_checkpoint_with_a_hostile_description_is_refused(desk, metadata, signed):
-    from minbert.checkpoint import _digest
+    from minbert.training.checkpoint import _digest
 
     if signed:
         metadata["digest"] = _digest(TENSORS, metadata.get("state", ""))

@@ -12,16 +12,16 @@ import small
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from minbert.adamw import AdamW
 from minbert.model.attention import attention
 from minbert.model.dropout import DeviceNoise, Noise
 from minbert.model.encoder import EncoderShape
 from minbert.multitask import build_model, task_loss
 from minbert.packing.pack import Ragged, pack
 from minbert.packing.ragged import ragged, send, to_device
-from minbert.preparing import prepare_model
-from minbert.smart import Smart
 from minbert.tasks.builtin import BY_NAME
+from minbert.training.build import prepare_model
+from minbert.training.optimizers import AdamW
+from minbert.training.smart import Smart
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 

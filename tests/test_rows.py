@@ -6,9 +6,8 @@ import small
 import torch
 from torch import nn
 
-from minbert.adamw import AdamW
-from minbert.rows import RowAdamW
-from minbert.training import Training, clip
+from minbert.training.optimizers import AdamW, RowAdamW
+from minbert.training.trainer import Training, clip
 
 ROWS, WIDTH, LR = 300, 8, 1e-3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minbert.config import ScheduleConfig
-from minbert.schedule import Draws, Schedule
+from minbert.training.schedule import Draws, Schedule
 
 SIZES = {"sst": 8544, "para": 282_841, "sts": 6040}
 

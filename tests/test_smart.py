@@ -12,10 +12,10 @@ from minbert.config import SmartConfig
 from minbert.model.dropout import Noise
 from minbert.multitask import task_loss
 from minbert.packing.pack import pack
-from minbert.preparing import prepare_model
-from minbert.smart import Smart, divergence, project
 from minbert.tasks.builtin import BY_NAME, TASKS
-from minbert.training import Training
+from minbert.training.build import prepare_model
+from minbert.training.smart import Smart, divergence, project
+from minbert.training.trainer import Training
 
 SST, PARA, STS = TASKS
 

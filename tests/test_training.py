@@ -23,7 +23,8 @@ from minbert import (
     total_steps,
     train,
 )
-from minbert.checkpoint import (
+from minbert.data.datasets import load_corpus
+from minbert.training.checkpoint import (
     BEST,
     LAST,
     PREVIOUS,
@@ -33,9 +34,8 @@ from minbert.checkpoint import (
     read_snapshot,
     write_snapshot,
 )
-from minbert.data.datasets import load_corpus
-from minbert.keeper import Keeper
-from minbert.training import Training
+from minbert.training.checkpointer import Keeper
+from minbert.training.trainer import Training
 
 
 @pytest.fixture(scope="module")

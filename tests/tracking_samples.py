@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from minbert.evaluation.predictions import TaskPredictions
-from minbert.reports import EpochReport, StepReport
+from minbert.training.reports import EpochReport, StepReport
 from mtl.mlflow_store import _create, load_mlflow
 
 NASTY = '=HYPERLINK("http://x") <script>alert(1)</script>'

@@ -113,7 +113,7 @@ class PalsConfig(_Group):
 
 
 class SmartConfig(_Group):
-    """SMART (Jiang et al. 2020), see :mod:`minbert.smart`."""
+    """SMART (Jiang et al. 2020), see :mod:`minbert.training.smart`."""
 
     weight: float = Field(
         0.0, ge=0, alias="lambda", description="weight of the regulariser; 0 means none"

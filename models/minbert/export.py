@@ -37,13 +37,13 @@ from .backbone.weights import (
     tokenizer_file,
     write_config,
 )
-from .checkpoint import best_weights, read_best
 from .common.pickles import is_pickle, pickle_in, refusal
 from .config import Config
 from .errors import InputError
 from .multitask import MultiTaskModel
-from .preparing import prepare_model
-from .training import load_weights
+from .training.build import prepare_model
+from .training.checkpoint import best_weights, read_best
+from .training.trainer import load_weights
 
 _PEFT = "base_model.model."
 _TARGETS = (

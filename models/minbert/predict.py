@@ -12,9 +12,9 @@ from .errors import InputError
 from .evaluation.evaluate import predict_dataset, task_predictions
 from .evaluation.predictions import TaskPredictions
 from .export import load_model
-from .preparing import config_dtype
 from .tasks.builtin import TASKS
 from .tasks.task import Task
+from .training.build import config_dtype
 
 
 def predict_files(model_dir: Path, data_dir: str, out_dir: Path, cache_dir: Path) -> list[Path]:

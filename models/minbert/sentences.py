@@ -14,8 +14,8 @@ from .device import pick_device
 from .errors import InputError
 from .evaluation.evaluate import predict_dataset, task_predictions
 from .export import load_model
-from .preparing import config_dtype
 from .tasks.builtin import BY_NAME
+from .training.build import config_dtype
 
 
 class SentenceModel:

@@ -30,7 +30,7 @@ class TrialFiles:
 
     def checkpointed(self, number: int) -> int:
         """When a trial's last checkpoint was written, in nanoseconds; 0 if there is none."""
-        from minbert.checkpoint import LAST  # torch comes with it, which is seldom needed
+        from minbert.training.checkpoint import LAST  # torch comes with it, which is seldom needed
 
         try:
             return (self.checkpoints(number) / LAST).stat().st_mtime_ns

@@ -75,7 +75,7 @@ def main(descriptor: int) -> None:
 
 def _load() -> None:
     """Import what every trial needs, once."""
-    import minbert.trainer  # noqa: F401
+    import minbert.training.loop  # noqa: F401
 
     from . import recorder, sending  # noqa: F401
     from .mlflow_store import load_mlflow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .evaluation.predictions import TaskPredictions
+from ..evaluation.predictions import TaskPredictions
 
 
 @dataclass(frozen=True)

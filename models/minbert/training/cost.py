@@ -9,9 +9,9 @@ from statistics import median
 
 import psutil
 
-from .config import Config
-from .evaluation.evaluate import predict_dataset
-from .training import Training
+from ..config import Config
+from ..evaluation.evaluate import predict_dataset
+from .trainer import Training
 
 _EVAL_SAMPLE = 96  # examples of each dev set that are timed
 

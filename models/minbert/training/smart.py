@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from .common.streams import generator
-from .config import SmartConfig
-from .model.dropout import Noise
-from .multitask import MultiTaskModel
-from .packing.pack import PackedBatch
-from .tasks.task import Task
+from ..common.streams import generator
+from ..config import SmartConfig
+from ..model.dropout import Noise
+from ..multitask import MultiTaskModel
+from ..packing.pack import PackedBatch
+from ..tasks.task import Task
 
 
 def divergence(task: Task, outputs: Tensor, others: Tensor) -> Tensor:

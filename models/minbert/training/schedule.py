@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .common.streams import derive_seed
-from .config import ScheduleConfig
+from ..common.streams import derive_seed
+from ..config import ScheduleConfig
 
 
 class Draws:

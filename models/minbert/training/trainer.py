@@ -11,24 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adamw import AdamW
-from .config import Config
-from .data.datasets import load_corpus
-from .device import autocast, keeps_kernels, pick_device
-from .errors import DivergedError
-from .evaluation.evaluate import DevSets
-from .evaluation.metrics import all_scores
-from .model.dropout import make_noise
-from .multitask import task_loss
-from .packing.pack import PackedBatch, length_ordered
-from .packing.ragged import send, to_device
-from .preparing import config_dtype, make_schedule, prepare_model
+from ..config import Config
+from ..data.datasets import load_corpus
+from ..device import autocast, keeps_kernels, pick_device
+from ..errors import DivergedError
+from ..evaluation.evaluate import DevSets
+from ..evaluation.metrics import all_scores
+from ..model.dropout import make_noise
+from ..multitask import task_loss
+from ..packing.pack import PackedBatch, length_ordered
+from ..packing.ragged import send, to_device
+from ..tasks.builtin import BY_NAME
+from ..tasks.task import Task
+from .build import config_dtype, make_schedule, prepare_model
+from .optimizers import AdamW, RowAdamW
 from .reports import EpochReport, Meter, StepReport
-from .rows import RowAdamW
 from .schedule import Draws
 from .smart import Smart
-from .tasks.builtin import BY_NAME
-from .tasks.task import Task
 
 WORD = "encoder.embeddings.word.weight"
 _KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed

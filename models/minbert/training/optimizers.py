@@ -1,4 +1,6 @@
-"""AdamW for an embedding: exact, and it computes only on rows that a batch touches.
+"""AdamW, twice: for everything, and for an embedding by row.
+
+The second is exact, and computes only on rows that a batch touches.
 
 Loshchilov & Hutter's AdamW moves every row at every step: one that had a gradient before keeps
 moving by its momentum. A row without gradient moves in closed form, so that all its steps can be
@@ -18,13 +20,27 @@ than rounding does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from inspect import unwrap
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 _STRETCHES = np.array([1, 2, 3, 4, 6, 9, 13, 19, 28, 41, 61])  # first i of each
 _LAGS = 256  # the last i: (b1 / sqrt(b2)) ** 256 is 2e-12
+
+
+class AdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW`, with the methods that a training calls as they are inside.
+
+    torch wraps them for torch.compile, and the wrappers import its compiler: more than a second at
+    the first optimizer of every process, for what is never compiled here.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 class RowAdamW:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ..config import Config
+from ..data.datasets import load_corpus
+from ..device import pick_device
+from ..errors import TrainingStopped
+from ..evaluation.evaluate import DevSets
+from ..evaluation.metrics import all_scores
+from .build import config_dtype, make_schedule, prepare_model
 from .checkpoint import BEST, best_snapshot, best_weights, load_best, read_best, write_snapshot
-from .config import Config
-from .data.datasets import load_corpus
-from .device import pick_device
-from .errors import TrainingStopped
-from .evaluation.evaluate import DevSets
-from .evaluation.metrics import all_scores
-from .keeper import Keeper
-from .preparing import config_dtype, make_schedule, prepare_model
+from .checkpointer import Keeper
 from .reports import EpochReport, StepReport
-from .training import load_weights
+from .trainer import load_weights
 
 _SECONDS_BETWEEN = 30.0  # checkpoints within an epoch
 

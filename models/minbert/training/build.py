@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from .backbone.weights import find_backbone, load_encoder_state, read_shape
-from .config import Config
-from .data.datasets import Corpus
-from .device import pick_dtype
-from .multitask import MultiTaskModel, build_model
+from ..backbone.weights import find_backbone, load_encoder_state, read_shape
+from ..config import Config
+from ..data.datasets import Corpus
+from ..device import pick_dtype
+from ..multitask import MultiTaskModel, build_model
 from .schedule import Schedule
 
 

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .backbone.weights import backbone_digest
+from ..backbone.weights import backbone_digest
+from ..config import Config
+from ..data.datasets import data_digest
+from ..errors import InputError
 from .checkpoint import (
     BEST,
     LAST,
@@ -21,11 +24,8 @@ from .checkpoint import (
     tidy,
     write_snapshot,
 )
-from .config import Config
-from .data.datasets import data_digest
-from .errors import InputError
 from .reports import EpochReport
-from .training import Training
+from .trainer import Training
 
 _COST = 20.0  # a checkpoint may take a twentieth of the time
 _COUNTS = ("epoch", "in_epoch", "step", "best_epoch")

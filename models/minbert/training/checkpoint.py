@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import InputError
-from .evaluation.predictions import TaskPredictions
+from ..errors import InputError
+from ..evaluation.predictions import TaskPredictions
 from .reports import EpochReport
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
