@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .common.csv_cells import plain_cell
-from .data.datasets import DatasetSource
-from .device import pick_device
-from .errors import InputError
-from .evaluation.evaluate import predict_dataset, task_predictions
-from .evaluation.predictions import TaskPredictions
-from .export import load_model
-from .tasks.builtin import TASKS
-from .tasks.task import Task
-from .training.build import config_dtype
+from ..common.csv_cells import plain_cell
+from ..data.datasets import DatasetSource
+from ..device import pick_device
+from ..errors import InputError
+from ..evaluation.evaluate import predict_dataset, task_predictions
+from ..evaluation.predictions import TaskPredictions
+from ..tasks.builtin import TASKS
+from ..tasks.task import Task
+from ..training.build import config_dtype
+from .model_folder import load_model
 
 
 def predict_files(model_dir: Path, data_dir: str, out_dir: Path, cache_dir: Path) -> list[Path]:

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .adapters.lora import SITES, LowRank
-from .backbone.weights import (
+from ..adapters.lora import SITES, LowRank
+from ..backbone.weights import (
     WEIGHTS,
     backbone_digest,
     find_backbone,
@@ -37,13 +37,13 @@ from .backbone.weights import (
     tokenizer_file,
     write_config,
 )
-from .common.pickles import is_pickle, pickle_in, refusal
-from .config import Config
-from .errors import InputError
-from .multitask import MultiTaskModel
-from .training.build import prepare_model
-from .training.checkpoint import best_weights, read_best
-from .training.trainer import load_weights
+from ..common.pickles import is_pickle, pickle_in, refusal
+from ..config import Config
+from ..errors import InputError
+from ..multitask import MultiTaskModel
+from ..training.build import prepare_model
+from ..training.checkpoint import best_weights, read_best
+from ..training.trainer import load_weights
 
 _PEFT = "base_model.model."
 _TARGETS = (

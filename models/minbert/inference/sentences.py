@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .backbone.tokenizer import load_tokenizer
-from .backbone.weights import find_backbone, read_shape
-from .data.datasets import Dataset
-from .device import pick_device
-from .errors import InputError
-from .evaluation.evaluate import predict_dataset, task_predictions
-from .export import load_model
-from .tasks.builtin import BY_NAME
-from .training.build import config_dtype
+from ..backbone.tokenizer import load_tokenizer
+from ..backbone.weights import find_backbone, read_shape
+from ..data.datasets import Dataset
+from ..device import pick_device
+from ..errors import InputError
+from ..evaluation.evaluate import predict_dataset, task_predictions
+from ..tasks.builtin import BY_NAME
+from ..training.build import config_dtype
+from .model_folder import load_model
 
 
 class SentenceModel:
