@@ -17,7 +17,7 @@ from study_runs import Study
 from tracking_samples import new_store
 from warm_workers import kept_warm
 
-from mtl import quick
+from mtl.common import process
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -28,7 +28,7 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
-quick.begin()  # as the command does: this process imports everything, too
+process.tune_gc()  # as the command does: this process imports everything, too
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from mtl.faults import explain
+from mtl.common.faults import explain
 
 
 def _wrapped(error: Exception) -> Exception:

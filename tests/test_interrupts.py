@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _start(body: str) -> subprocess.Popen:
-    head = "import os, signal, time\nfrom mtl.interrupts import Interrupts\n"
+    head = "import os, signal, time\nfrom mtl.common.signals import Interrupts\n"
     process = subprocess.Popen(
         [sys.executable, "-c", head + body], text=True, stdout=-1, stderr=-1, encoding="utf-8"
     )
@@ -106,7 +106,7 @@ def _interrupted_at(module: str, *args: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("module", ["mtl.cli", "click", "mtl.cli.ui", "mtl.masking"])
+@pytest.mark.parametrize("module", ["mtl.cli", "click", "mtl.cli.ui", "mtl.common.masking"])
 def test_an_interrupt_while_the_command_line_is_imported_is_one_line(module):
     line = "mtl: interrupted before anything began; the same command begins it\n"
     assert _interrupted_at(module, "study", "list") == Outcome(130, "", line)

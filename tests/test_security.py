@@ -22,9 +22,16 @@ from network_trap import Trap
 from study_runs import write_study
 from tracking_samples import new_store
 
+from mtl.common.masking import (
+    clean,
+    environment_secrets,
+    masked,
+    secrets_of,
+    without,
+    without_login,
+)
+from mtl.common.telemetry import OFF
 from mtl.login import Login
-from mtl.masking import clean, environment_secrets, masked, secrets_of, without, without_login
-from mtl.telemetry import OFF
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "platform").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
@@ -225,7 +232,7 @@ def test_links_in_notes_and_texts_of_runs_hold_no_login(tmp_path: Path, monkeypa
 def test_what_a_worker_prints_goes_into_its_log_without_secrets(tmp_path: Path):
     code = (
         "import logging, os, sys\n"
-        "from mtl.masking import mask_streams\n"
+        "from mtl.common.masking import mask_streams\n"
         "mask_streams({'told-apart'})\n"
         "logging.basicConfig()\n"
         "logging.warning('at %s', os.environ['MTL_STORAGE'])\n"

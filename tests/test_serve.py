@@ -22,12 +22,12 @@ from network_trap import Trap
 from tracking_samples import new_store
 
 from minbert import InputError
+from mtl.common.telemetry import OFF
 from mtl.dashboard import make_dashboard
 from mtl.listening import Address, bracketed
 from mtl.login import find_login
 from mtl.serve import serve
 from mtl.stores import Home, open_storage
-from mtl.telemetry import OFF
 from mtl.tracking import StudyTracker
 
 _SERVE = """

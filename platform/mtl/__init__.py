@@ -1,5 +1,5 @@
 """Optuna studies over multi-task minBERT trainings, every trial recorded in MLflow."""
 
-from .telemetry import turn_off
+from .common.telemetry import turn_off
 
 turn_off()  # before any library is imported that would send something

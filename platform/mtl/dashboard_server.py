@@ -15,10 +15,10 @@ from types import FrameType
 
 from minbert.errors import InputError
 
+from .common.masking import clean
 from .dashboard import make_dashboard
 from .listening import Address
 from .login import find_login
-from .masking import clean
 from .stores import Home
 
 

@@ -11,10 +11,10 @@ from minbert import InputError
 
 from .ask import ask, ask_again
 from .batches import Batch
+from .common.faults import explain
+from .common.signals import Interrupts
 from .events import ENDINGS
 from .executors import Executor
-from .faults import explain
-from .interrupts import Interrupts
 from .lease import Lease, LeaseLostError
 from .outage import LeftError, Outage
 from .replicates import missing

@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import quick
+from .common import process
+from .common.masking import mask_streams, secrets_of
 from .login import Login, MlflowLogin
-from .masking import mask_streams, secrets_of
 
 
 def main() -> None:
     """Serve a store until SIGTERM, or until the process that started this one is gone."""
-    quick.begin()
+    process.tune_gc()
     _watch_parent()
     given = json.load(sys.stdin)
     login = Login(**given["login"]) if given["login"] else None
@@ -105,4 +105,4 @@ if __name__ == "__main__":
     try:
         main()
     finally:
-        quick.leave()
+        process.prepare_exit()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from minbert.errors import InputError
 
 from . import sqlite_files
-from .masking import clean, masked
-from .telemetry import OFF
+from .common.masking import clean, masked
+from .common.telemetry import OFF
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

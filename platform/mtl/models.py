@@ -13,7 +13,7 @@ from minbert.common.paths import given_path, is_file, is_folder
 from minbert.common.pickles import is_pickle, refusal
 from minbert.errors import InputError
 
-from .masking import masked
+from .common.masking import masked
 from .mlflow_store import connect, sqlite_file
 
 if TYPE_CHECKING:

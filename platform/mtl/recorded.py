@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from .common.process import reading_many
 from .facts import late_runs, run_of
 from .limits import exceeded
 from .names import check_distinct, check_name
-from .quick import reading_many
 from .spec import differing_keys
 from .stores import Home, read_storage
 from .studyfile import nearest

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from .masking import clean, masked
+from .common.masking import clean, masked
 from .mlflow_store import connect, sqlite_file
 from .naming import folder_name
 from .outbox import Operation, Outbox, Run

@@ -20,10 +20,10 @@ from wsgiref.simple_server import WSGIServer
 
 from minbert import InputError
 
+from .common.masking import clean, without_login
 from .dashboard import make_dashboard
 from .listening import LOOPBACK, Address, bracketed
 from .login import Login, find_login
-from .masking import clean, without_login
 from .mlflow_process import log_file, mlflow_process
 from .mlflow_store import UI_PORT
 from .runs_view import SIDEBAR

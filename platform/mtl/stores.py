@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 from minbert.common.paths import given_path
 
+from .common.faults import away, causes, explain
+from .common.masking import clean, masked
 from .database_server import missing_driver, read_only, server_options
-from .faults import away, causes, explain
-from .masking import clean, masked
 from .sqlite_files import damaged, is_damage, open_reading, refuse_damaged, sqlite_file
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from .common.masking import clean, without_login
 from .common.text import paragraph
 from .courier import Courier
-from .masking import clean, without_login
 from .mlflow_store import UI_PORT, sqlite_file
 from .naming import run_name
 from .outbox import Outbox, Run, outboxes

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
-from .faults import explain
-from .interrupts import Interrupts
+from .common.faults import explain
+from .common.signals import Interrupts
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport

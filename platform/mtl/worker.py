@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
-from . import quick
+from .common import process
+from .common.faults import explain
+from .common.masking import clean, mask_streams
 from .events import (
     Cancel,
     Evaluated,
@@ -32,9 +34,7 @@ from .events import (
     Stopped,
     TrialJob,
 )
-from .faults import explain
 from .inbox import Inbox
-from .masking import clean, mask_streams
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -51,7 +51,7 @@ Send = Callable[[Event], None]
 
 def main(descriptor: int) -> None:
     """Work until the dispatcher closes the pipe, or there is too little memory."""
-    quick.begin()
+    process.tune_gc()
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     connection = Connection(descriptor)
     inbox = Inbox(connection)

@@ -39,11 +39,11 @@ for _command in (study, train, predict, params, ui, data, backbone, doctor, gc):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from mtl import quick
-    from mtl.interrupts import SIGNALS
-    from mtl.masking import mask_logging
+    from mtl.common import process
+    from mtl.common.masking import mask_logging
+    from mtl.common.signals import SIGNALS
 
-    quick.begin()
+    process.tune_gc()
     mask_logging()
     # Threads that wait shall sleep: where others use the cores, too, those that spin make a step
     # several times as long. Read when torch is loaded; workers inherit it.
@@ -52,5 +52,5 @@ def main() -> None:
     # It is said how it ended; no signal ends it otherwise now.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    quick.leave()
+    process.prepare_exit()
     raise SystemExit(code)

@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
-from mtl.faults import explain, unreadable
-from mtl.masking import clean
+from mtl.common.faults import explain, unreadable
+from mtl.common.masking import clean
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _EMPTY = re.compile(r"--[\w-]+=")

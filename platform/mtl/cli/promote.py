@@ -15,7 +15,7 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     It loads by mlflow.pyfunc.load_model("models:/NAME@champion"), and answers to plain sentences.
     """
     from mtl.champion import promote as register
-    from mtl.masking import masked
+    from mtl.common.masking import masked
     from mtl.stores import Home
     from mtl.view import busy
 

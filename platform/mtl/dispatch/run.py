@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 
 from ..ask import make_pruner, make_sampler
+from ..common.signals import Interrupts
 from ..common.text import count
 from ..dispatcher import Dispatcher
 from ..executors import Needs, Places, open_executor
-from ..interrupts import Interrupts
 from ..lease import Lease
 from ..outage import Outage
 from ..preflight import local_inputs, preflight

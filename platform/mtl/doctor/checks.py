@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from minbert.errors import InputError
-from mtl.masking import clean
+from mtl.common.masking import clean
 
 
 class Check(NamedTuple):

@@ -15,7 +15,7 @@ from mtl.database_server import MissingDriver, missing_driver, read_only, server
 from mtl.sqlite_files import mend, one, open_reading, quick_check, sqlite_file
 from mtl.stores import Home
 
-from .addresses import PATIENCE
+from ..common.http_probe import PATIENCE
 from .checks import Check, bad, note, ok, said
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-from .addresses import PATIENCE, Answer, ask
+from ..common.http_probe import PATIENCE, Answer, ask
 from .checks import Check, bad, note, ok, said
 
 _UNSET = "start it, or put MLFLOW_TRACKING_URI right; unset, MLflow's store is in the home"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minbert import InputError
+from mtl.common.masking import clean
 from mtl.events import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
-from mtl.masking import clean
 
 from .base import Executor
 from .needs import Needs, Places

@@ -18,9 +18,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from minbert import InputError
-from mtl.faults import causes
-from mtl.interrupts import SIGNALS
-from mtl.masking import clean
+from mtl.common.faults import causes
+from mtl.common.masking import clean
+from mtl.common.signals import SIGNALS
 
 from .needs import Places, cores
 from .ray_task import HOME_ID, Seen, Setting, look, machine_id

@@ -199,7 +199,7 @@ def _train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> Event:
 @cache
 def _settle_in(environment: tuple[tuple[str, str], ...], folder: str) -> None:
     """Make a process of Ray's a worker of ours, once, before torch and MLflow are loaded."""
-    from mtl.masking import mask_streams
+    from mtl.common.masking import mask_streams
 
     os.environ.update(environment)
     os.chdir(folder if os.path.isdir(folder) else os.sep)

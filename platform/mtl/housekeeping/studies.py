@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minbert import InputError
 
+from ..common.process import reading_many
 from ..doctor.databases import optuna_storage
 from ..facts import facts
 from ..lease import Lease, dispatcher_of, dispatchers
-from ..quick import reading_many
 from ..sqlite_files import sqlite_file
 from ..stores import Home, masked, open_engine
 from .quiet import undisturbed

@@ -9,10 +9,10 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from ..common.process import reading_many
 from ..facts import facts, late_runs, run_of
 from ..limits import exceeded
 from ..naming import setting
-from ..quick import reading_many
 from ..tally import REPLICATE
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from minbert.evaluation.predictions import TaskPredictions
 from minbert.tasks.builtin import BY_NAME, TASKS
 from minbert.tasks.task import Task
 
-from ..masking import clean, masked
+from ..common.masking import clean, masked
 from ..mlflow_store import connect, sqlite_file
 from .export import uncell
 
@@ -107,7 +107,7 @@ class Runs:
 
 def _unreachable(uri: str) -> str | None:
     """Say why a store cannot even be asked: a client tries for minutes, or makes a new file."""
-    from ..doctor.addresses import ask
+    from ..common.http_probe import ask
 
     file = sqlite_file(uri)
     if file is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def begin() -> None:
+def tune_gc() -> None:
     """Search for cycles seldom. Libraries make objects by the hundred thousand when they are
     imported, none of them garbage: Python's usual searches take a fifth of that time."""
     gc.set_threshold(50_000, 20, 50)
@@ -28,8 +28,8 @@ def reading_many() -> Iterator[None]:
             gc.enable()
 
 
-def leave() -> None:
-    """Let Python leave without taking apart the modules, a large web of cycles, one by one: that
+def prepare_exit() -> None:
+    """Have Python end without taking apart the modules, a large web of cycles, one by one: that
     takes longer than many a command. SQLite files are closed, as it would have done: who closes one
     last brings the log beside it into it."""
     if "sqlalchemy" in sys.modules:
