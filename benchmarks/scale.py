@@ -133,7 +133,7 @@ def _fill(options: argparse.Namespace) -> dict:
     import mtl.dispatcher
     from mtl.dispatch.run import run_study
     from mtl.spec import load_study
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     name = options.executor
     if name == "noop":

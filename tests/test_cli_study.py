@@ -325,7 +325,8 @@ def test_no_color_is_heeded(recorded):
 def test_nothing_to_compare_is_exit_1_and_a_wrong_number_is_2(recorded, tmp_path: Path):
     import optuna
 
-    from mtl.stores import Home, open_storage
+    from mtl.storage.home import Home
+    from mtl.storage.optuna import open_storage
 
     (tmp_path / "home").mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -23,7 +23,8 @@ from minbert.common.csv_cells import cell_text, plain_cell
 from mtl.common.text import paragraph, plain
 from mtl.report import leaderboard
 from mtl.report.study import describe_study
-from mtl.stores import Home, read_storage
+from mtl.storage.home import Home
+from mtl.storage.optuna import read_storage
 
 NAME = "🌞 $x^{ 'q' <b>&amp; #?%2e; [y](z) [red]"
 SCRIPT = "<script>alert(1)</script>"

@@ -12,7 +12,7 @@ from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 from mtl.executors import EXECUTORS, Needs, Places, open_executor, threads_for
 from mtl.outbox import Outbox
-from mtl.stores import Home
+from mtl.storage.home import Home
 from mtl.tracking import StudyTracker
 
 

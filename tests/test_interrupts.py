@@ -112,7 +112,10 @@ def test_an_interrupt_while_the_command_line_is_imported_is_one_line(module):
     assert _interrupted_at(module, "study", "list") == Outcome(130, "", line)
 
 
-@pytest.mark.parametrize("module", ["mtl.lease", "mtl.spec", "pydantic", "mtl.dispatch.run"])
+LATER = ["mtl.storage.lease", "mtl.spec", "pydantic", "mtl.dispatch.run"]
+
+
+@pytest.mark.parametrize("module", LATER)
 def test_an_interrupt_before_a_study_begins_says_what_resumes_it(module):
     line = "Interrupted. To go on where it stopped: mtl study run lora_sweep --trials 3\n"
     outcome = _interrupted_at(module, "study", "run", "lora_sweep", "--trials", "3")

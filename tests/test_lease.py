@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from minbert import InputError
-from mtl.lease import _TABLE, Lease, LeaseLostError
-from mtl.stores import Home, open_engine
+from mtl.storage.home import Home
+from mtl.storage.lease import _TABLE, Lease, LeaseLostError
+from mtl.storage.optuna import open_engine
 
 
 @pytest.fixture

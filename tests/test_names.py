@@ -11,7 +11,7 @@ from study_runs import write_study
 
 from minbert import InputError
 from mtl.names import check_distinct, check_name, fold
-from mtl.stores import Home
+from mtl.storage.home import Home
 
 UNSAFE = [
     *("..", ".", "../x", "/etc/passwd", "a/b", "a\\b", "C:\\x", "", " ", "nul\0", "a\nb"),
@@ -98,7 +98,7 @@ def test_arguments_that_are_no_text_are_refused(here, tmp_path, command, arg):
 def test_outputs_that_cannot_be_written_are_said(here, home, tmp_path, out):
     import optuna
 
-    from mtl.stores import open_storage
+    from mtl.storage.optuna import open_storage
 
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()

@@ -18,9 +18,10 @@ from mtl.doctor.checks import guarded
 from mtl.doctor.databases import optuna_database
 from mtl.doctor.leases import leases
 from mtl.doctor.studies import unfinished
-from mtl.lease import Lease
 from mtl.listening import Address
-from mtl.stores import Home, open_engine, open_storage
+from mtl.storage.home import Home
+from mtl.storage.lease import Lease
+from mtl.storage.optuna import open_engine, open_storage
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from mtl.report.mistakes import confusion_tables
 from mtl.report.page import report_name, write_report_page
 from mtl.report.rows import leaderboard
 from mtl.spec import load_study, parse_sets
-from mtl.stores import Home
+from mtl.storage.home import Home
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
 from mtl.spec import load_study
-from mtl.stores import Home
+from mtl.storage.home import Home
 
 FILE = """
 sampler = "random"

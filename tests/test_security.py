@@ -202,7 +202,7 @@ def test_a_fault_of_ours_is_logged_without_secrets(tmp_path: Path, monkeypatch, 
     def broken(**_):
         raise RuntimeError(f"cannot do {url!r}")
 
-    monkeypatch.setattr("mtl.stores.Home.resolve", broken)
+    monkeypatch.setattr("mtl.storage.home.Home.resolve", broken)
     done = here(tmp_path, "study", "status", "x", MTL_STORAGE=url)
     assert done.code == 1 and "RuntimeError: cannot do 'postgresql://me:***@" in done.err
     (log,) = (tmp_path / "home" / "logs").glob("error-*.log")
@@ -212,7 +212,7 @@ def test_a_fault_of_ours_is_logged_without_secrets(tmp_path: Path, monkeypatch, 
 
 def test_links_in_notes_and_texts_of_runs_hold_no_login(tmp_path: Path, monkeypatch):
     from mtl.mlflow_store import connect
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.tracking import StudyTracker
 
     monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://me:hush-hush@mlflow.example/x/")

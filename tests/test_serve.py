@@ -27,13 +27,14 @@ from mtl.dashboard import make_dashboard
 from mtl.listening import Address, bracketed
 from mtl.login import find_login
 from mtl.serve import serve
-from mtl.stores import Home, open_storage
+from mtl.storage.home import Home
+from mtl.storage.optuna import open_storage
 from mtl.tracking import StudyTracker
 
 _SERVE = """
 import json, sys
 from mtl.serve import serve
-from mtl.stores import Home
+from mtl.storage.home import Home
 sys.exit(serve(Home.resolve(), port=0, dashboard_port=0, **json.loads(sys.argv[1])))
 """
 

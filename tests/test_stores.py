@@ -8,7 +8,8 @@ from optuna.exceptions import StorageInternalError
 
 from minbert import InputError
 from mtl.recorded import open_recorded, recorded_studies
-from mtl.stores import Home, open_storage, read_storage
+from mtl.storage.home import Home
+from mtl.storage.optuna import open_storage, read_storage
 
 
 def test_home_follows_the_environment(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from mtl.outbox import Outbox
 from mtl.recorder import RunRecorder
 from mtl.report import leaderboard
 from mtl.sending import Sender
-from mtl.stores import Home
+from mtl.storage.home import Home
 from mtl.tracking import DatasetInput, StudyTracker
 
 PARAMS = {

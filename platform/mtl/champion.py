@@ -19,7 +19,7 @@ from .models import model_folder
 if TYPE_CHECKING:
     import optuna
 
-    from .stores import Home
+    from .storage.home import Home
 
 ALIAS = "champion"
 _FOLDER = "champion"  # artifact of the run

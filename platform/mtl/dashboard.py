@@ -17,7 +17,7 @@ from .login import DashboardLogin, Login
 
 if TYPE_CHECKING:
     from .listening import Address
-    from .stores import Home
+    from .storage.home import Home
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # MLflow's server sends the first two by itself.
@@ -102,7 +102,7 @@ def make_dashboard(
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
 
-    from .stores import open_storage, read_storage
+    from .storage.optuna import open_storage, read_storage
 
     # It computes importances while a page is open: what it thinks of few trials is not for the
     # terminal.

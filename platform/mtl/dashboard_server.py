@@ -19,7 +19,7 @@ from .common.masking import clean
 from .dashboard import make_dashboard
 from .listening import Address
 from .login import find_login
-from .stores import Home
+from .storage.home import Home
 
 
 def main() -> int:

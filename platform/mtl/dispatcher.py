@@ -15,9 +15,9 @@ from .common.faults import explain
 from .common.signals import Interrupts
 from .events import ENDINGS
 from .executors import Executor
-from .lease import Lease, LeaseLostError
 from .outage import LeftError, Outage
 from .replicates import missing
+from .storage.lease import Lease, LeaseLostError
 from .trials import Ask, Trials
 
 if TYPE_CHECKING:

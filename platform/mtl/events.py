@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 SILENCE = 30.0
 """Seconds without a word from its dispatcher after which a worker is on its own. By then another
-may have taken the study over: see `mtl.lease.TERM`."""
+may have taken the study over: see `mtl.storage.lease.TERM`."""
 
 # ---- from the dispatcher to a worker ------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from .login import PASSWORD_VARIABLE, Login
 from .mlflow_store import QUIET, connect, is_ready
 
 if TYPE_CHECKING:
-    from .stores import Home
+    from .storage.home import Home
 
 _STOP_SECONDS = 5.0
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from . import sqlite_files
 from .common.masking import clean, masked
 from .common.telemetry import OFF
+from .storage import sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     """
     if not tracking_uri.startswith("sqlite"):
         return None
-    return sqlite_files.sqlite_file("MLFLOW_TRACKING_URI", tracking_uri)
+    return sqlite.sqlite_file("MLFLOW_TRACKING_URI", tracking_uri)
 
 
 def load_mlflow() -> None:

@@ -17,7 +17,7 @@ from .common.masking import masked
 from .mlflow_store import connect, sqlite_file
 
 if TYPE_CHECKING:
-    from .stores import Home
+    from .storage.home import Home
 
 
 def model_folder(run: str, home: Home) -> Path:

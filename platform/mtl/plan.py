@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from .executors import default_jobs, threads_for
 from .preflight import preflight
-from .stores import Home
+from .storage.home import Home
 from .studyspec import StudySpec
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .stores import Home
+from .storage.home import Home
 from .studyspec import StudySpec
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _load_pyfunc(path: str) -> Champion:
     """Load a model folder; the name and the argument are MLflow's."""
-    from .stores import Home
+    from .storage.home import Home
 
     return Champion(Path(path), Home.resolve(create=False).cache)
 

@@ -15,7 +15,8 @@ from .facts import late_runs, run_of
 from .limits import exceeded
 from .names import check_distinct, check_name
 from .spec import differing_keys
-from .stores import Home, read_storage
+from .storage.home import Home
+from .storage.optuna import read_storage
 from .studyfile import nearest
 from .studyspec import StudySpec
 

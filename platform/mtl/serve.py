@@ -30,7 +30,7 @@ from .runs_view import SIDEBAR
 from .view import busy
 
 if TYPE_CHECKING:
-    from .stores import Home
+    from .storage.home import Home
 
 _START_SECONDS = 120.0  # a cold disk and one busy core
 _SHOWN = 8  # studies whose addresses are printed
@@ -174,7 +174,7 @@ def _warn(address: Address, mlflow: list[int], dashboard: int, login: Login) -> 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
     """Return the name of every study and where MLflow lists its runs, the latest first."""
-    from .stores import read_storage
+    from .storage.optuna import read_storage
 
     storage = read_storage(home)
     studies = storage.get_all_studies() if storage else []
@@ -185,7 +185,7 @@ def _runs(home: Home) -> list[tuple[str, str]]:
 def _nothing_recorded(home: Home) -> bool:
     import optuna
 
-    from .stores import read_storage
+    from .storage.optuna import read_storage
 
     storage = read_storage(home)
     recorded = storage is not None and bool(optuna.get_all_study_names(storage))

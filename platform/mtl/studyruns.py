@@ -10,7 +10,7 @@ from .facts import facts, late_runs, run_of, set_fact, set_run, trial_of
 from .notes import study_note, trial_note, write_note
 from .outbox import Outbox, Run
 from .preflight import Inputs, git_commit
-from .stores import Home
+from .storage.home import Home
 from .studyspec import StudySpec
 from .tracking import StudyTracker
 

@@ -10,7 +10,8 @@ from minbert.errors import InputError
 
 from .facts import late_runs
 from .outbox import Outbox, outboxes
-from .stores import Home, open_storage, read_storage
+from .storage.home import Home
+from .storage.optuna import open_storage, read_storage
 from .studyruns import note_own_run, note_run, number_of
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _note(home: Home, keys: dict[str, str], boxes: list[Outbox], tracker: StudyT
     has whole. A dispatcher that runs does this itself."""
     import optuna
 
-    from .lease import dispatcher_of
-    from .stores import open_engine
+    from .storage.lease import dispatcher_of
+    from .storage.optuna import open_engine
 
     engine = open_engine(home)
     for key, name in keys.items():

@@ -26,12 +26,12 @@ from .outbox import Outbox, Run, outboxes
 from .recorder import RunRecorder
 from .runs_view import run_path, view_path
 from .sending import Sender
-from .sqlite_files import refuse_damaged
+from .storage.sqlite import refuse_damaged
 
 if TYPE_CHECKING:
     import optuna
 
-    from .stores import Home
+    from .storage.home import Home
 
 __all__ = ["DatasetInput", "RunRecorder", "StudyTracker"]
 

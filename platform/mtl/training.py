@@ -16,16 +16,16 @@ from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from .common.faults import explain
 from .common.signals import Interrupts
+from .storage.home import EXPERIMENT
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
     from .outbox import Outbox
     from .preflight import Inputs
-    from .stores import Home
+    from .storage.home import Home
     from .tracking import StudyTracker
 
-EXPERIMENT = "train"
 _CONFIG = "config.json"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import Trial
 
-    from .stores import Home
+    from .storage.home import Home
 
 
 class TrialFiles:

@@ -27,7 +27,7 @@ from .facts import facts, set_fact, trial_of
 from .limits import set_constraints
 from .naming import setting
 from .preflight import Inputs
-from .stores import Home
+from .storage.home import Home
 from .studyruns import StudyRuns
 from .studyspec import StudySpec
 from .tally import REPLICATE, Tally

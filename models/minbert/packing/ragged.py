@@ -55,5 +55,3 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
     if device.type == "cuda":
         whole = whole.pin_memory()  # a copy from other memory would wait
     return whole.to(device, non_blocking=True).split([len(t) for t in tensors])
-
-

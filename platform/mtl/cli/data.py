@@ -32,7 +32,7 @@ def check(path: str, as_json: bool) -> None:
     missing: only predictions need them.
     """
     from minbert import check_data
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     reports = check_data(path, Home.resolve().cache)
     if as_json:

@@ -23,7 +23,7 @@ def gc(dry_run: bool, as_json: bool) -> int:
     study that runs, nor what an interrupted training goes on from.
     """
     from mtl.housekeeping import tidy
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     with reserved_stdout(as_json):
         yard = tidy(Home.resolve(create=False), remove=not dry_run)

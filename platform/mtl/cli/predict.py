@@ -27,7 +27,7 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     """
     from minbert import predict_files
     from mtl.models import model_folder
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.view import busy
 
     home = Home.resolve(create=False)
@@ -38,4 +38,3 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
         return
     for file in files:
         click.echo(file)
-

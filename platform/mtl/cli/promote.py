@@ -16,7 +16,7 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     """
     from mtl.champion import promote as register
     from mtl.common.masking import masked
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.view import busy
 
     from .recorded import open_study

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import optuna
 
     from mtl.recorded import RecordedStudy
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
 STATES = ("complete", "pruned", "failed", "running")
 
@@ -23,7 +23,7 @@ def open_study(name: str) -> optuna.Study:
     """
     from mtl.recorded import UnknownStudyError, open_recorded
     from mtl.spec import list_studies
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     try:
         return open_recorded(Home.resolve(create=False), name)
@@ -38,7 +38,7 @@ def open_study(name: str) -> optuna.Study:
 def command_of(name: str) -> str | None:
     """Return the command that last ran a recorded study; None if there is no such study."""
     from mtl.recorded import UnknownStudyError, open_recorded, to_continue
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     try:
         return to_continue(open_recorded(Home.resolve(create=False), name).user_attrs)
@@ -61,9 +61,9 @@ def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str
 
 def list_payload(home: Home) -> list[dict[str, Any]]:
     """Say of every recorded study of a home how many trials it has, by state."""
-    from mtl.lease import dispatchers
     from mtl.recorded import recorded_studies
-    from mtl.stores import read_engine
+    from mtl.storage.lease import dispatchers
+    from mtl.storage.optuna import read_engine
 
     studies = recorded_studies(home)
     begun = any(study.states.get("running") for study in studies)
@@ -73,10 +73,11 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running and failed trials, the best one."""
-    from mtl.lease import dispatcher_of
     from mtl.recorded import summarize, to_continue
     from mtl.report import best_of, leaderboard
-    from mtl.stores import Home, read_engine
+    from mtl.storage.home import Home
+    from mtl.storage.lease import dispatcher_of
+    from mtl.storage.optuna import read_engine
 
     engine = read_engine(Home.resolve(create=False))
     dispatcher = dispatcher_of(engine, study.study_name)

@@ -19,7 +19,7 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     the baseline, which is trial 0.
     """
     from mtl.report.comparing import compare_trials
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.view import busy
 
     from .comparing import print_comparison
@@ -45,7 +45,7 @@ def report(name: str, out: str | None, as_json: bool) -> int:
     It stands on what is recorded, also while the study runs; what is missing is said on it.
     """
     from mtl.report.page import report_name, write_report_page
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.view import busy
 
     from .recorded import open_study

@@ -89,7 +89,7 @@ def run(
     and a larger --trials continues it.
     """
     try:
-        from mtl.lease import LeaseLostError
+        from mtl.storage.lease import LeaseLostError
 
         spec = load(name, profile, trials, sets, replicates)
         result = _run(
@@ -121,7 +121,7 @@ def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
         from mtl.dispatch.run import (
             run_study,  # takes a second: the view says that something happens
         )
-        from mtl.stores import Home
+        from mtl.storage.home import Home
 
         return run_study(spec, Home.resolve(), view=view, **options)
 

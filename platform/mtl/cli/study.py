@@ -34,7 +34,7 @@ def study() -> None:
 def list_command(as_json: bool) -> None:
     """List shipped studies and recorded ones."""
     from mtl.spec import list_studies
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     from .recorded import list_payload
     from .tables import print_studies
@@ -88,7 +88,7 @@ def plan(
 ) -> None:
     """Say what a study would do, and its time and memory."""
     from mtl.plan import plan_study
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.view import busy
 
     from .tables import print_plan

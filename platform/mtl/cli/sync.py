@@ -15,7 +15,7 @@ def sync(name: str | None, as_json: bool) -> int:
     While MLflow is away, what is recorded waits in the home, and a running study sends it as soon
     as MLflow is back.
     """
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.sync import sync_runs
 
     result = sync_runs(Home.resolve(), name)

@@ -28,7 +28,7 @@ def train(
 ) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
     from mtl.models import model_address
-    from mtl.stores import Home
+    from mtl.storage.home import Home
     from mtl.training import interrupted_config, train_once
     from mtl.view import console
     from mtl.view.training import TrainingView

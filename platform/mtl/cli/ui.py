@@ -45,7 +45,7 @@ def ui(
     with it is mtl, or MTL_UI_USER.
     """
     from mtl.serve import serve
-    from mtl.stores import Home
+    from mtl.storage.home import Home
 
     return serve(
         Home.resolve(),

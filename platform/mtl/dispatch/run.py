@@ -25,12 +25,13 @@ from ..common.signals import Interrupts
 from ..common.text import count
 from ..dispatcher import Dispatcher
 from ..executors import Needs, Places, open_executor
-from ..lease import Lease
 from ..outage import Outage
 from ..preflight import local_inputs, preflight
 from ..recorded import choose_name, fits, summarize
 from ..replicates import missing
-from ..stores import Home, open_engine, open_storage
+from ..storage.home import Home
+from ..storage.lease import Lease
+from ..storage.optuna import open_engine, open_storage
 from ..studyspec import StudySpec
 from ..tally import Tally
 from ..trials import Trials

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minbert import InputError
-from mtl.stores import Home
+from mtl.storage.home import Home
 
 from .checks import Check, bad, guarded
 from .databases import mlflow_database, optuna_database

@@ -6,21 +6,16 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from mtl.database_server import MissingDriver, missing_driver, read_only, server_options
-from mtl.sqlite_files import mend, one, open_reading, quick_check, sqlite_file
-from mtl.stores import Home
+from mtl.storage.home import Home
+from mtl.storage.server import MissingDriver, missing_driver
+from mtl.storage.sqlite import mend, one, open_reading, quick_check, sqlite_file
 
-from ..common.http_probe import PATIENCE
+from ..storage.short_look import optuna_storage, short_engine
 from .checks import Check, bad, note, ok, said
-
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-    from sqlalchemy import Engine
 
 _LONGEST = 20.0  # seconds that SQLite may read a file; a gigabyte takes a few
 _REVISION = re.compile(r"^(down_revision|revision)\b.*=\s*[\"'](\w+)[\"']", re.MULTILINE)
@@ -112,53 +107,10 @@ def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str])
 
 
 def _greeting(url: str) -> str:
-    with _engine(url) as engine, engine.connect() as connection:
+    with short_engine(url) as engine, engine.connect() as connection:
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
     kind = {"postgresql": "PostgreSQL"}.get(engine.dialect.name, engine.dialect.name)
     return f"{kind} {version} answers"
-
-
-@contextmanager
-def _engine(url: str) -> Iterator[Engine]:
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(url, **_options(url))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def optuna_storage(url: str) -> Iterator[RDBStorage | None]:
-    """Open Optuna's storage in a database that exists, for reading; None where it has no tables.
-
-    Unlike `mtl.stores.read_storage`, no connection outlives it, and none waits for long.
-    """
-    import sqlalchemy
-    from optuna.storages import RDBStorage
-
-    with _engine(url) as engine:
-        there = sqlalchemy.inspect(engine).has_table("alembic_version")
-    if not there:
-        yield None
-        return
-    storage = RDBStorage(
-        url, _options(url), skip_compatibility_check=True, skip_table_creation=True
-    )
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _options(url: str) -> dict[str, Any]:
-    """Return options for an engine that waits briefly, and leaves an SQLite file as it is."""
-    file = sqlite_file("the address", url)
-    if file is not None:
-        return {"creator": lambda: open_reading(file)}
-    return read_only(url, server_options(url, PATIENCE))
 
 
 # ---- schemas ------------------------------------------------------------------------------------
@@ -196,7 +148,7 @@ def _mlflow_schema(url: str) -> str:
     """
     import sqlalchemy
 
-    with _engine(url) as engine:
+    with short_engine(url) as engine:
         if not sqlalchemy.inspect(engine).has_table("alembic_version"):
             return "no tables yet"
         with engine.connect() as connection:

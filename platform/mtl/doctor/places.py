@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl.stores import Home
+from mtl.storage.home import Home
 
 from .checks import Check, bad, note, ok
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 from mtl.recorded import to_continue
-from mtl.sqlite_files import sqlite_file
-from mtl.stores import Home, read_engine
+from mtl.storage.home import Home
+from mtl.storage.optuna import read_engine
+from mtl.storage.sqlite import sqlite_file
 
+from ..storage.short_look import optuna_storage
 from .checks import Check, note, ok
-from .databases import optuna_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -47,7 +48,7 @@ def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
     from optuna.trial import TrialState
 
     from mtl.common.text import count
-    from mtl.lease import dispatcher_of
+    from mtl.storage.lease import dispatcher_of
 
     # Of the study itself one would get these by way of all its trials.
     running = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .yard import Kept, Leftover, Yard
 
 if TYPE_CHECKING:
-    from ..stores import Home
+    from ..storage.home import Home
 
 __all__ = ["Kept", "Leftover", "Yard", "tidy"]
 

@@ -12,7 +12,7 @@ from .yard import Yard
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..stores import Home
+    from ..storage.home import Home
     from .runs import Runs
     from .studies import Studies
 

@@ -13,7 +13,7 @@ from .checkpoints import running_trainings
 from .yard import DAY, Yard
 
 if TYPE_CHECKING:
-    from ..stores import Home
+    from ..storage.home import Home
     from .runs import Runs
     from .studies import Studies
 

@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..training import EXPERIMENT
+from ..storage.home import EXPERIMENT
 from .yard import DAY, Yard
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from ..stores import Home
+    from ..storage.home import Home
     from .runs import Runs
     from .studies import Studies
 

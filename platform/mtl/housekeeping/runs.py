@@ -10,12 +10,12 @@ from urllib.request import url2pathname
 from minbert import InputError
 
 from ..mlflow_store import connect, masked, sqlite_file
-from .quiet import undisturbed
+from ..storage.sqlite import undisturbed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from ..stores import Home
+    from ..storage.home import Home
 
 
 class Run(NamedTuple):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minbert import InputError
 
+from ..common.masking import masked
 from ..common.process import reading_many
-from ..doctor.databases import optuna_storage
 from ..facts import facts
-from ..lease import Lease, dispatcher_of, dispatchers
-from ..sqlite_files import sqlite_file
-from ..stores import Home, masked, open_engine
-from .quiet import undisturbed
+from ..storage.home import Home
+from ..storage.lease import Lease, dispatcher_of, dispatchers
+from ..storage.optuna import open_engine
+from ..storage.short_look import optuna_storage
+from ..storage.sqlite import sqlite_file, undisturbed
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

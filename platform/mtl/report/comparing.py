@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from minbert import TaskPredictions
 
-    from ..stores import Home
+    from ..storage.home import Home
 
 Row = Mapping[str, Any]
 Predictions = Mapping[str, "TaskPredictions"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from minbert.errors import InputError
 
-from ..lease import dispatcher_of
-from ..stores import read_engine
+from ..storage.lease import dispatcher_of
+from ..storage.optuna import read_engine
 from .comparing import Pair, best_and_reference, differences, differing_config
 from .paper_tables import PaperTable, beside_paper
 from .rows import SCORES, leaderboard, state_word
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from minbert import TaskPredictions
 
-    from ..stores import Home
+    from ..storage.home import Home
 
 Row = Mapping[str, Any]
 Read = TypeVar("Read")

@@ -27,7 +27,7 @@ from .summary import summary
 if TYPE_CHECKING:
     import optuna
 
-    from ..stores import Home
+    from ..storage.home import Home
 
 _NAME_LENGTH = 80
 _STYLE = f"""

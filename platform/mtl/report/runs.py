@@ -23,7 +23,7 @@ from .export import uncell
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from ..stores import Home
+    from ..storage.home import Home
 
 
 class Absent(Exception):

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 
 from minbert import InputError
 
-from .common.faults import away
-from .database_server import alone
+from ..common.faults import away
+from .server import alone
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

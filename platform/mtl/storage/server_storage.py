@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
-from .database_server import alone, server_options
+from .server import alone, server_options
 
 
 class ServerStorage(RDBStorage):

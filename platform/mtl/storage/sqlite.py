@@ -1,5 +1,5 @@
-"""SQLite files, looked at so that nothing of them changes: sound, damaged, or on a disk that is
-full or cannot be written."""
+"""SQLite files, looked at so that they, and what lies beside them, stay as they are: sound,
+damaged, or on a disk that is full or cannot be written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shlex
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -158,3 +159,19 @@ def refuse_damaged(file: Path, seconds: float = 5.0) -> None:
         found = str(error)
     if found not in ("ok", None):
         raise InputError(damaged(file, str(found)))
+
+
+@contextmanager
+def undisturbed(file: Path | None) -> Iterator[None]:
+    """Keep what reads a file in the meantime from merging its log as the last to leave it.
+
+    Args:
+        file: None, or no file, is nothing to look after.
+    """
+    if file is None or not file.with_name(f"{file.name}-wal").exists():
+        yield
+        return
+    uri = f"file:{quote(str(file))}?mode=ro"
+    with closing(sqlite3.connect(uri, timeout=60, uri=True)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, too
+        yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .common.faults import causes
+from ..common.faults import causes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

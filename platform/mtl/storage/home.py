@@ -1,0 +1,107 @@
+"""Where things lie: the home folder, and the addresses of the two stores."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from minbert import InputError
+from minbert.common.paths import given_path
+
+EXPERIMENT = "train"
+"""What trainings outside any study are recorded under: their experiment and their folders."""
+
+_FOLDERS = ("artifacts/mlflow", "artifacts/optuna", "checkpoints", "cache", "spool", "logs")
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds everything recorded, and the addresses of the two stores.
+
+    Attributes:
+        path: ``$MTL_HOME``, else ``./.mtl``; absolute.
+        mlflow_uri: ``$MLFLOW_TRACKING_URI``, else the SQLite file ``mlflow.db`` of the home.
+        storage_url: ``$MTL_STORAGE`` (an SQLAlchemy URL), else the home's ``optuna.db``.
+    """
+
+    path: Path
+    mlflow_uri: str
+    storage_url: str
+
+    @classmethod
+    def resolve(cls, create: bool = True) -> Home:
+        """Find the home from the environment; create its folders unless told otherwise.
+
+        Raises:
+            InputError: a folder cannot be made or written; MTL_HOME names an unknown user.
+        """
+        given = given_path(os.environ.get("MTL_HOME") or ".mtl")
+        if str(given).startswith("~"):  # a folder of that name would be made here
+            raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
+        path = given.absolute()
+        home = cls(
+            path=path,
+            mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_url(path / "mlflow.db"),
+            storage_url=os.environ.get("MTL_STORAGE") or _sqlite_url(path / "optuna.db"),
+        )
+        if create:
+            home.create()
+        return home
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.artifacts / "mlflow"
+
+    @property
+    def optuna_artifacts(self) -> Path:
+        return self.artifacts / "optuna"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def checkpoint_dir(self, study: str, number: int) -> Path:
+        """The folder of a trial's checkpoints, while it has any."""
+        return self.checkpoints / study / str(number)
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            InputError: one cannot be made or written.
+        """
+        try:
+            for folder in _FOLDERS:
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"home {self.path} cannot be written: {reason}; set MTL_HOME to a folder that can"
+            ) from None
+
+
+def _sqlite_url(path: Path) -> str:
+    from urllib.parse import quote
+
+    # A question mark in a folder's name would begin the URL's options.
+    return f"sqlite:///{quote(str(path))}" if "?" in str(path) else f"sqlite:///{path}"
