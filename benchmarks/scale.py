@@ -132,8 +132,8 @@ def _fill(options: argparse.Namespace) -> dict:
     import mtl.dispatch.run
     import mtl.dispatcher
     from mtl.dispatch.run import run_study
-    from mtl.spec import load_study
     from mtl.storage.home import Home
+    from mtl.study.load import load_study
 
     name = options.executor
     if name == "noop":

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from mtl.ask import ask, ask_again, make_pruner
-from mtl.spec import load_study
+from mtl.study.load import load_study
 from mtl.tally import Tally
 
 STUDY = """
@@ -127,7 +127,7 @@ def test_points_that_are_added_later_widen_what_their_keys_can_be(load, tmp_path
 
 
 def test_list_values_can_be_searched_without_losing_their_type(load):
-    from mtl.search import Choice
+    from mtl.study.search import Choice
 
     choice, study = Choice((["sst"], ["sst", "para"])), _study()
     trial = study.ask()

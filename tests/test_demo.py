@@ -278,7 +278,7 @@ def train_demo(cache: Path, enough: float = 1.0, **keys) -> float:
     """The best score of a training by the shipped study's demo recipe, or of its first epochs if
     they are enough already: the best only rises."""
     from minbert import Config, train
-    from mtl.spec import load_study
+    from mtl.study.load import load_study
 
     recipe = load_study("lora_sweep", profile="demo").config
     config = Config.from_keys({**recipe, **{k.replace("_", "."): v for k, v in keys.items()}})

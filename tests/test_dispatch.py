@@ -14,10 +14,10 @@ from study_runs import Study
 from minbert import InputError
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
-from mtl.spec import load_study
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, read_storage
+from mtl.study.load import load_study
 
 
 class Watcher(View):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtl.cli.docs import pages
-from mtl.spec import load_study
+from mtl.study.load import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 

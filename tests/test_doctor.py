@@ -22,10 +22,10 @@ from mtl.doctor.machine import cores, memory
 from mtl.doctor.packages import package
 from mtl.doctor.servers import port_free, tracking_server
 from mtl.doctor.studies import goes_on, unfinished
-from mtl.spec import load_study
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
+from mtl.study.load import load_study
 
 
 def by_name(outcome) -> dict[str, dict]:

@@ -112,7 +112,7 @@ def test_an_interrupt_while_the_command_line_is_imported_is_one_line(module):
     assert _interrupted_at(module, "study", "list") == Outcome(130, "", line)
 
 
-LATER = ["mtl.storage.lease", "mtl.spec", "pydantic", "mtl.dispatch.run"]
+LATER = ["mtl.storage.lease", "mtl.study.load", "pydantic", "mtl.dispatch.run"]
 
 
 @pytest.mark.parametrize("module", LATER)

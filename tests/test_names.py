@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from study_runs import write_study
 
 from minbert import InputError
-from mtl.names import check_distinct, check_name, fold
 from mtl.storage.home import Home
+from mtl.study.names import check_distinct, check_name, fold
 
 UNSAFE = [
     *("..", ".", "../x", "/etc/passwd", "a/b", "a\\b", "C:\\x", "", " ", "nul\0", "a\nb"),

@@ -13,7 +13,7 @@ from mtl.report.comparing import Pair
 from mtl.report.gather import StudyReport
 from mtl.report.paper_section import paper_section
 from mtl.report.paper_tables import beside_paper, method, printed_errors
-from mtl.spec import load_study
+from mtl.study.load import load_study
 
 FOLDER = REPOSITORY / "platform" / "mtl" / "report" / "paper"
 TABLES = {number: tomllib.loads((FOLDER / f"table{number}.toml").read_text("utf-8"))

@@ -11,7 +11,7 @@ from minbert import InputError
 from mtl.ask import ask, ask_again
 from mtl.replicates import missing
 from mtl.report import grouped, leaderboard, replicated
-from mtl.spec import load_study
+from mtl.study.load import load_study
 from mtl.tally import Tally
 
 FILE = """

@@ -18,8 +18,9 @@ from mtl.report.markup import decimals, number, table, with_interval
 from mtl.report.mistakes import confusion_tables
 from mtl.report.page import report_name, write_report_page
 from mtl.report.rows import leaderboard
-from mtl.spec import load_study, parse_sets
 from mtl.storage.home import Home
+from mtl.study.load import load_study
+from mtl.study.overrides import parse_sets
 
 
 @pytest.fixture

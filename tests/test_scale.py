@@ -15,8 +15,8 @@ from conftest import REPOSITORY
 
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
-from mtl.spec import load_study
 from mtl.storage.home import Home
+from mtl.study.load import load_study
 
 FILE = """
 sampler = "random"

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from minbert import InputError
-from mtl.search import Choice, FloatRange, IntRange
-from mtl.spec import check_name, differing_keys, list_studies, load_study, parse_sets
+from mtl.study.load import list_studies, load_study
+from mtl.study.names import check_name
+from mtl.study.overrides import parse_sets
+from mtl.study.search import Choice, FloatRange, IntRange
+from mtl.study.spec import differing_keys
 
 STUDY = """
 description = "a study"

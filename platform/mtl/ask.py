@@ -18,7 +18,7 @@ from minbert import Config, InputError
 
 from .facts import facts, set_fact, trial_of
 from .replicates import next_replicate
-from .studyspec import StudySpec
+from .study.spec import StudySpec
 from .tally import REPLICATE, Tally
 
 if TYPE_CHECKING:

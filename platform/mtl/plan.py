@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from .executors import default_jobs, threads_for
 from .preflight import preflight
 from .storage.home import Home
-from .studyspec import StudySpec
+from .study.spec import StudySpec
 
 if TYPE_CHECKING:
     from minbert import Config, Measurement

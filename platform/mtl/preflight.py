@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .storage.home import Home
-from .studyspec import StudySpec
+from .study.spec import StudySpec
 
 if TYPE_CHECKING:
     from minbert import Config

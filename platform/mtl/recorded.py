@@ -12,13 +12,12 @@ from minbert import InputError
 
 from .common.process import reading_many
 from .facts import late_runs, run_of
-from .limits import exceeded
-from .names import check_distinct, check_name
-from .spec import differing_keys
 from .storage.home import Home
 from .storage.optuna import read_storage
-from .studyfile import nearest
-from .studyspec import StudySpec
+from .study.file import nearest
+from .study.limits import exceeded
+from .study.names import check_distinct, check_name
+from .study.spec import StudySpec, differing_keys
 
 if TYPE_CHECKING:
     import optuna

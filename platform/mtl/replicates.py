@@ -15,7 +15,7 @@ from .tally import REPLICATE, SEED, Tally
 if TYPE_CHECKING:
     import optuna
 
-    from .studyspec import StudySpec
+    from .study.spec import StudySpec
 
 __all__ = ["REPLICATE", "Replicate", "missing", "next_replicate"]
 

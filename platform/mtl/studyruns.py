@@ -11,7 +11,7 @@ from .notes import study_note, trial_note, write_note
 from .outbox import Outbox, Run
 from .preflight import Inputs, git_commit
 from .storage.home import Home
-from .studyspec import StudySpec
+from .study.spec import StudySpec
 from .tracking import StudyTracker
 
 if TYPE_CHECKING:

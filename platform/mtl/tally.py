@@ -41,7 +41,7 @@ class Tally:
         ended: how many have.
         originals: the seeds, by number, of those that repeat no other; None while a trial has no
             values.
-        points: how many trials have taken a point, by `mtl.studyspec.point_key`.
+        points: how many trials have taken a point, by `mtl.study.spec.point_key`.
         drawn: which keys all of them have drawn, from where.
         seeds: those with which each trial, by number, was repeated, and how often.
     """

@@ -24,12 +24,12 @@ from .events import (
     TrialJob,
 )
 from .facts import facts, set_fact, trial_of
-from .limits import set_constraints
 from .naming import setting
 from .preflight import Inputs
 from .storage.home import Home
+from .study.limits import set_constraints
+from .study.spec import StudySpec
 from .studyruns import StudyRuns
-from .studyspec import StudySpec
 from .tally import REPLICATE, Tally
 from .trialfiles import TrialFiles
 from .verdicts import is_hopeless, report_deferred

@@ -22,8 +22,8 @@ def open_study(name: str) -> optuna.Study:
         InputError: nothing is recorded under that name; how to record it is said if it is known.
     """
     from mtl.recorded import UnknownStudyError, open_recorded
-    from mtl.spec import list_studies
     from mtl.storage.home import Home
+    from mtl.study.load import list_studies
 
     try:
         return open_recorded(Home.resolve(create=False), name)

@@ -23,7 +23,7 @@ from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from mtl.dispatch.view import StudyResult
-    from mtl.spec import StudySpec
+    from mtl.study.spec import StudySpec
 
 _GO_ON = "Interrupted. To go on where it stopped"
 _as_option = click.option(

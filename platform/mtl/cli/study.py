@@ -33,8 +33,8 @@ def study() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """List shipped studies and recorded ones."""
-    from mtl.spec import list_studies
     from mtl.storage.home import Home
+    from mtl.study.load import list_studies
 
     from .recorded import list_payload
     from .tables import print_studies

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from minbert.data.files import FileReport
     from mtl.plan import Plan, Sized
-    from mtl.spec import StudySpec
+    from mtl.study.spec import StudySpec
 
 
 _FAILED_SHOWN = 5
@@ -89,7 +89,7 @@ def spec_payload(spec: StudySpec) -> dict[str, Any]:
 
 def spec_toml(spec: StudySpec) -> str:
     """Return a study as a study file that means the same without profiles."""
-    from mtl.studyspec import point_key
+    from mtl.study.spec import point_key
 
     payload = spec_payload(spec)
     lines = [f"# {spec.name}" + (f", profile {spec.profile}" if spec.profile else "")]
@@ -194,7 +194,7 @@ def _plan_parts(plan: Plan) -> list[str]:
 
 def _sizes_table(screen: Console, sizes: Sequence[Sized], spec: StudySpec) -> Table:
     """Lay out the parameter counts of each point, then of the ends of what is searched."""
-    from mtl.studyspec import point_key
+    from mtl.study.spec import point_key
 
     labels = [spec.labels.get(point_key(point)) for point in spec.points]
     rows = [(row["what"], row, label) for row, label in zip(sizes, labels, strict=False)]

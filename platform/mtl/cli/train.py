@@ -52,7 +52,7 @@ def train(
 def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, str]:
     """Return the configuration (--set over the profile's recipe), the profile, and a remark."""
     from minbert import Config
-    from mtl.spec import parse_sets
+    from mtl.study.overrides import parse_sets
 
     given = parse_sets(sets)
     remark = "" if profile else " (no --profile given)"
@@ -63,7 +63,7 @@ def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, 
 
 def _recipe(profile: str) -> Mapping[str, Any]:
     """Return how a profile trains: the paper's are the defaults, the demo's its study file's."""
-    from mtl.spec import load_study
+    from mtl.study.load import load_study
 
     if profile == "paper":
         return {}

@@ -32,7 +32,7 @@ from ..replicates import missing
 from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
-from ..studyspec import StudySpec
+from ..study.spec import StudySpec
 from ..tally import Tally
 from ..trials import Trials
 from .view import StudyResult

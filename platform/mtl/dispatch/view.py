@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..events import Progress
-    from ..studyspec import StudySpec
+    from ..study.spec import StudySpec
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def goes_on(name: str, attributes: Mapping[str, Any]) -> str:
         name: of the recorded study.
         attributes: the study's user attributes: settings, profile.
     """
-    from mtl.spec import differing_keys, load_study
+    from mtl.study.load import load_study
+    from mtl.study.spec import differing_keys
 
     if typed := to_continue(attributes):
         return typed

@@ -9,7 +9,8 @@ from urllib.request import url2pathname
 
 from minbert import InputError
 
-from ..mlflow_store import connect, masked, sqlite_file
+from ..common.masking import masked
+from ..mlflow_store import connect, sqlite_file
 from ..storage.sqlite import undisturbed
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from minbert.errors import InputError
 if TYPE_CHECKING:
     import optuna
 
-    from ..studyspec import StudySpec
+    from ..study.spec import StudySpec
 
 
 def study_command(study: optuna.Study, rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -35,7 +35,7 @@ def study_command(study: optuna.Study, rows: Sequence[Mapping[str, Any]]) -> str
 
 
 def _candidates(study: str) -> list[str]:
-    from ..spec import list_studies
+    from ..study.load import list_studies
 
     known = [info.name for info in list_studies()]
     own = study.partition("@")[0]
@@ -44,7 +44,7 @@ def _candidates(study: str) -> list[str]:
 
 def _sets(name: str, profile: str | None, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what must be set for a study file to mean these settings; None if nothing can."""
-    from ..spec import load_study
+    from ..study.load import load_study
 
     try:
         fixed = load_study(name, profile=profile).settings["config"]
@@ -60,7 +60,7 @@ def _sets(name: str, profile: str | None, settings: Mapping[str, Any]) -> dict[s
 
 
 def _same(spec: StudySpec, settings: Mapping[str, Any]) -> bool:
-    from ..studyspec import differing_keys
+    from ..study.spec import differing_keys
 
     return not differing_keys(settings, json.loads(json.dumps(spec.settings)))
 

@@ -185,7 +185,7 @@ def _table(number: int, complete: Sequence[tuple[Row, Row]]) -> tuple[PaperTable
     Args:
         complete: trials, each with its method.
     """
-    from ..spec import load_study
+    from ..study.load import load_study
 
     printed = _printed(number)
     spec = load_study(printed["study"], profile="paper")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.process import reading_many
 from ..facts import facts, late_runs, run_of
-from ..limits import exceeded
 from ..naming import setting
+from ..study.limits import exceeded
 from ..tally import REPLICATE
 
 if TYPE_CHECKING:

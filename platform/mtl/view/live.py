@@ -18,7 +18,7 @@ from .progress import RunningTrial, StudyProgress, running_table
 if TYPE_CHECKING:
     from mtl.dispatch.view import StudyResult
     from mtl.events import Progress
-    from mtl.spec import StudySpec
+    from mtl.study.spec import StudySpec
 
 class LiveView(View):
     """Draws on a terminal. Ended trials scroll away above; the running ones stay below."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mtl.dispatch.view import StudyResult
-    from mtl.spec import StudySpec
+    from mtl.study.spec import StudySpec
 
 
 _STATES = ("complete", "pruned", "failed", "unfinished")

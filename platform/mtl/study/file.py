@@ -20,8 +20,8 @@ class NoSuchStudyError(InputError):
 
 def shipped_folder() -> Path:
     """The folder of the studies that come with the project (in the wheel, or in the sources)."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "studies", here.parents[1] / "studies"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "studies", package.parents[1] / "studies"):
         if folder.is_dir():
             return folder
     raise InputError("no studies came with this installation; give the path of a study file")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 from minbert.common.messages import short
 
-from .studyfile import nearest
+from .file import nearest
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial

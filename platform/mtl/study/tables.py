@@ -12,10 +12,10 @@ from minbert import InputError
 from minbert.common.messages import short, wish
 from minbert.config import KEYS, canonical, check_key
 
+from .file import flatten, nearest
 from .limits import check_limits
 from .search import Search, parse_search
-from .studyfile import flatten, nearest
-from .studyspec import Pruner, Sampler
+from .spec import Pruner, Sampler
 
 DEFAULT_PROFILE = "demo"
 LABEL = "label"  # of a point: not a configuration key

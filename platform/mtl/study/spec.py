@@ -35,7 +35,7 @@ class StudySpec(BaseModel):
         points: trials that come first, in this order; each sets any configuration keys.
         labels: names of points, by `point_key`.
         replicates: seeds with which every trial is trained.
-        limits: what a trial may take, see `mtl.limits`.
+        limits: what a trial may take, see `mtl.study.limits`.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -94,7 +94,7 @@ class StudySpec(BaseModel):
     def pointed(self) -> dict[str, Any]:
         """The keys that points alone vary, and what in Optuna can hold their values.
 
-        That is a `mtl.search.Search`, or None for free text and lists.
+        That is a `mtl.study.search.Search`, or None for free text and lists.
         """
         keys = {key for point in self.points for key in point if key not in self.search}
         base = {**Config().to_keys(), **self.config}

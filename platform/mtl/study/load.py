@@ -1,4 +1,4 @@
-"""The study file: what a study trains, what it searches, and by which means.
+"""From a study file to a checked StudySpec: what is trained, what is searched, by which means.
 
 Everything that can be known before a training starts is checked here, once: unknown keys, wrong
 types, points and corners of the search that are no valid configuration.
@@ -7,19 +7,16 @@ types, points and corners of the search that are no valid configuration.
 from __future__ import annotations
 
 import itertools
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minbert import InputError
-from minbert.common.messages import short
-from minbert.config import check_key
 
+from .file import find_line, find_study_file, read_toml, shipped_folder
 from .names import check_name
-from .studyfile import find_line, find_study_file, read_toml, shipped_folder
-from .studyspec import StudySpec, differing_keys, digest, point_key
-from .studytables import (
+from .spec import StudySpec, point_key
+from .tables import (
     DEFAULT_PROFILE,
     LABEL,
     File,
@@ -31,17 +28,6 @@ from .studytables import (
     parse_table,
     profile_table,
 )
-
-__all__ = [
-    "StudyInfo",
-    "StudySpec",
-    "check_name",
-    "differing_keys",
-    "digest",
-    "list_studies",
-    "load_study",
-    "parse_sets",
-]
 
 _MAX_CORNERS = 2_000
 _MAX_GRID = 100_000
@@ -67,38 +53,6 @@ def list_studies() -> list[StudyInfo]:
             )
         )
     return rows
-
-
-def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` pairs. A value is a TOML literal; a bare word is a string.
-
-    Raises:
-        InputError: no equals sign, an unknown key, or a value that begins like a literal and
-            is none.
-    """
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip().strip("\"'")
-        if not equals or not key:
-            raise InputError(f"--set {short(pair)}: write KEY=VALUE, for example train.lr=1e-4")
-        check_key(key)
-        values[key] = _literal(key, text.strip())
-    return values
-
-
-def _literal(key: str, text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # also: an integer of thousands of digits
-        if text[:1] in ("[", "{", '"', "'"):
-            raise InputError(f"--set {key}: {short(text)} is not a TOML value") from None
-        return text
-    # Several lines, or a date: what was typed is the text itself.
-    plain = parsed.keys() == {"value"} and isinstance(
-        parsed["value"], bool | int | float | str | list | dict
-    )
-    return parsed["value"] if plain else text
 
 
 def load_study(
