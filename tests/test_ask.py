@@ -3,9 +3,9 @@
 import optuna
 import pytest
 
-from mtl.ask import ask, ask_again, make_pruner
 from mtl.study.load import load_study
-from mtl.tally import Tally
+from mtl.trials.sampling import ask, ask_again, make_pruner
+from mtl.trials.tally import Tally
 
 STUDY = """
 sampler = "{sampler}"

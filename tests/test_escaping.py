@@ -21,10 +21,10 @@ from study_runs import write_study
 
 from minbert.common.csv_cells import cell_text, plain_cell
 from mtl.common.text import paragraph, plain
-from mtl.report import leaderboard
 from mtl.report.study import describe_study
 from mtl.storage.home import Home
 from mtl.storage.optuna import read_storage
+from mtl.trials.leaderboard import leaderboard
 
 NAME = "🌞 $x^{ 'q' <b>&amp; #?%2e; [y](z) [red]"
 SCRIPT = "<script>alert(1)</script>"

@@ -4,12 +4,12 @@ import optuna
 import pytest
 
 from minbert import InputError
-from mtl.recorded import summarize
-from mtl.report import leaderboard
 from mtl.report.comparing import best_and_reference
 from mtl.report.study_figures import study_figures
 from mtl.study.limits import exceeded, set_constraints
 from mtl.study.load import load_study
+from mtl.trials.leaderboard import leaderboard
+from mtl.trials.recorded import summarize
 
 
 @pytest.fixture

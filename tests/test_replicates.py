@@ -8,11 +8,11 @@ import pytest
 from study_runs import Study
 
 from minbert import InputError
-from mtl.ask import ask, ask_again
-from mtl.replicates import missing
-from mtl.report import grouped, leaderboard, replicated
 from mtl.study.load import load_study
-from mtl.tally import Tally
+from mtl.trials.leaderboard import grouped, leaderboard, replicated
+from mtl.trials.replicates import missing
+from mtl.trials.sampling import ask, ask_again
+from mtl.trials.tally import Tally
 
 FILE = """
 sampler = "tpe"

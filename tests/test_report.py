@@ -12,9 +12,9 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from minbert import InputError
-from mtl.report import export_csv, leaderboard
-from mtl.report.export import cell
+from mtl.report.export import cell, export_csv
 from mtl.report.study import describe_study, leaderboard_table, study_page, write_study_files
+from mtl.trials.leaderboard import leaderboard
 
 SPACE = {
     "lora.rank": CategoricalDistribution([1, 2, 4, 8]),

@@ -17,10 +17,10 @@ from mtl.report.export import cell, uncell
 from mtl.report.markup import decimals, number, table, with_interval
 from mtl.report.mistakes import confusion_tables
 from mtl.report.page import report_name, write_report_page
-from mtl.report.rows import leaderboard
 from mtl.storage.home import Home
 from mtl.study.load import load_study
 from mtl.study.overrides import parse_sets
+from mtl.trials.leaderboard import leaderboard
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from optuna.exceptions import StorageInternalError
 
 from minbert import InputError
-from mtl.recorded import open_recorded, recorded_studies
 from mtl.storage.home import Home
 from mtl.storage.optuna import open_storage, read_storage
+from mtl.trials.recorded import open_recorded, recorded_studies
 
 
 def test_home_follows_the_environment(tmp_path, monkeypatch):

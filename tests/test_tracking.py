@@ -14,13 +14,13 @@ from tracking_samples import epoch_report, new_store, step_report
 from minbert import Config, InputError
 from mtl.courier import Courier
 from mtl.mlflow_store import connect
-from mtl.naming import run_name, setting
 from mtl.outbox import Outbox
 from mtl.recorder import RunRecorder
-from mtl.report import leaderboard
 from mtl.sending import Sender
 from mtl.storage.home import Home
 from mtl.tracking import DatasetInput, StudyTracker
+from mtl.trials.labels import run_name, setting
+from mtl.trials.leaderboard import leaderboard
 
 PARAMS = {
     "backbone": "demo",

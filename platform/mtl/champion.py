@@ -65,7 +65,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
 
 
 def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
-    from .report import best_of, leaderboard, why_no_best
+    from .trials.leaderboard import best_of, leaderboard, why_no_best
 
     rows = leaderboard(study)
     if number is None:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from minbert import InputError
 
-from .ask import ask, ask_again
 from .batches import Batch
 from .common.faults import explain
 from .common.signals import Interrupts
+from .dispatch.lifecycle import Ask, Trials
 from .events import ENDINGS
 from .executors import Executor
 from .outage import LeftError, Outage
-from .replicates import missing
 from .storage.lease import Lease, LeaseLostError
-from .trials import Ask, Trials
+from .trials.replicates import missing
+from .trials.sampling import ask, ask_again
 
 if TYPE_CHECKING:
     from .dispatch.view import View

@@ -18,9 +18,9 @@ from minbert.errors import InputError
 
 from .common.masking import clean, masked
 from .mlflow_store import connect, sqlite_file
-from .naming import folder_name
 from .outbox import Operation, Outbox, Run
 from .runs_view import offer_view
+from .trials.labels import folder_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .facts import facts, late_runs, run_of, set_fact, set_run, trial_of
-from .notes import study_note, trial_note, write_note
 from .outbox import Outbox, Run
 from .preflight import Inputs, git_commit
 from .storage.home import Home
 from .study.spec import StudySpec
 from .tracking import StudyTracker
+from .trials.attributes import facts, late_runs, run_of, set_fact, set_run, trial_of
+from .trials.notes import study_note, trial_note, write_note
 
 if TYPE_CHECKING:
     import optuna
@@ -29,7 +29,7 @@ def note_run(
     """Write down at a trial which run it has, and where a browser finds it.
 
     Args:
-        late: see `mtl.facts.late_runs`.
+        late: see `mtl.trials.attributes.late_runs`.
     """
     trial = trial_of(study, number)
     if run_of(trial, late) == run.run_id:

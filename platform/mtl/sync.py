@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from .facts import late_runs
 from .outbox import Outbox, outboxes
 from .storage.home import Home
 from .storage.optuna import open_storage, read_storage
 from .studyruns import note_own_run, note_run, number_of
+from .trials.attributes import late_runs
 
 if TYPE_CHECKING:
     import optuna

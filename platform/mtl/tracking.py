@@ -21,12 +21,12 @@ from .common.masking import clean, without_login
 from .common.text import paragraph
 from .courier import Courier
 from .mlflow_store import UI_PORT, sqlite_file
-from .naming import run_name
 from .outbox import Outbox, Run, outboxes
 from .recorder import RunRecorder
 from .runs_view import run_path, view_path
 from .sending import Sender
 from .storage.sqlite import refuse_damaged
+from .trials.labels import run_name
 
 if TYPE_CHECKING:
     import optuna
@@ -203,7 +203,7 @@ class StudyTracker:
         """Put leaderboard, figures and description of the study on its run, anew each time.
 
         Args:
-            rows: the leaderboard (``mtl.report.leaderboard``).
+            rows: the leaderboard (``mtl.dispatch.lifecycle.leaderboard.leaderboard``).
         """
         from .report.study import describe_study, leaderboard_table, write_study_files
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import BY_NAME
-from mtl.report import METRICS
+from mtl.trials.leaderboard import METRICS
 from mtl.view import console, words
 from mtl.view.fitting import Column, fits, fitted, lay_out
 from mtl.view.leaderboard import SHORT_TASKS, TASKS

@@ -9,8 +9,8 @@ from minbert.errors import InputError
 if TYPE_CHECKING:
     import optuna
 
-    from mtl.recorded import RecordedStudy
     from mtl.storage.home import Home
+    from mtl.trials.recorded import RecordedStudy
 
 STATES = ("complete", "pruned", "failed", "running")
 
@@ -21,9 +21,9 @@ def open_study(name: str) -> optuna.Study:
     Raises:
         InputError: nothing is recorded under that name; how to record it is said if it is known.
     """
-    from mtl.recorded import UnknownStudyError, open_recorded
     from mtl.storage.home import Home
     from mtl.study.load import list_studies
+    from mtl.trials.recorded import UnknownStudyError, open_recorded
 
     try:
         return open_recorded(Home.resolve(create=False), name)
@@ -37,8 +37,8 @@ def open_study(name: str) -> optuna.Study:
 
 def command_of(name: str) -> str | None:
     """Return the command that last ran a recorded study; None if there is no such study."""
-    from mtl.recorded import UnknownStudyError, open_recorded, to_continue
     from mtl.storage.home import Home
+    from mtl.trials.recorded import UnknownStudyError, open_recorded, to_continue
 
     try:
         return to_continue(open_recorded(Home.resolve(create=False), name).user_attrs)
@@ -61,9 +61,9 @@ def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str
 
 def list_payload(home: Home) -> list[dict[str, Any]]:
     """Say of every recorded study of a home how many trials it has, by state."""
-    from mtl.recorded import recorded_studies
     from mtl.storage.lease import dispatchers
     from mtl.storage.optuna import read_engine
+    from mtl.trials.recorded import recorded_studies
 
     studies = recorded_studies(home)
     begun = any(study.states.get("running") for study in studies)
@@ -73,11 +73,11 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running and failed trials, the best one."""
-    from mtl.recorded import summarize, to_continue
-    from mtl.report import best_of, leaderboard
     from mtl.storage.home import Home
     from mtl.storage.lease import dispatcher_of
     from mtl.storage.optuna import read_engine
+    from mtl.trials.leaderboard import best_of, leaderboard
+    from mtl.trials.recorded import summarize, to_continue
 
     engine = read_engine(Home.resolve(create=False))
     dispatcher = dispatcher_of(engine, study.study_name)
@@ -100,13 +100,13 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
 
 
 def _failed(row: dict[str, Any]) -> dict[str, Any]:
-    from mtl.report import row_setting
+    from mtl.trials.leaderboard import row_setting
 
     return {"number": row["number"], "setting": row_setting(row), "reason": row["reason"]}
 
 
 def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    from mtl.report import row_setting
+    from mtl.trials.leaderboard import row_setting
 
     values = trial.intermediate_values
     epochs = sorted(values)
@@ -136,6 +136,6 @@ def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int)
 
 def best_payload(study: optuna.Study) -> dict[str, Any]:
     """Return the best trial as the leaderboard has it; None where none has ended."""
-    from mtl.report import best_of, leaderboard
+    from mtl.trials.leaderboard import best_of, leaderboard
 
     return {"study": study.study_name, "best": best_of(leaderboard(study))}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtl.naming import setting
-from mtl.report import METRICS, row_setting
+from mtl.trials.labels import setting
+from mtl.trials.leaderboard import METRICS, row_setting
 from mtl.view import console, words
 from mtl.view.fitting import Column, fitted
 from mtl.view.progress import evaluated_table

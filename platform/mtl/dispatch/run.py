@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from ..ask import make_pruner, make_sampler
 from ..common.signals import Interrupts
 from ..common.text import count
 from ..dispatcher import Dispatcher
 from ..executors import Needs, Places, open_executor
 from ..outage import Outage
 from ..preflight import local_inputs, preflight
-from ..recorded import choose_name, fits, summarize
-from ..replicates import missing
 from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
 from ..study.spec import StudySpec
-from ..tally import Tally
-from ..trials import Trials
+from ..trials.recorded import choose_name, fits, summarize
+from ..trials.replicates import missing
+from ..trials.sampling import make_pruner, make_sampler
+from ..trials.tally import Tally
+from .lifecycle import Trials
 from .view import StudyResult
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_study(
         executor: see `mtl.executors.EXECUTORS`.
         cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens.
-        study_name: the study to record into; None: see `mtl.recorded.choose_name`.
+        study_name: the study to record into; None: see `mtl.trials.recorded.choose_name`.
         synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
             ended: the same seed and jobs then give the same trials and scores (on processors).
         command: what was typed, kept for who goes on with the study.

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from mtl.recorded import to_continue
 from mtl.storage.home import Home
 from mtl.storage.optuna import read_engine
 from mtl.storage.sqlite import sqlite_file
+from mtl.trials.recorded import to_continue
 
 from ..storage.short_look import optuna_storage
 from .checks import Check, note, ok

@@ -11,12 +11,12 @@ from minbert import InputError
 
 from ..common.masking import masked
 from ..common.process import reading_many
-from ..facts import facts
 from ..storage.home import Home
 from ..storage.lease import Lease, dispatcher_of, dispatchers
 from ..storage.optuna import open_engine
 from ..storage.short_look import optuna_storage
 from ..storage.sqlite import sqlite_file, undisturbed
+from ..trials.attributes import facts
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from minbert.tasks.builtin import TASKS
 
+from ..trials.leaderboard import row_setting
 from .colours import INK, SCORE_COLOUR, TASK_COLOURS
-from .rows import row_setting
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

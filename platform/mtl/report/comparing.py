@@ -14,7 +14,7 @@ import numpy as np
 from minbert.errors import InputError
 from minbert.tasks.builtin import BY_NAME
 
-from .rows import SCORES, leaderboard, row_setting, why_no_best
+from ..trials.leaderboard import SCORES, leaderboard, row_setting, why_no_best
 from .runs import Absent, Runs
 
 if TYPE_CHECKING:

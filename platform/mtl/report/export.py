@@ -12,7 +12,7 @@ from minbert.common.csv_cells import cell_text as uncell
 from minbert.common.csv_cells import plain_cell
 from minbert.errors import InputError
 
-from .rows import FIXED_COLUMNS, leaderboard
+from ..trials.leaderboard import FIXED_COLUMNS, leaderboard
 
 if TYPE_CHECKING:
     import optuna

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from ..trials.leaderboard import state_word
 from .colours import INK, MUTED, SCORE_COLOUR
 from .gather import StudyReport, gather
 from .markup import paragraph, text
 from .paper_section import paper_section
-from .rows import state_word
 from .sections import (
     Drawing,
     commands_section,

@@ -10,7 +10,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .rows import grouped
+from ..trials.leaderboard import grouped
 
 Row = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import paragraph, plain
+from ..trials.leaderboard import SCORES
 from .export import write_rows
 from .figures import history_png
-from .rows import SCORES
 from .study_figures import study_figures
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _best(row: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
-    from ..naming import short_key
+    from ..trials.labels import short_key
 
     keys = _keys(rows)
     header = ["rank", "trial", *(short_key(key) for key in keys)]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import TASKS
 
-from ..naming import short_value
+from ..trials.labels import short_value
+from ..trials.leaderboard import METRICS, row_setting, state_word
 from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
-from .rows import METRICS, row_setting, state_word
 
 if TYPE_CHECKING:
     from .gather import StudyReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.report import row_setting, state_word
+from mtl.trials.leaderboard import row_setting, state_word
 
 from ..common.text import count
 from .fitting import Column, fitted

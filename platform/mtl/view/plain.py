@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.report import grouped, replicated
+from mtl.trials.leaderboard import grouped, replicated
 
 from ..common.text import count
 from ..dispatch.view import View

@@ -10,10 +10,10 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ..common.process import reading_many
-from ..facts import facts, late_runs, run_of
-from ..naming import setting
 from ..study.limits import exceeded
-from ..tally import REPLICATE
+from .attributes import facts, late_runs, run_of
+from .labels import setting
+from .tally import REPLICATE
 
 if TYPE_CHECKING:
     import optuna

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from .common.process import reading_many
-from .facts import facts
+from ..common.process import reading_many
+from .attributes import facts
 
 if TYPE_CHECKING:
     import optuna

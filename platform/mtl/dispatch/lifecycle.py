@@ -12,27 +12,17 @@ from optuna.trial import TrialState
 
 from minbert import InputError
 
-from .events import (
-    Died,
-    Evaluated,
-    Event,
-    Failed,
-    Finished,
-    Noticed,
-    Progress,
-    Stopped,
-    TrialJob,
-)
-from .facts import facts, set_fact, trial_of
-from .naming import setting
-from .preflight import Inputs
-from .storage.home import Home
-from .study.limits import set_constraints
-from .study.spec import StudySpec
-from .studyruns import StudyRuns
-from .tally import REPLICATE, Tally
-from .trialfiles import TrialFiles
-from .verdicts import is_hopeless, report_deferred
+from ..events import Died, Evaluated, Event, Failed, Finished, Noticed, Progress, Stopped, TrialJob
+from ..preflight import Inputs
+from ..storage.home import Home
+from ..study.limits import set_constraints
+from ..study.spec import StudySpec
+from ..studyruns import StudyRuns
+from ..trialfiles import TrialFiles
+from ..trials.attributes import facts, set_fact, trial_of
+from ..trials.labels import setting
+from ..trials.pruning import is_hopeless, report_deferred
+from ..trials.tally import REPLICATE, Tally
 
 if TYPE_CHECKING:
     import optuna
@@ -40,8 +30,8 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
-    from .dispatch.view import View
-    from .outbox import Outbox
+    from ..outbox import Outbox
+    from .view import View
 
 Answer = Literal["advance", "prune", "again", "keep"] | None
 Ask = Callable[..., tuple["Trial", "Config"]]
@@ -122,7 +112,7 @@ class Trials:
 
     def rows(self) -> list[dict[str, Any]]:
         """The leaderboard."""
-        from .report import leaderboard
+        from ..trials.leaderboard import leaderboard
 
         return leaderboard(self.study)
 

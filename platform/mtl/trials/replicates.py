@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .facts import facts
-from .tally import REPLICATE, SEED, Tally
+from .attributes import facts
+from .tally import SEED, Tally
 
 if TYPE_CHECKING:
     import optuna
 
-    from .study.spec import StudySpec
-
-__all__ = ["REPLICATE", "Replicate", "missing", "next_replicate"]
+    from ..study.spec import StudySpec
 
 
 class Replicate(NamedTuple):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .common.process import reading_many
-from .facts import late_runs, run_of
-from .storage.home import Home
-from .storage.optuna import read_storage
-from .study.file import nearest
-from .study.limits import exceeded
-from .study.names import check_distinct, check_name
-from .study.spec import StudySpec, differing_keys
+from ..common.process import reading_many
+from ..storage.home import Home
+from ..storage.optuna import read_storage
+from ..study.file import nearest
+from ..study.limits import exceeded
+from ..study.names import check_distinct, check_name
+from ..study.spec import StudySpec, differing_keys
+from .attributes import late_runs, run_of
 
 if TYPE_CHECKING:
     import optuna

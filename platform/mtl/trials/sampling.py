@@ -16,9 +16,9 @@ from optuna.samplers import BaseSampler
 
 from minbert import Config, InputError
 
-from .facts import facts, set_fact, trial_of
+from ..study.spec import StudySpec
+from .attributes import facts, set_fact, trial_of
 from .replicates import next_replicate
-from .study.spec import StudySpec
 from .tally import REPLICATE, Tally
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .common.text import paragraph, plain
+from ..common.text import paragraph, plain
 
 if TYPE_CHECKING:
     import optuna

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .facts import trial_of
+from .attributes import trial_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-    from .trialfiles import TrialFiles
+    from ..trialfiles import TrialFiles
 
 
 def is_hopeless(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
