@@ -126,7 +126,7 @@ def _points(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _predict(box: Outbox, number: int) -> None:
-    from mtl.report.artifacts import write_report
+    from mtl.artifacts.training import write_report
 
     box.files.mkdir(parents=True, exist_ok=True)
     scores = {"score": 0.5}

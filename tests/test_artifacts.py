@@ -12,9 +12,9 @@ from tracking_samples import NASTY, epoch_report, predictions
 
 from minbert.evaluation.metrics import confusion_matrix
 from minbert.evaluation.predictions import TaskPredictions
-from mtl.report.artifacts import write_config, write_report
-from mtl.report.colours import TASK_COLOURS, ink_on, tint
-from mtl.report.pages import residuals_page
+from mtl.artifacts.colours import TASK_COLOURS, ink_on, tint
+from mtl.artifacts.interactive import residuals_page
+from mtl.artifacts.training import write_config, write_report
 
 PAGES = ("confusion_matrix/sst.html", "confusion_matrix/para.html", "residuals/sts.html")
 

@@ -20,8 +20,8 @@ from markdown_it import MarkdownIt
 from study_runs import write_study
 
 from minbert.common.csv_cells import cell_text, plain_cell
+from mtl.artifacts.study import describe_study
 from mtl.common.text import paragraph, plain
-from mtl.report.study import describe_study
 from mtl.storage.home import Home
 from mtl.storage.optuna import read_storage
 from mtl.trials.leaderboard import leaderboard

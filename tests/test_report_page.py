@@ -10,10 +10,11 @@ from optuna.trial import TrialState
 from test_report import study, trial
 
 from minbert.evaluation.predictions import TaskPredictions
-from mtl.report.charts import cost_chart, intervals_chart, log_ticks, pareto
+from mtl.artifacts.axes import log_ticks
+from mtl.artifacts.csv_tables import cell, uncell
+from mtl.report.charts import cost_chart, intervals_chart, pareto
 from mtl.report.commands import study_command
 from mtl.report.comparing import best_and_reference, disagreements
-from mtl.report.export import cell, uncell
 from mtl.report.markup import decimals, number, table, with_interval
 from mtl.report.mistakes import confusion_tables
 from mtl.report.page import report_name, write_report_page

@@ -112,7 +112,7 @@ class RunRecorder:
         """
         from minbert import count_parameters, estimates, evaluate_best, save_model
 
-        from .report.artifacts import write_config, write_estimates, write_report
+        from .artifacts.training import write_config, write_estimates, write_report
 
         work_dir = self._outbox.files
         shutil.rmtree(work_dir, ignore_errors=True)

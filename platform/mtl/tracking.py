@@ -205,7 +205,7 @@ class StudyTracker:
         Args:
             rows: the leaderboard (``mtl.dispatch.lifecycle.leaderboard.leaderboard``).
         """
-        from .report.study import describe_study, leaderboard_table, write_study_files
+        from .artifacts.study import describe_study, leaderboard_table, write_study_files
 
         shutil.rmtree(box.files, ignore_errors=True)
         box.files.mkdir(parents=True)

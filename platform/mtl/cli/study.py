@@ -143,7 +143,7 @@ def best(name: str, as_json: bool) -> int:
 @json_option
 def export(name: str, out: str | None, as_json: bool) -> int:
     """Write the trials as CSV, best first."""
-    from mtl.report.export import export_csv
+    from mtl.artifacts.csv_tables import export_csv
     from mtl.trials.leaderboard import leaderboard
 
     from .recorded import open_study

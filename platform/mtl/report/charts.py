@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import ceil, floor, log10
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import TASKS
 
+from ..artifacts.axes import DRAWN, WIDE, dots, log_ticks, thinned
+from ..artifacts.colours import INK, SCORE_COLOUR, TASK_COLOURS
 from ..trials.leaderboard import row_setting
-from .colours import INK, SCORE_COLOUR, TASK_COLOURS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
     from .gather import StudyReport
 
 Row = Mapping[str, Any]
-Item = TypeVar("Item")
 
 OTHERS = "#9ca3af"  # trials that are neither the best nor what it is read against
 _FOREST = 30  # trials
-DRAWN = 2000
-"""Dots of a figure: of more, a browser takes seconds to draw them, and nobody tells them apart."""
 _POINTS = 300  # of a curve
-_CROWD = 300  # dots from which they are small and let others shine through
-_DECADES = 2.5  # of an axis that has ticks between them
-_WIDE = 20.0  # largest by smallest value from which an axis is logarithmic
 _GRID = "#e5e7eb"
 
 
@@ -158,7 +152,7 @@ def cost_chart(rows: Sequence[Row], cost: str, title: str, unit: float = 1.0) ->
     front = pareto(points)
     chart = go.Figure()
     on = {row["number"] for _, _, row in front}
-    others = spread([p for p in points if p[2]["number"] not in on], DRAWN)
+    others = thinned([p for p in points if p[2]["number"] not in on], DRAWN)
     chart.add_trace(_dots(others, OTHERS, "other trials"))
     chart.add_trace(_dots(front, SCORE_COLOUR, "Pareto front: nothing is cheaper and better"))
     # Numbers of the trials stand at the front, which has few.
@@ -167,7 +161,7 @@ def cost_chart(rows: Sequence[Row], cost: str, title: str, unit: float = 1.0) ->
     chart.data[0].marker.update(dots(len(points)))
     costs = [x for x, _, _ in points]
     chart.update_xaxes(title=title)
-    if max(costs) / min(costs) > _WIDE:
+    if max(costs) / min(costs) > WIDE:
         chart.update_xaxes(type="log", **log_ticks(min(costs), max(costs)))
     chart.update_yaxes(title="dev score, 0 to 1")
     return dressed(chart, height=440)
@@ -187,26 +181,6 @@ def _dots(points: Sequence[tuple[float, float, Row]], colour: str, name: str) ->
         hovertemplate="%{hovertext}<br>%{x:.4g}, score %{y:.3f}<extra></extra>",
         name=name,
     )
-
-
-def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """Return at most so many of the items, evenly chosen, in their order."""
-    if len(items) <= most:
-        return items
-    return [items[place * len(items) // most] for place in range(most)]
-
-
-def dots(count: int) -> dict[str, float]:
-    """Return size and opacity for so many dots."""
-    return {"size": 9, "opacity": 0.9} if count < _CROWD else {"size": 5, "opacity": 0.5}
-
-
-def log_ticks(low: float, high: float) -> dict[str, list]:
-    """Return ticks for a logarithmic axis: at 1, 2 and 5 of each decade, of many at 1 alone."""
-    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
-    figures = (1, 2, 5) if log10(high / low) < _DECADES else (1,)
-    values = [figure * 10.0**decade for decade in decades for figure in figures]
-    return {"tickvals": values, "ticktext": [f"{value:.6g}" for value in values]}
 
 
 def pareto(points: Sequence[tuple[float, float, Row]]) -> list[tuple[float, float, Row]]:

@@ -12,9 +12,9 @@ from minbert.evaluation.metrics import confusion_matrix
 from minbert.tasks.builtin import BY_NAME
 from minbert.tasks.task import Task
 
+from ..artifacts.colours import INK, TASK_COLOURS, ink_on, tint
+from ..artifacts.pictures import row_shares
 from .charts import dressed
-from .colours import INK, TASK_COLOURS, ink_on, tint
-from .figures import row_shares
 from .markup import table, text
 from .runs import text_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
+from ..artifacts.colours import INK, MUTED, SCORE_COLOUR
 from ..trials.leaderboard import state_word
-from .colours import INK, MUTED, SCORE_COLOUR
 from .gather import StudyReport, gather
 from .markup import paragraph, text
 from .paper_section import paper_section

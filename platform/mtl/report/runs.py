@@ -16,9 +16,9 @@ from minbert.evaluation.predictions import TaskPredictions
 from minbert.tasks.builtin import BY_NAME, TASKS
 from minbert.tasks.task import Task
 
+from ..artifacts.csv_tables import uncell
 from ..common.masking import clean, masked
 from ..mlflow_store import connect, sqlite_file
-from .export import uncell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

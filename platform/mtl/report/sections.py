@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import BY_NAME, TASKS
 
+from ..artifacts.axes import DRAWN
+from ..artifacts.study_figures import study_figures
 from ..trials.leaderboard import METRICS, SCORES, grouped, replicated, row_setting, state_word
-from .charts import DRAWN, cost_chart, dressed, intervals_chart, score_curves, task_curves
+from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command
 from .gather import CURVES
 from .markup import (
@@ -26,7 +28,6 @@ from .markup import (
     with_interval,
 )
 from .mistakes import confusion_tables, residuals_chart, worst_table
-from .study_figures import study_figures
 from .summary import trial_name
 
 if TYPE_CHECKING:

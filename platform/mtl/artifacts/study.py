@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.text import paragraph, plain
 from ..trials.leaderboard import SCORES
-from .export import write_rows
-from .figures import history_png
+from .csv_tables import write_rows
+from .pictures import history_png
 from .study_figures import study_figures
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from minbert.evaluation.intervals import Estimate
 from minbert.evaluation.metrics import confusion_matrix
 from minbert.tasks.builtin import BY_NAME
 
-from .export import write_csv
-from .figures import confusion_png, residuals_png
-from .pages import confusion_page, residuals_page
+from .csv_tables import write_csv
+from .interactive import confusion_page, residuals_page
+from .pictures import confusion_png, residuals_png
 
 if TYPE_CHECKING:
     from minbert import EpochReport, TaskPredictions

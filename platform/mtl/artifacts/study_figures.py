@@ -11,7 +11,7 @@ from itertools import accumulate, chain
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .charts import DRAWN, dots, log_ticks, spread
+from .axes import DRAWN, dots, log_ticks, thinned
 from .colours import INK, SCORE_COLOUR, tint
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
 def _drawn(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
     """Return as many of the trials as can be told apart, evenly chosen, and all that were better
     than those before them."""
-    chosen = {trial.number for trial in spread(trials, DRAWN)}
+    chosen = {trial.number for trial in thinned(trials, DRAWN)}
     best = accumulate((trial.value for trial in trials), max)
     before = chain([-inf], best)
     return [t for t, least in zip(trials, before, strict=False)
@@ -123,7 +123,7 @@ def _importances(
     # fANOVA looks at all of them.
     from optuna.importance import FanovaImportanceEvaluator  # a second: scikit-learn's trees
 
-    few = _study_of(_alike(list(spread(trials, _FOREST))))  # as many as a forest learns in seconds
+    few = _study_of(_alike(list(thinned(trials, _FOREST))))  # as many as a forest learns in seconds
     forest = FanovaImportanceEvaluator(seed=0)
     chart = visualization.plot_param_importances(few, evaluator=forest, params=varied, **named)
     of = f", {_FOREST} trials" if len(trials) > _FOREST else ""
