@@ -17,7 +17,7 @@ from typing import Any
 from minbert.evaluation.intervals import Estimate
 from mtl.events import Evaluated, Event, Finished, Stopped, TrialJob
 from mtl.executors import Executor, Needs, Places
-from mtl.outbox import Outbox
+from mtl.tracking.outbox import Outbox
 
 PICKED = (0, 50)
 """Trials with predictions, as `mtl study compare` reads them: the baseline and the best one."""

@@ -78,7 +78,7 @@ def quick_store():
     """MLflow makes the tables of a new store by sixty migrations, which take seconds: once in this
     process, copies after that. Commands in processes of their own make theirs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.mlflow_store._create", lambda _uri, file: new_store(file))
+        patch.setattr("mtl.tracking.store._create", lambda _uri, file: new_store(file))
         yield
 
 

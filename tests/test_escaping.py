@@ -242,8 +242,8 @@ def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
     """While a study runs, its note is the description alone."""
     from tracking_samples import new_store
 
-    from mtl.mlflow_store import connect
-    from mtl.tracking import StudyTracker
+    from mtl.tracking.store import connect
+    from mtl.tracking.study_tracker import StudyTracker
 
     home = Home.resolve()
     uri = new_store(home.path / "mlflow.db")

@@ -11,9 +11,9 @@ from study_runs import wait_until
 from minbert import Config
 from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 from mtl.executors import EXECUTORS, Needs, Places, open_executor, threads_for
-from mtl.outbox import Outbox
 from mtl.storage.home import Home
-from mtl.tracking import StudyTracker
+from mtl.tracking.outbox import Outbox
+from mtl.tracking.study_tracker import StudyTracker
 
 
 def _places() -> Places:
@@ -45,7 +45,7 @@ def make_job(tmp_path):
         box = Outbox(home.spool / f"s-{number}")
         tracker.open_trial(box, study="s", number=number, params=config, tags={})
         assert tracker.wait_for_run(box)
-        tracker.courier.forget(box)
+        tracker.uploader.forget(box)
         return TrialJob(
             study="s", number=number, config=config, outbox=str(box.folder),
             checkpoint_dir=str(home.checkpoint_dir("s", number)), cache_dir=str(home.cache),

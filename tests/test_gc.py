@@ -15,12 +15,12 @@ from study_runs import Study, wait_until
 from tracking_samples import new_store
 
 from minbert.data.datasets import load_corpus
-from mtl.mlflow_store import connect
-from mtl.outbox import Outbox
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
-from mtl.tracking import StudyTracker
+from mtl.tracking.outbox import Outbox
+from mtl.tracking.store import connect
+from mtl.tracking.study_tracker import StudyTracker
 
 LONG_AGO = 90 * 86400.0
 

@@ -211,9 +211,9 @@ def test_a_fault_of_ours_is_logged_without_secrets(tmp_path: Path, monkeypatch, 
 
 
 def test_links_in_notes_and_texts_of_runs_hold_no_login(tmp_path: Path, monkeypatch):
-    from mtl.mlflow_store import connect
     from mtl.storage.home import Home
-    from mtl.tracking import StudyTracker
+    from mtl.tracking.store import connect
+    from mtl.tracking.study_tracker import StudyTracker
 
     monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://me:hush-hush@mlflow.example/x/")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush-hush-token")

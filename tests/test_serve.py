@@ -29,7 +29,7 @@ from mtl.login import find_login
 from mtl.serve import serve
 from mtl.storage.home import Home
 from mtl.storage.optuna import open_storage
-from mtl.tracking import StudyTracker
+from mtl.tracking.study_tracker import StudyTracker
 
 _SERVE = """
 import json, sys

@@ -12,13 +12,14 @@ from mlflow import MlflowClient
 from tracking_samples import epoch_report, new_store, step_report
 
 from minbert import Config, InputError
-from mtl.courier import Courier
-from mtl.mlflow_store import connect
-from mtl.outbox import Outbox
-from mtl.recorder import RunRecorder
-from mtl.sending import Sender
 from mtl.storage.home import Home
-from mtl.tracking import DatasetInput, StudyTracker
+from mtl.tracking.inputs import DatasetInput
+from mtl.tracking.outbox import Outbox
+from mtl.tracking.run_recorder import RunRecorder
+from mtl.tracking.sender import Sender
+from mtl.tracking.store import connect
+from mtl.tracking.study_tracker import StudyTracker
+from mtl.tracking.uploader import Uploader
 from mtl.trials.labels import run_name, setting
 from mtl.trials.leaderboard import leaderboard
 
@@ -70,7 +71,7 @@ def trial_box(tracker, number=7, **more) -> Outbox:
 def sent(tracker, *boxes) -> None:
     """Wait until MLflow has everything."""
     for box in boxes:
-        tracker.courier.watch(box)
+        tracker.uploader.watch(box)
     assert tracker.drain(boxes, lambda: False)
 
 
@@ -235,9 +236,9 @@ def test_a_sender_that_died_before_it_noted_what_it_sent_is_followed_by_another(
     before, run_id = history(uri, box.run.run_id), box.run.run_id
     box.mark_sent(0)
     (box.folder / "run.json").unlink()
-    with closing(Courier(Sender(uri, home / "artifacts/mlflow"))) as courier:
-        courier.watch(box)
-        assert courier.wait([box])
+    with closing(Uploader(Sender(uri, home / "artifacts/mlflow"))) as uploader:
+        uploader.watch(box)
+        assert uploader.wait([box])
     assert box.run.run_id == run_id
     assert history(uri, run_id) == before
     client = connect(uri)

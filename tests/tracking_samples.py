@@ -10,7 +10,7 @@ import numpy as np
 
 from minbert.evaluation.predictions import TaskPredictions
 from minbert.training.reports import EpochReport, StepReport
-from mtl.mlflow_store import _create, load_mlflow
+from mtl.tracking.store import _create, load_mlflow
 
 NASTY = '=HYPERLINK("http://x") <script>alert(1)</script>'
 

@@ -1,7 +1,7 @@
 """Makes workers that train nothing: for `scale.py --executor local` and `ray`.
 
 Python runs this file at its start where this folder is in PYTHONPATH. A worker is what it always
-is, with its pipe, its run's outbox and its courier; only training and artifacts are left out.
+is, with its pipe, its run's outbox and its uploader; only training and artifacts are left out.
 """
 
 import sys
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class _Hook(MetaPathFinder):
-    """Changes `mtl.recorder`, which every worker imports, once it is loaded."""
+    """Changes `mtl.tracking.run_recorder`, which every worker imports, once it is loaded."""
 
     def find_spec(self, name, path, target=None):
-        if name != "mtl.recorder":
+        if name != "mtl.tracking.run_recorder":
             return None
         spec = PathFinder.find_spec(name, path)
         load = spec.loader.exec_module

@@ -19,7 +19,7 @@ from minbert.errors import InputError
 
 from .listening import Address, bracketed
 from .login import PASSWORD_VARIABLE, Login
-from .mlflow_store import QUIET, connect, is_ready
+from .tracking.store import QUIET, connect, is_ready
 
 if TYPE_CHECKING:
     from .storage.home import Home

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import subprocess
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .storage.home import Home
 from .study.spec import StudySpec
+from .tracking.inputs import Inputs
 
 if TYPE_CHECKING:
     from minbert import Config
 
-    from .tracking import DatasetInput
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What one configuration reads.
-
-    Attributes:
-        datasets: for MLflow, a training and a dev part of each task.
-        tags: digests of data and backbone.
-    """
-
-    datasets: list[DatasetInput]
-    tags: dict[str, str]
+    from .tracking.inputs import DatasetInput
 
 
 def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
@@ -90,7 +75,7 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
     from minbert.backbone.weights import file_digest
     from minbert.data.files import find_data
 
-    from .tracking import DatasetInput
+    from .tracking.inputs import DatasetInput
 
     folder = find_data(path, home.cache)
     rows: dict[str, int] = {}
@@ -103,19 +88,3 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
         digest = digests.setdefault(name, hashlib.sha256())
         digest.update(f"{report.file} {file_digest(folder / report.file)}\n".encode())
     return [DatasetInput(name, digests[name].hexdigest(), rows[name], str(folder)) for name in rows]
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the sources that run; None where they are no git checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -25,8 +25,8 @@ from .dashboard import make_dashboard
 from .listening import LOOPBACK, Address, bracketed
 from .login import Login, find_login
 from .mlflow_process import log_file, mlflow_process
-from .mlflow_store import UI_PORT
-from .runs_view import SIDEBAR
+from .tracking.runs_view import SIDEBAR
+from .tracking.store import UI_PORT
 from .view import busy
 
 if TYPE_CHECKING:

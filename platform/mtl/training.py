@@ -21,10 +21,10 @@ from .storage.home import EXPERIMENT
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
-    from .outbox import Outbox
-    from .preflight import Inputs
     from .storage.home import Home
-    from .tracking import StudyTracker
+    from .tracking.inputs import Inputs
+    from .tracking.outbox import Outbox
+    from .tracking.study_tracker import StudyTracker
 
 _CONFIG = "config.json"
 
@@ -87,7 +87,7 @@ def train_once(
     import minbert
 
     from .preflight import read_inputs
-    from .tracking import StudyTracker
+    from .tracking.study_tracker import StudyTracker
 
     inputs = read_inputs(config, home)
     total = minbert.total_steps(config, home.cache)
@@ -116,7 +116,7 @@ def train_once(
 
 def _box(home: Home, resume: str | None) -> Outbox:
     """Return the outbox of a new training, or the one that a training to be resumed has."""
-    from .outbox import Outbox, outboxes
+    from .tracking.outbox import Outbox, outboxes
 
     if resume is None:
         return Outbox(home.spool / f"{EXPERIMENT}-{uuid.uuid4().hex}")
@@ -136,7 +136,7 @@ def _open_run(
 ) -> str:
     """Create the run, or open it again; return what the training is called: the run's id, or the
     outbox' name where MLflow is away."""
-    from .preflight import git_commit
+    from .tracking.inputs import git_commit
 
     if resume is None:
         tags = {"mtl.profile": profile, "mtl.git_commit": git_commit(), **inputs.tags}
@@ -203,7 +203,7 @@ def _train(
 ) -> EpochReport:
     import minbert
 
-    from .recorder import RunRecorder
+    from .tracking.run_recorder import RunRecorder
 
     recorder = RunRecorder(box)
 

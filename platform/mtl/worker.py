@@ -39,7 +39,7 @@ from .inbox import Inbox
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
-    from .courier import Courier
+    from .tracking.uploader import Uploader
 
 LOCK_WAIT = 60.0
 """Seconds to wait for a worker of before: it notices within SILENCE that its dispatcher is gone,
@@ -77,8 +77,8 @@ def _load() -> None:
     """Import what every trial needs, once."""
     import minbert.training.loop  # noqa: F401
 
-    from . import recorder, sending  # noqa: F401
-    from .mlflow_store import load_mlflow
+    from .tracking import run_recorder, sender  # noqa: F401
+    from .tracking.store import load_mlflow
 
     load_mlflow()
 
@@ -124,26 +124,26 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 @cache
-def _courier(tracking_uri: str, artifact_root: str) -> Courier:
+def _uploader(tracking_uri: str, artifact_root: str) -> Uploader:
     """The thread that sends this process' runs; one for all of its trials."""
-    from .courier import Courier
-    from .sending import Sender
+    from .tracking.sender import Sender
+    from .tracking.uploader import Uploader
 
-    return Courier(Sender(tracking_uri, Path(artifact_root)))
+    return Uploader(Sender(tracking_uri, Path(artifact_root)))
 
 
 class _Trial:
     def __init__(self, job: TrialJob, inbox: Inbox, send: Send) -> None:
         from minbert import Config
 
-        from .outbox import Outbox
-        from .recorder import RunRecorder
+        from .tracking.outbox import Outbox
+        from .tracking.run_recorder import RunRecorder
 
         self.job, self.inbox, self.send = job, inbox, send
         self.config: Config = Config.from_keys(job.config)
         self.outbox = Outbox(Path(job.outbox))
         self.recorder = RunRecorder(self.outbox)
-        self.courier = _courier(job.tracking_uri, job.artifact_root)
+        self.uploader = _uploader(job.tracking_uri, job.artifact_root)
         self.pruned = False
         self.total_steps = 0
         self.minutes = 0.0
@@ -151,11 +151,11 @@ class _Trial:
         self._last: StepReport | None = None
 
     def run(self) -> Event:
-        self.courier.watch(self.outbox)
+        self.uploader.watch(self.outbox)
         try:
             return self._train()
         finally:
-            self.courier.forget(self.outbox)
+            self.uploader.forget(self.outbox)
 
     def _train(self) -> Event:
         import torch
@@ -223,7 +223,7 @@ class _Trial:
             self.config, checkpoints, Path(self.job.cache_dir), stopping
         )
         # If MLflow is away, the dispatcher sends what waits when it is back.
-        self.courier.wait([self.outbox], enough=stopping)
+        self.uploader.wait([self.outbox], enough=stopping)
         best = recorded.best
         return Finished(
             self.job.number,

@@ -26,8 +26,8 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     RUN is the id of a run, or a folder that holds a run's model.
     """
     from minbert import predict_files
-    from mtl.models import model_folder
     from mtl.storage.home import Home
+    from mtl.tracking.run_models import model_folder
     from mtl.view import busy
 
     home = Home.resolve(create=False)

@@ -14,9 +14,9 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
 
     It loads by mlflow.pyfunc.load_model("models:/NAME@champion"), and answers to plain sentences.
     """
-    from mtl.champion import promote as register
     from mtl.common.masking import masked
     from mtl.storage.home import Home
+    from mtl.tracking.registry import promote as register
     from mtl.view import busy
 
     from .recorded import open_study

@@ -16,7 +16,7 @@ def sync(name: str | None, as_json: bool) -> int:
     as MLflow is back.
     """
     from mtl.storage.home import Home
-    from mtl.sync import sync_runs
+    from mtl.tracking.sync import sync_runs
 
     result = sync_runs(Home.resolve(), name)
     if as_json:

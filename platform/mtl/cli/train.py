@@ -27,8 +27,8 @@ def train(
     sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool
 ) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
-    from mtl.models import model_address
     from mtl.storage.home import Home
+    from mtl.tracking.run_models import model_address
     from mtl.training import interrupted_config, train_once
     from mtl.view import console
     from mtl.view.training import TrainingView

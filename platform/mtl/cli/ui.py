@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from mtl.mlflow_store import UI_PORT
+from mtl.tracking.store import UI_PORT
 
 _port = click.IntRange(0, 65535)
 

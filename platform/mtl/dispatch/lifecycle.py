@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 from minbert import InputError
 
 from ..events import Died, Evaluated, Event, Failed, Finished, Noticed, Progress, Stopped, TrialJob
-from ..preflight import Inputs
 from ..storage.home import Home
 from ..study.limits import set_constraints
 from ..study.spec import StudySpec
-from ..studyruns import StudyRuns
+from ..tracking.inputs import Inputs
+from ..tracking.study_runs import StudyRuns
 from ..trialfiles import TrialFiles
 from ..trials.attributes import facts, set_fact, trial_of
 from ..trials.labels import setting
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
-    from ..outbox import Outbox
+    from ..tracking.outbox import Outbox
     from .view import View
 
 Answer = Literal["advance", "prune", "again", "keep"] | None

@@ -37,7 +37,7 @@ def tidy_runs(yard: Yard, home: Home, studies: Studies | None, runs: Runs | None
 
 def _say_why(yard: Yard, home: Home) -> None:
     from ..common.masking import masked
-    from ..mlflow_store import sqlite_file
+    from ..tracking.store import sqlite_file
 
     if sqlite_file(home.mlflow_uri) is None:
         server = masked(home.mlflow_uri)

@@ -10,8 +10,8 @@ from urllib.request import url2pathname
 from minbert import InputError
 
 from ..common.masking import masked
-from ..mlflow_store import connect, sqlite_file
 from ..storage.sqlite import undisturbed
+from ..tracking.store import connect, sqlite_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

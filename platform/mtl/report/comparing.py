@@ -14,8 +14,8 @@ import numpy as np
 from minbert.errors import InputError
 from minbert.tasks.builtin import BY_NAME
 
+from ..tracking.run_reader import Absent, Runs
 from ..trials.leaderboard import SCORES, leaderboard, row_setting, why_no_best
-from .runs import Absent, Runs
 
 if TYPE_CHECKING:
     import optuna

@@ -10,10 +10,10 @@ from minbert.errors import InputError
 
 from ..storage.lease import dispatcher_of
 from ..storage.optuna import read_engine
+from ..tracking.run_reader import Absent, Runs
 from ..trials.leaderboard import SCORES, leaderboard, state_word
 from .comparing import Pair, best_and_reference, differences, differing_config
 from .paper_tables import PaperTable, beside_paper
-from .runs import Absent, Runs
 
 if TYPE_CHECKING:
     import optuna

@@ -14,9 +14,9 @@ from minbert.tasks.task import Task
 
 from ..artifacts.colours import INK, TASK_COLOURS, ink_on, tint
 from ..artifacts.pictures import row_shares
+from ..tracking.run_reader import text_of
 from .charts import dressed
 from .markup import table, text
-from .runs import text_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

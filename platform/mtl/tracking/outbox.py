@@ -1,10 +1,10 @@
 """What a run shall get in MLflow, on disk first: no training waits for MLflow, or loses to it.
 
 A run has a folder under ``spool/``. Whoever records appends a line to its journal, which survives
-the death of any process; a `mtl.courier.Courier` sends what has not been sent, in order, and keeps
-how far it came. The folder goes when the run has ended and MLflow has everything.
+the death of any process; an uploader (`mtl.tracking.uploader`) sends what has not been sent, in
+order, and keeps how far it came. The folder goes when the run has ended and MLflow has everything.
 
-    journal.jsonl   one operation a line; its ``op`` is one of those in `mtl.sending`
+    journal.jsonl   one operation a line; its ``op`` is one of those in `mtl.tracking.sender`
     sent            bytes of the journal that MLflow has
     run.json        the run's and the experiment's id, once MLflow has created them
     files/          artifacts, until they are uploaded

@@ -18,7 +18,7 @@ from minbert.tasks.task import Task
 
 from ..artifacts.csv_tables import uncell
 from ..common.masking import clean, masked
-from ..mlflow_store import connect, sqlite_file
+from .store import connect, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.home import Home
+from ..study.spec import StudySpec
+from ..trials.attributes import facts, late_runs, run_of, set_fact, set_run, trial_of
+from ..trials.notes import study_note, trial_note, write_note
+from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
-from .preflight import Inputs, git_commit
-from .storage.home import Home
-from .study.spec import StudySpec
-from .tracking import StudyTracker
-from .trials.attributes import facts, late_runs, run_of, set_fact, set_run, trial_of
-from .trials.notes import study_note, trial_note, write_note
+from .study_tracker import StudyTracker
 
 if TYPE_CHECKING:
     import optuna
@@ -123,7 +123,7 @@ class StudyRuns:
     def send_all(self) -> None:
         """Send what waits, of earlier lives, too, unless MLflow is away."""
         self._take_up_what_is_left()
-        self.tracker.courier.watch(self._own)
+        self.tracker.uploader.watch(self._own)
         self.tracker.drain([self._own, *self._boxes.values()], self._enough)
         self._settle_all()
 
@@ -135,7 +135,7 @@ class StudyRuns:
         """
         if self._own.begun or self.parent is not None:
             self.tracker.end(self._own, "killed", "interrupted")
-        self.tracker.courier.wait([self._own, *self._boxes.values()], seconds=0.5)
+        self.tracker.uploader.wait([self._own, *self._boxes.values()], seconds=0.5)
         if noted:
             self._settle_all()
 
@@ -151,7 +151,7 @@ class StudyRuns:
                     self.tracker.end(box, _ENDS[trials[number].state.name])
                 self._boxes[number] = box
                 self._ended.add(number)
-                self.tracker.courier.watch(box)
+                self.tracker.uploader.watch(box)
 
     # ---- the trials' ----------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class StudyRuns:
 
     def hand_over(self, number: int) -> None:
         """Leave the sending to the worker that trains the trial."""
-        self.tracker.courier.forget(self._boxes[number])
+        self.tracker.uploader.forget(self._boxes[number])
 
     def _create(self, box: Outbox, number: int, config: Config, named: str) -> None:
         inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
@@ -217,8 +217,8 @@ class StudyRuns:
         While MLflow is away, thousands of outboxes may wait: only those are looked at whose state
         can have changed.
         """
-        touched = {number_of(Outbox(folder)) for folder in self.tracker.courier.touched()}
-        # What a worker sends, this process' courier does not hear of.
+        touched = {number_of(Outbox(folder)) for folder in self.tracker.uploader.touched()}
+        # What a worker sends, this process' uploader does not hear of.
         self._settle(self._boxes.keys() & (touched | self._nameless))
 
     def _settle_all(self) -> None:
@@ -231,7 +231,7 @@ class StudyRuns:
             if number not in self._noted:
                 self._note(number, box)
             if number in self._ended and number in self._noted and box.empty:
-                self.tracker.courier.forget(box)
+                self.tracker.uploader.forget(box)
                 if box.remove():
                     del self._boxes[number]
 
@@ -250,7 +250,7 @@ class StudyRuns:
             return
         note_own_run(self._study, run, self.tracker)
         if self._own.closed and self._own.empty and not self._study.user_attrs.get("open"):
-            self.tracker.courier.forget(self._own)
+            self.tracker.uploader.forget(self._own)
             self._own.remove()
 
     @property
@@ -260,13 +260,13 @@ class StudyRuns:
 
     def news(self) -> list[str]:
         """Say what has changed between MLflow and us since this was asked last."""
-        courier = self.tracker.courier
-        new = {box: why for box, why in courier.refused.items() if box not in self._told}
+        uploader = self.tracker.uploader
+        new = {box: why for box, why in uploader.refused.items() if box not in self._told}
         self._told.update(new)
         said = [f"MLflow will not take what waits in {box}: {why}" for box, why in new.items()]
-        if (courier.away is not None) != self._was_away:
-            self._was_away = courier.away is not None
-            said.append(self._word(courier.away))
+        if (uploader.away is not None) != self._was_away:
+            self._was_away = uploader.away is not None
+            said.append(self._word(uploader.away))
         return said
 
     def _word(self, away: str | None) -> str:

@@ -1,8 +1,8 @@
 """What MLflow keeps of a study, seen from the dispatcher: it creates runs and ends them.
 
-The worker's half, which fills a trial's run, is ``mtl.recorder``. Both only watch: nothing here
-decides what is trained. And nothing here waits for MLflow, but where it says so: everything goes
-into outboxes, which a courier sends.
+The worker's half, which fills a trial's run, is `mtl.tracking.run_recorder`. Both only watch:
+nothing here decides what is trained. And nothing here waits for MLflow, but where it says so:
+everything goes into outboxes, which an uploader sends.
 """
 
 from __future__ import annotations
@@ -12,59 +12,42 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from .common.masking import clean, without_login
-from .common.text import paragraph
-from .courier import Courier
-from .mlflow_store import UI_PORT, sqlite_file
+from ..common.masking import clean, without_login
+from ..common.text import paragraph
+from ..storage.sqlite import refuse_damaged
+from ..trials.labels import run_name
+from .inputs import DatasetInput
 from .outbox import Outbox, Run, outboxes
-from .recorder import RunRecorder
 from .runs_view import run_path, view_path
-from .sending import Sender
-from .storage.sqlite import refuse_damaged
-from .trials.labels import run_name
+from .sender import Sender
+from .store import UI_PORT, sqlite_file
+from .uploader import Uploader
 
 if TYPE_CHECKING:
     import optuna
 
-    from .storage.home import Home
-
-__all__ = ["DatasetInput", "RunRecorder", "StudyTracker"]
+    from ..storage.home import Home
 
 _DIGEST_LENGTH = 36  # MLflow's limit
 _PATIENCE = 3.0  # seconds that a run's id is waited for: without it, its trial begins all the same
-
-
-@dataclass(frozen=True)
-class DatasetInput:
-    """One part of the data of a run, as MLflow lists it: ``sst/train`` with digest and rows."""
-
-    name: str
-    digest: str
-    rows: int
-    source: str
-
-    @property
-    def context(self) -> str:
-        """What the run used it for: ``train`` or ``dev``."""
-        return self.name.rpartition("/")[2]
 
 
 class StudyTracker:
     """The dispatcher's side of tracking: a study's run, and those of its trials.
 
     A run is known by its outbox, and MLflow's id of it as soon as MLflow has created it
-    (`mtl.outbox.Outbox.run`).
+    (`mtl.tracking.outbox.Outbox.run`).
 
     Args:
         home: names MLflow's store and holds the spool.
 
     Attributes:
-        courier: sends; it says whether MLflow is away.
+        uploader: sends; it says whether MLflow is away.
 
     Raises:
         InputError: the store cannot be opened, or is damaged.
@@ -74,7 +57,7 @@ class StudyTracker:
         self._home = home
         if file := sqlite_file(home.mlflow_uri):
             refuse_damaged(file)
-        self.courier = Courier(Sender(home.mlflow_uri, home.mlflow_artifacts))
+        self.uploader = Uploader(Sender(home.mlflow_uri, home.mlflow_artifacts))
 
     def study_box(self, study_key: str) -> Outbox:
         """Return the outbox of a study's run; the key tells the study from others of its name."""
@@ -110,7 +93,7 @@ class StudyTracker:
         else:
             find = {"mtl.study_key": box.folder.name, "mtl.kind": "study"}
             self._create(box, name, f"study {name}", {**tags, **own, **note}, find)
-        self.courier.watch(box)
+        self.uploader.watch(box)
 
     def open_trial(
         self,
@@ -156,12 +139,12 @@ class StudyTracker:
         box.append("params", values={key: _value(value) for key, value in params.items()})
         if datasets:
             box.append("inputs", datasets=[_dataset(part) for part in datasets])
-        self.courier.watch(box)
+        self.uploader.watch(box)
 
     def reopen(self, box: Outbox, run_id: str | None) -> None:
         """Set a run that MLflow knows RUNNING again, whatever became of it."""
         self._reopened(box, run_id)
-        self.courier.watch(box)
+        self.uploader.watch(box)
 
     def _reopened(self, box: Outbox, run_id: str | None) -> bool:
         if run_id is None and not box.begun:
@@ -191,7 +174,7 @@ class StudyTracker:
         why = {} if reason is None else {"mtl.reason": clean(reason)}
         box.append("tags", values={"mtl.state": state, **why})
         box.append("end", state=state)
-        self.courier.watch(box)
+        self.uploader.watch(box)
 
     def log_text(self, box: Outbox, text: str, path: str) -> None:
         """Keep a text, a traceback say, as the artifact ``path`` of a run."""
@@ -205,7 +188,7 @@ class StudyTracker:
         Args:
             rows: the leaderboard (``mtl.dispatch.lifecycle.leaderboard.leaderboard``).
         """
-        from .artifacts.study import describe_study, leaderboard_table, write_study_files
+        from ..artifacts.study import describe_study, leaderboard_table, write_study_files
 
         shutil.rmtree(box.files, ignore_errors=True)
         box.files.mkdir(parents=True)
@@ -231,18 +214,18 @@ class StudyTracker:
         Raises:
             InputError: MLflow will not have it, and says why.
         """
-        self.courier.wait([box], _PATIENCE, enough)
-        if box.folder in self.courier.refused:
-            raise InputError(self.courier.refused[box.folder])
+        self.uploader.wait([box], _PATIENCE, enough)
+        if box.folder in self.uploader.refused:
+            raise InputError(self.uploader.refused[box.folder])
         return box.run
 
     def drain(self, boxes: Iterable[Outbox], enough: Callable[[], bool]) -> bool:
         """Wait until MLflow has everything, or is away; say whether it has."""
-        return self.courier.wait(boxes, None, enough)
+        return self.uploader.wait(boxes, None, enough)
 
     def close(self, seconds: float = 1.0) -> None:
         """Send no more."""
-        self.courier.close(seconds)
+        self.uploader.close(seconds)
 
     def address(self, run: Run) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from .common.masking import clean, masked
-from .mlflow_store import connect, sqlite_file
+from ..common.masking import clean, masked
+from ..trials.labels import folder_name
 from .outbox import Operation, Outbox, Run
 from .runs_view import offer_view
-from .trials.labels import folder_name
+from .store import connect, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from .common.masking import clean, masked
-from .common.telemetry import OFF
-from .storage import sqlite
+from ..common.masking import clean, masked
+from ..common.telemetry import OFF
+from ..storage import sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,7 +25,7 @@ QUIET = OFF | {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A server that is away is for the courier to wait for, not for a request, which would take
+    # A server that is away is for the uploader to wait for, not for a request, which would take
     # minutes with MLflow's own numbers.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",

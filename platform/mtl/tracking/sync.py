@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
+from ..storage.home import Home
+from ..storage.optuna import open_storage, read_storage
+from ..trials.attributes import late_runs
 from .outbox import Outbox, outboxes
-from .storage.home import Home
-from .storage.optuna import open_storage, read_storage
-from .studyruns import note_own_run, note_run, number_of
-from .trials.attributes import late_runs
+from .study_runs import note_own_run, note_run, number_of
 
 if TYPE_CHECKING:
     import optuna
 
-    from .tracking import StudyTracker
+    from .study_tracker import StudyTracker
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def sync_runs(home: Home, study: str | None) -> SyncResult:
     Raises:
         InputError: no such study, or a store cannot be opened.
     """
-    from .tracking import StudyTracker
+    from .study_tracker import StudyTracker
 
     keys = _keys(home, study)
     boxes = [box for box in outboxes(home.spool) if study is None or _key(box) in keys]
@@ -59,14 +59,14 @@ def sync_runs(home: Home, study: str | None) -> SyncResult:
         return SyncResult(0, 0, None)
     with closing(StudyTracker(home)) as tracker:
         for box in waiting:
-            tracker.courier.watch(box)
+            tracker.uploader.watch(box)
         for box in waiting:  # one that is refused holds up no other
-            tracker.courier.wait([box])
+            tracker.uploader.wait([box])
         _note(home, keys, boxes, tracker)
         left = [box for box in waiting if not box.empty]
-        refused = [tracker.courier.refused[b.folder] for b in left if b.folder in
-                   tracker.courier.refused]  # fmt: skip
-        reason = tracker.courier.away or (refused[0] if refused else None)
+        refused = [tracker.uploader.refused[b.folder] for b in left if b.folder in
+                   tracker.uploader.refused]  # fmt: skip
+        reason = tracker.uploader.away or (refused[0] if refused else None)
     return SyncResult(len(waiting) - len(left), len(left), reason if left else None)
 
 
@@ -92,8 +92,8 @@ def _note(home: Home, keys: dict[str, str], boxes: list[Outbox], tracker: StudyT
     has whole. A dispatcher that runs does this itself."""
     import optuna
 
-    from .storage.lease import dispatcher_of
-    from .storage.optuna import open_engine
+    from ..storage.lease import dispatcher_of
+    from ..storage.optuna import open_engine
 
     engine = open_engine(home)
     for key, name in keys.items():

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import psutil
+
 from .outbox import Outbox
-from .usage import ProcessUsage
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, Estimate, StepReport
@@ -112,7 +113,7 @@ class RunRecorder:
         """
         from minbert import count_parameters, estimates, evaluate_best, save_model
 
-        from .artifacts.training import write_config, write_estimates, write_report
+        from ..artifacts.training import write_config, write_estimates, write_report
 
         work_dir = self._outbox.files
         shutil.rmtree(work_dir, ignore_errors=True)
@@ -142,3 +143,25 @@ class RunRecorder:
         if new:
             self._outbox.append("metrics", step=step, values=new)
             self._seen.update((key, step) for key in new)
+
+
+class ProcessUsage:
+    """Reads what this process uses. MLflow's own monitor reads the whole machine, by a thread that
+    writes on its own, so that a resumed training would have points of two lives at one step."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first call only starts the clock
+
+    def read(self) -> dict[str, float]:
+        """Return processor use since the last call (percent of one core), memory now and, with
+        CUDA, the most that was taken on the GPU so far (megabytes)."""
+        import torch
+
+        used = {
+            "system/process_cpu_percentage": self._process.cpu_percent(),
+            "system/process_memory_megabytes": self._process.memory_info().rss / 1e6,
+        }
+        if torch.cuda.is_initialized():
+            used["system/gpu_memory_peak_megabytes"] = torch.cuda.max_memory_allocated() / 1e6
+        return used

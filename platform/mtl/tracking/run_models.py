@@ -13,11 +13,11 @@ from minbert.common.paths import given_path, is_file, is_folder
 from minbert.common.pickles import is_pickle, refusal
 from minbert.errors import InputError
 
-from .common.masking import masked
-from .mlflow_store import connect, sqlite_file
+from ..common.masking import masked
+from .store import connect, sqlite_file
 
 if TYPE_CHECKING:
-    from .storage.home import Home
+    from ..storage.home import Home
 
 
 def model_folder(run: str, home: Home) -> Path:

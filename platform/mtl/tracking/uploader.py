@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from .outbox import Outbox
-from .sending import AwayError, RefusedError, Sender
+from .sender import AwayError, RefusedError, Sender
 
 _PACE = 0.5  # seconds between looks at the journals: points that are close go in one call
 _TICK = 0.1  # seconds between looks at a caller's reason to wait no longer
@@ -18,7 +18,7 @@ _FIRST, _LAST = 2.0, 15.0  # seconds until MLflow is tried again, doubled each t
 _log = logging.getLogger(__name__)
 
 
-class Courier:
+class Uploader:
     """Sends watched outboxes, in the order in which they were given, again and again.
 
     Attributes:
@@ -37,7 +37,7 @@ class Courier:
         self._hurry = threading.Event()
         self._ended = False
         self._pause = _FIRST
-        self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
         self._thread.start()
 
     def watch(self, outbox: Outbox) -> None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
-from .mlflow_store import connect
-from .models import model_folder
+from .run_models import model_folder
+from .store import connect
 
 if TYPE_CHECKING:
     import optuna
 
-    from .storage.home import Home
+    from ..storage.home import Home
 
 ALIAS = "champion"
 _FOLDER = "champion"  # artifact of the run
@@ -65,7 +65,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
 
 
 def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
-    from .trials.leaderboard import best_of, leaderboard, why_no_best
+    from ..trials.leaderboard import best_of, leaderboard, why_no_best
 
     rows = leaderboard(study)
     if number is None:
