@@ -335,10 +335,10 @@ def test_links_are_named_and_neither_followed_nor_removed(tidied):
 
 @pytest.mark.parametrize("path", [".", "..", "spool/x", "checkpoints/../../x"])
 def test_what_is_no_part_of_the_home_cannot_be_removed(tmp_path, path):
-    from mtl.housekeeping import Yard
+    from mtl.housekeeping.removal import Removal
 
     with pytest.raises(ValueError, match=r"not to be removed|subpath"):
-        Yard(tmp_path / "home", True).drop("draft", "a fault", tmp_path / "home" / path)
+        Removal(tmp_path / "home", True).drop("draft", "a fault", tmp_path / "home" / path)
 
 
 def test_what_cannot_be_removed_is_said(tidied, monkeypatch):

@@ -9,7 +9,7 @@ from .common import json_option, print_json, reserved_stdout
 from .exits import DONE, FAILED
 
 if TYPE_CHECKING:
-    from mtl.housekeeping import Yard
+    from mtl.housekeeping.removal import Removal
 
 
 @click.command()
@@ -22,28 +22,28 @@ def gc(dry_run: bool, as_json: bool) -> int:
     artifacts of deleted runs, pictures of deleted trials, old tracebacks. Never anything of a
     study that runs, nor what an interrupted training goes on from.
     """
-    from mtl.housekeeping import tidy
+    from mtl.housekeeping.tidy import tidy
     from mtl.storage.home import Home
 
     with reserved_stdout(as_json):
-        yard = tidy(Home.resolve(create=False), remove=not dry_run)
+        removal = tidy(Home.resolve(create=False), remove=not dry_run)
     if as_json:
-        print_json(_payload(yard))
+        print_json(_payload(removal))
     else:
-        _print(yard)
-    return FAILED if yard.failed else DONE
+        _print(removal)
+    return FAILED if removal.failed else DONE
 
 
-def _payload(yard: "Yard") -> dict[str, Any]:
-    found = [{**vars(row), "path": str(row.path)} for row in yard.found]
+def _payload(removal: "Removal") -> dict[str, Any]:
+    found = [{**vars(row), "path": str(row.path)} for row in removal.found]
     kept, failed = (
         [{"path": str(row.path), "why": row.why} for row in rows]
-        for rows in (yard.kept, yard.failed)
+        for rows in (removal.kept, removal.failed)
     )
-    total = sum(row.bytes for row in yard.found)
+    total = sum(row.bytes for row in removal.found)
     return {
-        "home": str(yard.home),
-        "dry_run": not yard.remove,
+        "home": str(removal.home),
+        "dry_run": not removal.remove,
         "bytes": total,
         "found": found,
         "kept": kept,
@@ -51,28 +51,28 @@ def _payload(yard: "Yard") -> dict[str, Any]:
     }
 
 
-def _print(yard: "Yard") -> None:
+def _print(removal: "Removal") -> None:
     from mtl.view import console, words
 
     screen = console()
-    if yard.found:
+    if removal.found:
         table = words.plain_table("what", "where", "size>", overflow="fold")
-        for row in yard.found:
-            table.add_row(row.what, _where(yard, row.path), words.size(row.bytes))
+        for row in removal.found:
+            table.add_row(row.what, _where(removal, row.path), words.size(row.bytes))
         screen.print(table)
-    for row in (*yard.kept, *yard.failed):
-        line = f"left alone: {_where(yard, row.path)}: {row.why}"
+    for row in (*removal.kept, *removal.failed):
+        line = f"left alone: {_where(removal, row.path)}: {row.why}"
         screen.print(line, soft_wrap=True)
-    total = words.size(sum(row.bytes for row in yard.found))
-    number = count(len(yard.found), "thing")
-    if not yard.found:
-        said = f"nothing to remove in {yard.home}"
-    elif yard.remove:
+    total = words.size(sum(row.bytes for row in removal.found))
+    number = count(len(removal.found), "thing")
+    if not removal.found:
+        said = f"nothing to remove in {removal.home}"
+    elif removal.remove:
         said = f"removed {number}, {total}"
     else:
         said = f"{number}, {total}, would be removed; without --dry-run they are"
     screen.print(said, soft_wrap=True)
 
 
-def _where(yard: "Yard", path: Any) -> str:
-    return str(path.relative_to(yard.home) if path.is_relative_to(yard.home) else path)
+def _where(removal: "Removal", path: Any) -> str:
+    return str(path.relative_to(removal.home) if path.is_relative_to(removal.home) else path)

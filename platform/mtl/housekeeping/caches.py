@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from minbert import InputError
 
 from .checkpoints import running_trainings
-from .yard import DAY, Yard
+from .removal import DAY, Removal
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -31,23 +31,23 @@ _DRAFTS = {
 }
 
 
-def tidy_caches(yard: Yard, home: Home, studies: Studies | None, runs: Runs | None) -> None:
+def tidy_caches(removal: Removal, home: Home, studies: Studies | None, runs: Runs | None) -> None:
     """Go through tokenised data and demo corpora; those that somebody may be reading stay."""
-    tokens = [path for path in yard.children(home.cache / "tokens") if _TOKENS.match(path.name)]
-    corpora = [path for path in yard.children(home.cache) if _CORPUS.match(path.name)]
+    tokens = [path for path in removal.children(home.cache / "tokens") if _TOKENS.match(path.name)]
+    corpora = [path for path in removal.children(home.cache) if _CORPUS.match(path.name)]
     if not tokens and not corpora:
         return
     needed = _needed(home, studies, runs)
-    unneeded = [p for p in (*tokens, *corpora) if p.name not in needed and yard.is_old([p])]
-    busy = _at_work(yard, home, studies, runs) if unneeded else None
+    unneeded = [p for p in (*tokens, *corpora) if p.name not in needed and removal.is_old([p])]
+    busy = _at_work(removal, home, studies, runs) if unneeded else None
     for path in unneeded:
         if busy is not None:
-            yard.leave(path, f"{busy} may be reading it")
+            removal.leave(path, f"{busy} may be reading it")
         elif path in corpora:
-            yard.drop("corpus", "demo corpus of another version", path)
+            removal.drop("corpus", "demo corpus of another version", path)
         else:
             locks = [lock for lock in (path.with_name(f"{path.name}.lock"),) if lock.exists()]
-            yard.drop("tokens", "tokenised data that no known file gives", path, *locks)
+            removal.drop("tokens", "tokenised data that no known file gives", path, *locks)
 
 
 def _needed(home: Home, studies: Studies | None, runs: Runs | None) -> set[str]:
@@ -69,29 +69,29 @@ def _needed(home: Home, studies: Studies | None, runs: Runs | None) -> set[str]:
 
 
 def _at_work(
-    yard: Yard, home: Home, studies: Studies | None, runs: Runs | None
+    removal: Removal, home: Home, studies: Studies | None, runs: Runs | None
 ) -> str | None:
     """Name something that reads the caches now: a training reads its sentences at its end."""
     attended = studies.attended() if studies is not None else []
     if attended:
         return f"study {attended[0]}"
-    running = running_trainings(yard, home, runs)
+    running = running_trainings(removal, home, runs)
     return f"training {running[0]}" if running else None
 
 
-def tidy_drafts(yard: Yard, home: Home) -> None:
+def tidy_drafts(removal: Removal, home: Home) -> None:
     """Go through what writers leave when they are killed; what is young is still being written."""
     for folder, pattern in _DRAFTS.items():
-        for path in yard.children(home.path / folder):
-            if pattern.match(path.name) and yard.is_old([path]):
-                yard.drop("draft", "left half written by a killed process", path)
+        for path in removal.children(home.path / folder):
+            if pattern.match(path.name) and removal.is_old([path]):
+                removal.drop("draft", "left half written by a killed process", path)
 
 
-def tidy_logs(yard: Yard, home: Home) -> None:
+def tidy_logs(removal: Removal, home: Home) -> None:
     """Go through the tracebacks in the logs."""
-    for path in yard.children(home.logs):
-        if _is_traceback(path) and yard.is_old([path], KEEP_LOGS):
-            yard.drop("log", "traceback of more than 30 days ago", path)
+    for path in removal.children(home.logs):
+        if _is_traceback(path) and removal.is_old([path], KEEP_LOGS):
+            removal.drop("log", "traceback of more than 30 days ago", path)
 
 
 def _is_traceback(path: Path) -> bool:

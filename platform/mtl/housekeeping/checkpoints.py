@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..storage.home import EXPERIMENT
-from .yard import DAY, Yard
+from .removal import DAY, Removal
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -26,43 +26,45 @@ _TRIAL = re.compile(r"(\d+)(\.work|\.lock|\.scores)?$")  # a trial's folder, and
 _RUN_ID = re.compile(r"[0-9a-f]{32}$")
 
 
-def tidy_checkpoints(yard: Yard, home: Home, studies: Studies | None, runs: Runs | None) -> None:
+def tidy_checkpoints(
+    removal: Removal, home: Home, studies: Studies | None, runs: Runs | None
+) -> None:
     """Go through the checkpoints, a study at a time and under its lease."""
-    for folder in yard.children(home.checkpoints):
+    for folder in removal.children(home.checkpoints):
         if not folder.is_dir():
             continue
         if folder.name == EXPERIMENT:
-            _tidy_trainings(yard, folder, runs)
+            _tidy_trainings(removal, folder, runs)
         elif studies is not None:
-            _tidy_study(yard, folder, studies)
-        elif _by_trial(yard, folder):
-            yard.leave(folder, "no study is recorded here; is MTL_STORAGE set as it was?")
+            _tidy_study(removal, folder, studies)
+        elif _by_trial(removal, folder):
+            removal.leave(folder, "no study is recorded here; is MTL_STORAGE set as it was?")
 
 
-def _tidy_study(yard: Yard, folder: Path, studies: Studies) -> None:
-    if not _by_trial(yard, folder):
+def _tidy_study(removal: Removal, folder: Path, studies: Studies) -> None:
+    if not _by_trial(removal, folder):
         return
-    with studies.unattended(folder.name, hold=yard.remove) as busy:
+    with studies.unattended(folder.name, hold=removal.remove) as busy:
         if busy is not None:
-            yard.leave(folder, f"a dispatcher works on study {folder.name} ({busy})")
+            removal.leave(folder, f"a dispatcher works on study {folder.name} ({busy})")
             return
         trials = studies.trials(folder.name)
         # Under the lease, looked at anew: the dispatcher of a moment ago may have gone on.
-        for number, paths in _by_trial(yard, folder).items():
+        for number, paths in _by_trial(removal, folder).items():
             what = _ended(number, trials)
-            if what is None or (not _in(number, trials) and not yard.is_old(paths)):
+            if what is None or (not _in(number, trials) and not removal.is_old(paths)):
                 continue
             if any(path.suffix == ".lock" and _is_locked(path) for path in paths):
-                yard.leave(paths[0], "a worker still holds its lock")
+                removal.leave(paths[0], "a worker still holds its lock")
                 continue
-            yard.drop("checkpoint", f"{what} of {folder.name}", *paths)
-        yard.forget_empty(folder)
+            removal.drop("checkpoint", f"{what} of {folder.name}", *paths)
+        removal.forget_empty(folder)
 
 
-def _by_trial(yard: Yard, folder: Path) -> dict[int, list[Path]]:
+def _by_trial(removal: Removal, folder: Path) -> dict[int, list[Path]]:
     """Return what lies there of each trial: its folder first, if there is one."""
     found: dict[int, list[Path]] = {}
-    for path in yard.children(folder):
+    for path in removal.children(folder):
         if match := _TRIAL.match(path.name):
             found.setdefault(int(match[1]), []).append(path)
     return {number: sorted(paths) for number, paths in sorted(found.items())}
@@ -100,27 +102,27 @@ def _is_locked(file: Path) -> bool:
 # ---- trainings outside any study ----------------------------------------------------------------
 
 
-def _tidy_trainings(yard: Yard, folder: Path, runs: Runs | None) -> None:
-    trainings = [path for path in yard.children(folder) if _RUN_ID.match(path.name)]
+def _tidy_trainings(removal: Removal, folder: Path, runs: Runs | None) -> None:
+    trainings = [path for path in removal.children(folder) if _RUN_ID.match(path.name)]
     if trainings and runs is None:
-        yard.leave(folder, "what became of these trainings is not recorded in this home")
+        removal.leave(folder, "what became of these trainings is not recorded in this home")
         return
     for path in trainings:
-        what = _ended_training(yard, path, runs)
+        what = _ended_training(removal, path, runs)
         # One that ended a moment ago still tidies up behind itself.
-        if what is not None and yard.is_old([path]):
-            yard.drop("training", what, path)
-    yard.forget_empty(folder)
+        if what is not None and removal.is_old([path]):
+            removal.drop("training", what, path)
+    removal.forget_empty(folder)
 
 
-def _ended_training(yard: Yard, path: Path, runs: Runs) -> str | None:
+def _ended_training(removal: Removal, path: Path, runs: Runs) -> str | None:
     """Say in words what a training is that will not go on; None if it may be resumed."""
     run = runs.by_id.get(path.name)
     if run is None:
         return "training whose run does not exist"
     if run.status == "FINISHED":
         return "training that is complete"
-    if run.status == "FAILED" and yard.is_old([path], KEEP_FAILED):
+    if run.status == "FAILED" and removal.is_old([path], KEEP_FAILED):
         return "training that failed long ago"
     return None
 
@@ -130,13 +132,13 @@ def goes_on(home: Home, run_id: str) -> bool:
     return (home.checkpoints / EXPERIMENT / run_id).is_dir()
 
 
-def running_trainings(yard: Yard, home: Home, runs: Runs | None) -> list[str]:
+def running_trainings(removal: Removal, home: Home, runs: Runs | None) -> list[str]:
     """Return the ids of trainings that seem to run now: their checkpoints are young."""
-    folders = yard.children(home.checkpoints / EXPERIMENT)
+    folders = removal.children(home.checkpoints / EXPERIMENT)
     known = {} if runs is None else runs.by_id
     return [
         folder.name
         for folder in folders
-        if not yard.is_old([folder])
+        if not removal.is_old([folder])
         and (runs is None or (folder.name in known and known[folder.name].status == "RUNNING"))
     ]

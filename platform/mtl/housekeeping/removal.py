@@ -39,7 +39,7 @@ class Kept:
     why: str
 
 
-class Yard:
+class Removal:
     """The home while it is tidied.
 
     Attributes:
