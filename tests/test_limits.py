@@ -5,7 +5,7 @@ import pytest
 
 from minbert import InputError
 from mtl.artifacts.study_figures import study_figures
-from mtl.report.comparing import best_and_reference
+from mtl.report.comparison import best_and_reference
 from mtl.study.limits import exceeded, set_constraints
 from mtl.study.load import load_study
 from mtl.trials.leaderboard import leaderboard

@@ -9,8 +9,8 @@ from conftest import REPOSITORY
 
 from minbert import Config, count_parameters
 from minbert.evaluation.metrics import score
-from mtl.report.comparing import Pair
-from mtl.report.gather import StudyReport
+from mtl.report.comparison import Pair
+from mtl.report.contents import StudyReport
 from mtl.report.paper_section import paper_section
 from mtl.report.paper_tables import beside_paper, method, printed_errors
 from mtl.study.load import load_study

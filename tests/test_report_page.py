@@ -14,7 +14,7 @@ from mtl.artifacts.axes import log_ticks
 from mtl.artifacts.csv_tables import cell, uncell
 from mtl.report.charts import cost_chart, intervals_chart, pareto
 from mtl.report.commands import study_command
-from mtl.report.comparing import best_and_reference, disagreements
+from mtl.report.comparison import best_and_reference, disagreements
 from mtl.report.markup import decimals, number, table, with_interval
 from mtl.report.mistakes import confusion_tables
 from mtl.report.page import report_name, write_report_page

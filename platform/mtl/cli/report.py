@@ -18,7 +18,7 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     The first trial is what the others are compared with; without any it is the best trial against
     the baseline, which is trial 0.
     """
-    from mtl.report.comparing import compare_trials
+    from mtl.report.comparison import compare_trials
     from mtl.storage.home import Home
     from mtl.view import busy
 

@@ -16,7 +16,7 @@ from ..trials.leaderboard import row_setting
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from .gather import StudyReport
+    from .contents import StudyReport
 
 Row = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from minbert.errors import InputError
 
 from ..artifacts.colours import INK, MUTED, SCORE_COLOUR
 from ..trials.leaderboard import state_word
-from .gather import StudyReport, gather
+from .contents import StudyReport, gather
 from .markup import paragraph, text
 from .paper_section import paper_section
 from .sections import (

@@ -22,7 +22,7 @@ from .markup import (
 from .paper_tables import METRICS, ROWS_READ, Ours, PaperRow, PaperTable, Value, printed_errors
 
 if TYPE_CHECKING:
-    from .gather import StudyReport
+    from .contents import StudyReport
 
 _HEAD = ("", "SST acc>", "PARA acc>", "STS r>", "score>", "minutes>", "trainable>")
 _BASE = "bert-base-uncased"

@@ -13,7 +13,7 @@ from ..artifacts.study_figures import study_figures
 from ..trials.leaderboard import METRICS, SCORES, grouped, replicated, row_setting, state_word
 from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command
-from .gather import CURVES
+from .contents import CURVES
 from .markup import (
     commands,
     count,
@@ -33,7 +33,7 @@ from .summary import trial_name
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from .gather import StudyReport
+    from .contents import StudyReport
 
 _SHOWN = 30  # rows of the leaderboard
 # Two buttons, neither of which sends anything anywhere.

@@ -12,7 +12,7 @@ from ..trials.leaderboard import METRICS, row_setting, state_word
 from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
 
 if TYPE_CHECKING:
-    from .gather import StudyReport
+    from .contents import StudyReport
 
 _DEMO = (
     "These are scores of the generated demo corpus or the tiny demo encoder. "

@@ -12,7 +12,7 @@ from ..storage.lease import dispatcher_of
 from ..storage.optuna import read_engine
 from ..tracking.run_reader import Absent, Runs
 from ..trials.leaderboard import SCORES, leaderboard, state_word
-from .comparing import Pair, best_and_reference, differences, differing_config
+from .comparison import Pair, best_and_reference, differences, differing_config
 from .paper_tables import PaperTable, beside_paper
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class StudyReport:
         rows: the leaderboard.
         worked_on: whether a dispatcher has the study, if trials are running.
         pair: the best trial and what it is read against.
-        gain: the best minus the other by metric (`comparing.differences`); None without both.
+        gain: the best minus the other by metric (`comparison.differences`); None without both.
         changed: configuration keys in which the two differ, the other's value first.
         paper: tables of the paper that the study has rows of.
         predictions: on the dev sets, of the two, by trial number.
