@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from minbert.evaluation.intervals import Estimate
-from mtl.events import Evaluated, Event, Finished, Stopped, TrialJob
 from mtl.executors import Executor, Needs, Places
 from mtl.tracking.outbox import Outbox
+from mtl.worker.messages import Evaluated, Event, Finished, Stopped, TrialJob
 
 PICKED = (0, 50)
 """Trials with predictions, as `mtl study compare` reads them: the baseline and the best one."""

@@ -59,7 +59,7 @@ def test_nobody_reaches_back_to_the_command_line(file: Path):
 
 def test_the_worker_never_opens_optuna():
     names: set[str] = set()
-    for file in ("worker.py", "tracking/run_recorder.py"):
+    for file in ("worker/__main__.py", "worker/trial.py", "tracking/run_recorder.py"):
         names |= imported(ROOT / "platform/mtl" / file)
     assert "optuna" not in {name.partition(".")[0] for name in names}
 

@@ -9,11 +9,11 @@ import small
 from study_runs import wait_until
 
 from minbert import Config
-from mtl.events import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 from mtl.executors import EXECUTORS, Needs, Places, open_executor, threads_for
 from mtl.storage.home import Home
 from mtl.tracking.outbox import Outbox
 from mtl.tracking.study_tracker import StudyTracker
+from mtl.worker.messages import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 
 
 def _places() -> Places:

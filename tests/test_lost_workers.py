@@ -11,8 +11,8 @@ from invariants import broken
 from study_runs import Study, wait_until
 
 from mtl.batches import Batch
-from mtl.events import Evaluated, Failed, Finished, Progress
-from mtl.worker import _lacks_memory
+from mtl.worker.messages import Evaluated, Failed, Finished, Progress
+from mtl.worker.trial import _lacks_memory
 
 _CGROUPS = Path("/sys/fs/cgroup")
 

@@ -16,12 +16,12 @@ from mtl import outage
 from mtl.dispatch import run as dispatch
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
-from mtl.events import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
 from mtl.executors import Executor
 from mtl.storage.home import Home
 from mtl.storage.lease import _TABLE, Lease, LeaseLostError
 from mtl.storage.optuna import open_engine
 from mtl.study.load import load_study
+from mtl.worker.messages import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
 
 # Which requests are lost: one in STRIDE, so that steps come to an end. Each offset, up to twice
 # STRIDE, is another set of requests, or other ways to lose the same.

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mtl.events import SILENCE
 from mtl.executors.local import LocalExecutor
+from mtl.worker.messages import SILENCE
 
 _start, _close = LocalExecutor._start, LocalExecutor.close
 

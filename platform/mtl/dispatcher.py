@@ -13,16 +13,16 @@ from .batches import Batch
 from .common.faults import explain
 from .common.signals import Interrupts
 from .dispatch.lifecycle import Ask, Trials
-from .events import ENDINGS
 from .executors import Executor
 from .outage import LeftError, Outage
 from .storage.lease import Lease, LeaseLostError
 from .trials.replicates import missing
 from .trials.sampling import ask, ask_again
+from .worker.messages import ENDINGS
 
 if TYPE_CHECKING:
     from .dispatch.view import View
-    from .events import Event
+    from .worker.messages import Event
 
 _TICK = 0.25  # seconds between looks at signals
 _GRACE = 3.0  # seconds that interrupted trials have to checkpoint

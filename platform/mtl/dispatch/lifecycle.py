@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 from minbert import InputError
 
-from ..events import Died, Evaluated, Event, Failed, Finished, Noticed, Progress, Stopped, TrialJob
 from ..storage.home import Home
 from ..study.limits import set_constraints
 from ..study.spec import StudySpec
@@ -23,6 +22,17 @@ from ..trials.attributes import facts, set_fact, trial_of
 from ..trials.labels import setting
 from ..trials.pruning import is_hopeless, report_deferred
 from ..trials.tally import REPLICATE, Tally
+from ..worker.messages import (
+    Died,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Progress,
+    Stopped,
+    TrialJob,
+)
 
 if TYPE_CHECKING:
     import optuna

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..events import Progress
     from ..study.spec import StudySpec
+    from ..worker.messages import Progress
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from mtl.events import Event, TrialJob
+from mtl.worker.messages import Event, TrialJob
 
 
 class Executor(ABC):
@@ -49,8 +49,10 @@ class Executor(ABC):
 
     @abstractmethod
     def keep_alive(self) -> None:
-        """Tell every worker that its dispatcher is there: one that hears nothing for
-        `mtl.events.SILENCE` seconds checkpoints its trial and ends. Any thread may call it."""
+        """Tell every worker that its dispatcher is there. Any thread may call it.
+
+        One that hears nothing for `mtl.worker.messages.SILENCE` seconds checkpoints its trial and
+        ends."""
 
     @abstractmethod
     def close(self) -> None:

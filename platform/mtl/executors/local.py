@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from minbert import InputError
-from mtl.events import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
+from mtl.worker.messages import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
 
 from .base import Executor
 from .needs import Needs, Places, default_jobs, threads_for, visible_gpus

@@ -11,7 +11,7 @@ from typing import Any
 
 from minbert import InputError
 from mtl.common.masking import clean
-from mtl.events import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
+from mtl.worker.messages import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 
 from .base import Executor
 from .needs import Needs, Places

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from mtl.events import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
+from mtl.worker.messages import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
 
 _PACE = 5.0  # seconds that a question to the mailbox may stay open
 HOME_ID = ".home-id"
@@ -66,7 +66,7 @@ class Mailbox:
 
     async def listen(self, token: str, timeout: float) -> list[Advance | Cancel] | None:
         """Return what was said to a trial, after `timeout` seconds at most; None if the dispatcher
-        has given no sign of life for `mtl.events.SILENCE` seconds."""
+        has given no sign of life for `mtl.worker.messages.SILENCE` seconds."""
         await self._wait_for(lambda: self._words[token], timeout)
         if time.monotonic() - self._heard > SILENCE:
             return None
@@ -79,7 +79,7 @@ class Mailbox:
 
 
 class _Line:
-    """A trial's end of the mailbox, for `mtl.inbox.Inbox`: the trial itself comes first."""
+    """A trial's end of the mailbox, as a `mtl.worker.commands.Line`: the trial comes first."""
 
     def __init__(self, mailbox: Any, token: str, job: TrialJob) -> None:
         self._mailbox, self._token = mailbox, token
@@ -181,18 +181,18 @@ def train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> None:
 
 def _train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> Event:
     _settle_in(tuple(sorted(setting.environment.items())), setting.folder)
-    from mtl.inbox import Inbox
-    from mtl.worker import run_trial
+    from mtl.worker.commands import Commands
+    from mtl.worker.trial import run_trial
 
     def send(event: Event) -> None:
         mailbox.post.remote(token, event)  # in order; not waited for
 
     line = _Line(mailbox, token, job)
-    inbox = Inbox(line)
+    commands = Commands(line)
     try:
-        return run_trial(inbox.next_job(), inbox, send)
+        return run_trial(commands.next_job(), commands, send)
     finally:
-        inbox.close()
+        commands.close()
         line.ended = True
 
 

@@ -17,8 +17,8 @@ from .progress import RunningTrial, StudyProgress, running_table
 
 if TYPE_CHECKING:
     from mtl.dispatch.view import StudyResult
-    from mtl.events import Progress
     from mtl.study.spec import StudySpec
+    from mtl.worker.messages import Progress
 
 class LiveView(View):
     """Draws on a terminal. Ended trials scroll away above; the running ones stay below."""

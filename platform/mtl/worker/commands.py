@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Protocol
 
-from .events import SILENCE, Advance, Alive, Cancel, TrialJob
+from .messages import SILENCE, Advance, Alive, Cancel, TrialJob
 
 ORPHAN_GRACE = 10.0
 """Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
@@ -25,7 +25,7 @@ class Line(Protocol):
         """Return the next word. Raises EOFError or OSError when the dispatcher is gone."""
 
 
-class Inbox:
+class Commands:
     """The dispatcher's commands, read by a thread so that training never waits for them.
 
     Attributes:
@@ -36,10 +36,10 @@ class Inbox:
         self.stopping = threading.Event()
         self._line = line
         self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
-        self._commands: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
+        self._verdicts: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
         self._number: int | None = None
         self._closed = False
-        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
 
     def next_job(self) -> TrialJob | None:
         """Wait for a trial; None when there will be no more."""
@@ -48,8 +48,8 @@ class Inbox:
     def _begin(self, job: TrialJob) -> None:
         """Take up a trial: what is said from now on is said to it."""
         self._number = job.number
-        while not self._commands.empty():
-            self._commands.get()
+        while not self._verdicts.empty():
+            self._verdicts.get()
         self.stopping.clear()
         self._jobs.put(job)
 
@@ -59,7 +59,7 @@ class Inbox:
         not noted it then, and must hear of it again."""
         while True:
             try:
-                return self._commands.get(timeout=_LAST_WORD)
+                return self._verdicts.get(timeout=_LAST_WORD)
             except queue.Empty:
                 if self.stopping.is_set():
                     return None
@@ -82,7 +82,7 @@ class Inbox:
                 if isinstance(message, Cancel) and not message.prune:
                     self.stopping.set()
                 else:
-                    self._commands.put(message)
+                    self._verdicts.put(message)
         self._orphaned()
 
     def _orphaned(self) -> None:
@@ -92,7 +92,7 @@ class Inbox:
         if self._closed:
             return
         self.stopping.set()
-        self._commands.put(None)
+        self._verdicts.put(None)
         self._jobs.put(None)
         time.sleep(ORPHAN_GRACE)
         if not self._closed:

@@ -1,29 +1,22 @@
-"""One trial after another, in a process of its own: configuration -> minbert.train -> events.
-
-Run as ``python -m mtl.worker FD`` by an executor; FD is a pipe to the dispatcher.
-"""
+"""One trial: configuration -> minbert.train -> events; what it records waits for MLflow nowhere."""
 
 from __future__ import annotations
 
 import errno
-import faulthandler
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
-from .common import process
-from .common.faults import explain
-from .common.masking import clean, mask_streams
-from .events import (
+from ..common.faults import explain
+from ..common.masking import clean
+from .commands import Commands
+from .messages import (
     Cancel,
     Evaluated,
     Event,
@@ -34,56 +27,22 @@ from .events import (
     Stopped,
     TrialJob,
 )
-from .inbox import Inbox
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
-    from .tracking.uploader import Uploader
+    from ..tracking.uploader import Uploader
+
 
 LOCK_WAIT = 60.0
 """Seconds to wait for a worker of before: it notices within SILENCE that its dispatcher is gone,
-and ends within `mtl.inbox.ORPHAN_GRACE` of that."""
-_PROGRESS_EVERY = 0.25
+and ends within `mtl.worker.commands.ORPHAN_GRACE` of that."""
+_PROGRESS_EVERY = 0.25  # seconds
 
 Send = Callable[[Event], None]
 
 
-def main(descriptor: int) -> None:
-    """Work until the dispatcher closes the pipe, or there is too little memory."""
-    process.tune_gc()
-    faulthandler.enable()  # a crash in compiled code leaves its place in the log
-    connection = Connection(descriptor)
-    inbox = Inbox(connection)
-    # The dispatcher decides what an interrupt means; a request to terminate means a checkpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: inbox.stopping.set())
-    _load()
-
-    def send(event: Event) -> None:
-        try:
-            connection.send(event)
-        except OSError:
-            inbox.stopping.set()
-
-    while (job := inbox.next_job()) is not None:
-        end = run_trial(job, inbox, send)
-        send(end)
-        if isinstance(end, Failed) and end.memory:
-            return  # what it holds is given back; the next trial gets a new process
-
-
-def _load() -> None:
-    """Import what every trial needs, once."""
-    import minbert.training.loop  # noqa: F401
-
-    from .tracking import run_recorder, sender  # noqa: F401
-    from .tracking.store import load_mlflow
-
-    load_mlflow()
-
-
-def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
+def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
     """Train one trial to its end; return the event that ends it. Never raises."""
     from filelock import FileLock, Timeout
 
@@ -92,7 +51,7 @@ def run_trial(job: TrialJob, inbox: Inbox, send: Send) -> Event:
         folder.mkdir(parents=True, exist_ok=True)
         # Beside the folder: two workers must never write the same checkpoints.
         with FileLock(f"{folder}.lock", timeout=LOCK_WAIT):
-            return _Trial(job, inbox, send).run()
+            return _Trial(job, commands, send).run()
     except TrainingStopped:
         return Stopped(job.number)
     except Timeout:
@@ -126,20 +85,20 @@ def _lacks_memory(error: Exception) -> bool:
 @cache
 def _uploader(tracking_uri: str, artifact_root: str) -> Uploader:
     """The thread that sends this process' runs; one for all of its trials."""
-    from .tracking.sender import Sender
-    from .tracking.uploader import Uploader
+    from ..tracking.sender import Sender
+    from ..tracking.uploader import Uploader
 
     return Uploader(Sender(tracking_uri, Path(artifact_root)))
 
 
 class _Trial:
-    def __init__(self, job: TrialJob, inbox: Inbox, send: Send) -> None:
+    def __init__(self, job: TrialJob, commands: Commands, send: Send) -> None:
         from minbert import Config
 
-        from .tracking.outbox import Outbox
-        from .tracking.run_recorder import RunRecorder
+        from ..tracking.outbox import Outbox
+        from ..tracking.run_recorder import RunRecorder
 
-        self.job, self.inbox, self.send = job, inbox, send
+        self.job, self.commands, self.send = job, commands, send
         self.config: Config = Config.from_keys(job.config)
         self.outbox = Outbox(Path(job.outbox))
         self.recorder = RunRecorder(self.outbox)
@@ -172,7 +131,7 @@ class _Trial:
             checkpoint_dir=checkpoints,
             on_step=self._on_step,
             on_evaluation=lambda: self._say_progress(evaluating=True),
-            should_stop=self.inbox.stopping.is_set,
+            should_stop=self.commands.stopping.is_set,
             on_notice=lambda text: self.send(Noticed(job.number, text)),
         )
         for report in reports:
@@ -181,7 +140,7 @@ class _Trial:
                 reports.throw(TrainingStopped("nobody has taken note of the evaluation"))
             if self.pruned:
                 reports.close()
-        if self.inbox.stopping.is_set() and not self.pruned:
+        if self.commands.stopping.is_set() and not self.pruned:
             return Stopped(job.number)  # trained to its end; the artifacts are for the next life
         return self._finish(checkpoints)
 
@@ -213,12 +172,12 @@ class _Trial:
                 self.job.number, report.epoch, report.step, dict(report.scores), report.best_score
             )
         )
-        verdict = self.inbox.wait_for_verdict()
+        verdict = self.commands.wait_for_verdict()
         self.pruned = isinstance(verdict, Cancel)
         return verdict is not None
 
     def _finish(self, checkpoints: Path) -> Finished:
-        stopping = self.inbox.stopping.is_set
+        stopping = self.commands.stopping.is_set
         recorded = self.recorder.finish(
             self.config, checkpoints, Path(self.job.cache_dir), stopping
         )
@@ -243,8 +202,3 @@ def _minutes(report: EpochReport, config: Config) -> float:
     """Minutes of training and evaluation until a report, lives before this one included."""
     evaluations = -(-report.epoch // config.train.eval_every)
     return (report.train_seconds + report.eval_seconds * evaluations) / 60
-
-
-if __name__ == "__main__":
-    mask_streams()  # both are a log
-    main(int(sys.argv[1]))
