@@ -137,7 +137,7 @@ def _fill(options: argparse.Namespace) -> dict:
 
     name = options.executor
     if name == "noop":
-        mtl.dispatch.run.open_executor = lambda _, needs, places: NoopExecutor(needs, places)
+        mtl.dispatch.run.open_executor = lambda _, *given: NoopExecutor(*given)
     clock = _clock(mtl.dispatcher)
     began = time.perf_counter()
     run_study(load_study(options.fill), Home.resolve(), jobs=options.jobs, executor=name,

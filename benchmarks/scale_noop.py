@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from minbert.evaluation.intervals import Estimate
-from mtl.executors import Executor, Needs, Places
+from mtl.executors.base import Executor
+from mtl.executors.resources import Folders, Resources
 from mtl.tracking.outbox import Outbox
 from mtl.worker.messages import Evaluated, Event, Finished, Stopped, TrialJob
 
@@ -29,8 +30,8 @@ STEPS = 100
 class NoopExecutor(Executor):
     """Ends every trial at once: one evaluation, its points in the run's outbox, and the end."""
 
-    def __init__(self, needs: Needs, places: Places) -> None:
-        self.width, self.jobs = needs.width(1), needs.slots(1)
+    def __init__(self, resources: Resources, folders: Folders) -> None:
+        self.width, self.jobs = resources.width(1), resources.slots(1)
         self._said: deque[Event] = deque()
         self._busy: dict[int, TrialJob] = {}
 

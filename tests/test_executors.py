@@ -9,21 +9,22 @@ import small
 from study_runs import wait_until
 
 from minbert import Config
-from mtl.executors import EXECUTORS, Needs, Places, open_executor, threads_for
+from mtl.executors.factory import EXECUTORS, open_executor
+from mtl.executors.resources import Folders, Resources, threads_for
 from mtl.storage.home import Home
 from mtl.tracking.outbox import Outbox
 from mtl.tracking.study_tracker import StudyTracker
 from mtl.worker.messages import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
 
 
-def _places() -> Places:
+def _folders() -> Folders:
     home = Home.resolve()
-    return Places(home.path, home.logs, home.mlflow_uri)
+    return Folders(home.path, home.logs, home.mlflow_uri)
 
 
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
-    executor = open_executor(request.param, Needs(jobs=1), _places())
+    executor = open_executor(request.param, Resources(jobs=1), _folders())
     yield executor
     executor.close()
 
@@ -121,7 +122,7 @@ def test_lives_of_trials(executor, make_job):
 
 
 def test_a_worker_that_dies_between_two_trials_is_replaced(make_job):
-    executor = open_executor("local", Needs(jobs=1), _places())
+    executor = open_executor("local", Resources(jobs=1), _folders())
     executor.submit(make_job(5))
     _until(executor, Evaluated)
     executor.cancel(5, prune=True)
@@ -149,7 +150,7 @@ def _workers() -> list[psutil.Process]:
 
 
 def test_closing_ends_the_workers(make_job):
-    executor = open_executor("local", Needs(jobs=2), _places())
+    executor = open_executor("local", Resources(jobs=2), _folders())
     wait_until(lambda: len(_workers()) == 2)  # one that has just begun has no command line yet
     executor.submit(make_job(0))
     executor.close()

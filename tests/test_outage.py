@@ -16,7 +16,7 @@ from mtl import outage
 from mtl.dispatch import run as dispatch
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
-from mtl.executors import Executor
+from mtl.executors.base import Executor
 from mtl.storage.home import Home
 from mtl.storage.lease import _TABLE, Lease, LeaseLostError
 from mtl.storage.optuna import open_engine

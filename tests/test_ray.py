@@ -14,9 +14,9 @@ settle_ray()  # before Ray is imported: token authentication
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from mtl.executors import Places  # noqa: E402
-from mtl.executors.ray_cluster import setting_for  # noqa: E402
+from mtl.executors.ray_cluster import node_context  # noqa: E402
 from mtl.executors.ray_task import look  # noqa: E402
+from mtl.executors.resources import Folders  # noqa: E402
 
 _COMMON = {"object_store_memory": 80 << 20, "include_dashboard": False}
 # A node is dead after five checks without an answer; Ray makes one in three seconds by itself.
@@ -75,10 +75,10 @@ def test_an_interrupted_study_goes_on_without_ray(study):
 def test_what_a_node_lacks_is_said(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    places = Places(home, home, "sqlite:///x.db", (tmp_path / "nowhere",))
-    setting = setting_for(places)
-    assert f"does not see {tmp_path / 'nowhere'}" in look(setting).wrong
-    here = replace(setting, folders=())
+    folders = Folders(home, home, "sqlite:///x.db", (tmp_path / "nowhere",))
+    context = node_context(folders)
+    assert f"does not see {tmp_path / 'nowhere'}" in look(context).wrong
+    here = replace(context, folders=())
     assert look(here).wrong is None
     assert "has another folder at" in look(replace(here, home_id="another")).wrong
 

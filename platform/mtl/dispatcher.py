@@ -13,7 +13,7 @@ from .batches import Batch
 from .common.faults import explain
 from .common.signals import Interrupts
 from .dispatch.lifecycle import Ask, Trials
-from .executors import Executor
+from .executors.base import Executor
 from .outage import LeftError, Outage
 from .storage.lease import Lease, LeaseLostError
 from .trials.replicates import missing

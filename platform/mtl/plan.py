@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .executors import default_jobs, threads_for
+from .executors.resources import default_jobs, threads_for
 from .preflight import preflight
 from .storage.home import Home
 from .study.spec import StudySpec

@@ -23,7 +23,8 @@ from minbert import InputError
 from ..common.signals import Interrupts
 from ..common.text import count
 from ..dispatcher import Dispatcher
-from ..executors import Needs, Places, open_executor
+from ..executors.factory import open_executor
+from ..executors.resources import Folders, Resources
 from ..outage import Outage
 from ..preflight import local_inputs, preflight
 from ..storage.home import Home
@@ -63,7 +64,7 @@ def run_study(
 
     Args:
         jobs: trials at the same time; None: as the machine allows.
-        executor: see `mtl.executors.EXECUTORS`.
+        executor: see `mtl.executors.factory.EXECUTORS`.
         cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.trials.recorded.choose_name`.
@@ -96,8 +97,8 @@ def run_study(
                 _tidy_up(trials)
                 return _result(trials, False, time.monotonic() - started)
             # The workers load their libraries while this process looks at data and weights.
-            needs = Needs(jobs, wanted, cpus, gpus)
-            with closing(open_executor(executor, needs, _places(spec, home))) as pool:
+            resources = Resources(jobs, wanted, cpus, gpus)
+            with closing(open_executor(executor, resources, _folders(spec, home))) as pool:
                 lease.also = pool.keep_alive
                 if pool.note:
                     view.message(pool.note)
@@ -116,8 +117,8 @@ def run_study(
             return outage.through(lambda: _result(trials, dispatcher.interrupted, seconds))
 
 
-def _places(spec: StudySpec, home: Home) -> Places:
-    return Places(home.path, home.logs, home.mlflow_uri, local_inputs(spec))
+def _folders(spec: StudySpec, home: Home) -> Folders:
+    return Folders(home.path, home.logs, home.mlflow_uri, local_inputs(spec))
 
 
 def _tidy_up(trials: Trials) -> None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl.executors import threads_for
+from mtl.executors.resources import threads_for
 
 from .checks import Check, bad, note, ok, said
 

@@ -18,7 +18,7 @@ from minbert import InputError
 from mtl.worker.messages import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
 
 from .base import Executor
-from .needs import Needs, Places, default_jobs, threads_for, visible_gpus
+from .resources import Folders, Resources, default_jobs, threads_for, visible_gpus
 
 _PARTING = 1.0  # seconds that workers have to leave by themselves
 
@@ -44,16 +44,16 @@ class LocalExecutor(Executor):
     module again, and cannot give each worker its own environment before torch is loaded.
     """
 
-    def __init__(self, needs: Needs, places: Places) -> None:
-        if needs.cpus is not None or needs.gpus is not None:
+    def __init__(self, resources: Resources, folders: Folders) -> None:
+        if resources.cpus is not None or resources.gpus is not None:
             raise InputError(
                 "--cpus-per-trial and --gpus-per-trial are for --executor ray; on this machine "
                 "cores and GPUs are shared out among --jobs workers"
             )
         suited = default_jobs()
-        self.width, self.jobs = needs.width(suited), needs.slots(suited)
+        self.width, self.jobs = resources.width(suited), resources.slots(suited)
         self.threads = threads_for(self.jobs)
-        self._logs = places.logs
+        self._logs = folders.logs
         self._gpus = visible_gpus()
         self._slots: dict[int, _Worker] = {}
         for slot in range(self.jobs):

@@ -14,7 +14,7 @@ from mtl.common.masking import clean
 from mtl.worker.messages import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 
 from .base import Executor
-from .needs import Needs, Places
+from .resources import Folders, Resources
 
 try:
     import ray
@@ -31,7 +31,7 @@ except ImportError as missing:
         "'.[ray]'"
     ) from missing
 
-from .ray_cluster import Cluster, setting_for
+from .ray_cluster import Cluster, node_context
 from .ray_task import Begun, Mailbox, train
 
 _OPEN = 60.0  # seconds that a question to the mailbox may stay open
@@ -61,13 +61,13 @@ class RayExecutor(Executor):
             version of mtl.
     """
 
-    def __init__(self, needs: Needs, places: Places) -> None:
+    def __init__(self, resources: Resources, folders: Folders) -> None:
         self._cluster = Cluster()
         self._attempts: dict[Any, _Attempt] = {}  # by the task's reference
         self._own: list[Event] = []  # said by this object itself
         self._closing, self._closed = threading.Lock(), False
         try:
-            self._open(needs, places)
+            self._open(resources, folders)
         except RayError as error:
             self._cluster.close()
             raise InputError(f"the Ray cluster fails: {_short(error)}") from error
@@ -75,16 +75,16 @@ class RayExecutor(Executor):
             self._cluster.close()
             raise
 
-    def _open(self, needs: Needs, places: Places) -> None:
-        self._cpus = 1.0 if needs.cpus is None else needs.cpus
+    def _open(self, resources: Resources, folders: Folders) -> None:
+        self._cpus = 1.0 if resources.cpus is None else resources.cpus
         gpus = 1.0 if self._cluster.total("GPU") else 0.0
-        self._gpus = gpus if needs.gpus is None else needs.gpus
+        self._gpus = gpus if resources.gpus is None else resources.gpus
         room = self._cluster.room(self._cpus, self._gpus)
-        self.width, self.jobs = needs.width(room), needs.slots(room)
+        self.width, self.jobs = resources.width(room), resources.slots(room)
         if room < self.jobs:
             self.note = self._crowded(room)
-        self._setting = setting_for(places)
-        self._cluster.check(self._setting, places.tracking_uri)
+        self._context = node_context(folders)
+        self._cluster.check(self._context, folders.tracking_uri)
         actor = ray.remote(Mailbox).options(
             num_cpus=0, resources=dict(self._cluster.head), max_concurrency=2 * self.width + 100
         )
@@ -106,7 +106,7 @@ class RayExecutor(Executor):
             raise RuntimeError("every place is taken")
         token = secrets.token_hex(8)
         job = replace(job, threads=max(1, int(self._cpus)))
-        reference = self._task.remote(job, token, self._mailbox, self._setting)
+        reference = self._task.remote(job, token, self._mailbox, self._context)
         self._attempts[reference] = _Attempt(job.number, token)
 
     def advance(self, number: int) -> None:

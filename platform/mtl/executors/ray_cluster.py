@@ -22,8 +22,8 @@ from mtl.common.faults import causes
 from mtl.common.masking import clean
 from mtl.common.signals import SIGNALS
 
-from .needs import Places, cores
-from .ray_task import HOME_ID, Seen, Setting, look, machine_id
+from .ray_task import HOME_ID, NodeContext, Seen, look, machine_id
+from .resources import Folders, cores
 
 _HEAD = "node:__internal_head__"
 _PATIENCE = 60.0  # seconds for a node to answer: its first process has to start
@@ -77,13 +77,13 @@ class Cluster:
         """Resources that only the head node has, to place on it what must not be lost."""
         return {_HEAD: 0.001} if ray.cluster_resources().get(_HEAD) else {}
 
-    def check(self, setting: Setting, tracking_uri: str) -> None:
+    def check(self, context: NodeContext, tracking_uri: str) -> None:
         """Have every node look whether it can run trials.
 
         Raises:
             InputError: one cannot, and why.
         """
-        for seen in self._look(setting):
+        for seen in self._look(context):
             if seen.wrong is not None:
                 raise InputError(seen.wrong)
             if seen.version != version("mtl"):
@@ -97,14 +97,14 @@ class Cluster:
                     "this one: set MLFLOW_TRACKING_URI to the address of an MLflow server"
                 )
 
-    def _look(self, setting: Setting) -> Iterator[Seen]:
+    def _look(self, context: NodeContext) -> Iterator[Seen]:
         task = ray.remote(look)
         asked = {}
         for node in ray.nodes():
             if node["Alive"]:
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 options = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-                asked[options.remote(setting)] = node["NodeManagerHostname"]
+                asked[options.remote(context)] = node["NodeManagerHostname"]
         for answer, host in asked.items():
             try:
                 yield ray.get(answer, timeout=_PATIENCE)
@@ -115,13 +115,13 @@ class Cluster:
                 ) from error
 
 
-def setting_for(places: Places) -> Setting:
+def node_context(folders: Folders) -> NodeContext:
     """Describe where trials read and write, for nodes that must see the same."""
     environment = {name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)}
-    return Setting(
-        home=str(places.home),
-        home_id=_home_id(places.home),
-        folders=tuple(str(path) for path in places.inputs),
+    return NodeContext(
+        home=str(folders.home),
+        home_id=_home_id(folders.home),
+        folders=tuple(str(path) for path in folders.inputs),
         folder=os.getcwd(),
         environment=environment | {"TOKENIZERS_PARALLELISM": "false"},
     )

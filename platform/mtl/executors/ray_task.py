@@ -103,8 +103,8 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a node needs to know beside the trial.
+class NodeContext:
+    """What a node is told beside the trial.
 
     Attributes:
         home, home_id: see HOME_ID. folders: that must be there.
@@ -130,9 +130,9 @@ class Seen:
     wrong: str | None
 
 
-def look(setting: Setting) -> Seen:
+def look(context: NodeContext) -> Seen:
     """Look at a node: a Ray task."""
-    return Seen(platform.node(), machine_id(), version("mtl"), _wrong(setting))
+    return Seen(platform.node(), machine_id(), version("mtl"), _wrong(context))
 
 
 def machine_id() -> str:
@@ -141,23 +141,23 @@ def machine_id() -> str:
     return f"{platform.node()} {boot.read_text().strip() if boot.is_file() else ''}"
 
 
-def _wrong(setting: Setting) -> str | None:
+def _wrong(context: NodeContext) -> str | None:
     """Say why trials cannot run on this node; None if they can."""
     host = platform.node()
-    for folder in (setting.home, *setting.folders):
+    for folder in (context.home, *context.folders):
         if not os.path.isdir(folder):
             return f"Ray node {host} does not see {folder}: it must lie on a folder that all share"
     try:
-        found = Path(setting.home, HOME_ID).read_text("utf-8")
+        found = Path(context.home, HOME_ID).read_text("utf-8")
     except OSError:
         found = ""
-    if found != setting.home_id:
+    if found != context.home_id:
         return (
-            f"Ray node {host} has another folder at {setting.home}: the home must lie on a folder "
+            f"Ray node {host} has another folder at {context.home}: the home must lie on a folder "
             "that all nodes share"
         )
-    if not os.access(setting.home, os.W_OK):
-        return f"Ray node {host} cannot write {setting.home}"
+    if not os.access(context.home, os.W_OK):
+        return f"Ray node {host} cannot write {context.home}"
     return None
 
 
@@ -166,12 +166,12 @@ class Begun:
     """An attempt runs. Says a task to the executor, which keeps it to itself."""
 
 
-def train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> None:
+def train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> None:
     """Train one trial to its end: a Ray task, which says how it ended through the mailbox."""
     ray.get(mailbox.post.remote(token, Begun()))
-    wrong = _wrong(setting)
+    wrong = _wrong(context)
     if wrong is None:
-        end = _train(job, token, mailbox, setting)
+        end = _train(job, token, mailbox, context)
     else:
         end = Failed(job.number, wrong, blocked=True)
     ray.get(mailbox.post.remote(token, end))
@@ -179,8 +179,8 @@ def train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> None:
         os._exit(1)  # what it holds is given back; the next trial gets a new process
 
 
-def _train(job: TrialJob, token: str, mailbox: Any, setting: Setting) -> Event:
-    _settle_in(tuple(sorted(setting.environment.items())), setting.folder)
+def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Event:
+    _settle_in(tuple(sorted(context.environment.items())), context.folder)
     from mtl.worker.commands import Commands
     from mtl.worker.trial import run_trial
 

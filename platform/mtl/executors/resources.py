@@ -10,7 +10,7 @@ _MOST = 4  # workers by default on processors: each holds a model and an optimiz
 
 
 @dataclass(frozen=True)
-class Needs:
+class Resources:
     """What is asked of an executor.
 
     Attributes:
@@ -35,7 +35,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Places:
+class Folders:
     """Where things lie that workers read and write.
 
     Attributes:
