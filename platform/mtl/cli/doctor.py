@@ -10,7 +10,7 @@ from .exits import DONE, FAILED
 from .ui import ui
 
 if TYPE_CHECKING:
-    from mtl.doctor import Check
+    from mtl.doctor.checks import Check
 
 _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
@@ -29,7 +29,7 @@ def doctor(sets: tuple[str, ...], as_json: bool) -> int:
 
     config = config_from_sets(sets)
     with reserved_stdout(as_json), busy("Looking"):
-        from mtl.doctor import diagnose
+        from mtl.doctor.diagnose import diagnose
 
         checks = diagnose(config, _ports())
     good = not any(check.state == "bad" for check in checks)
