@@ -129,8 +129,8 @@ def _fill(options: argparse.Namespace) -> dict:
     """Run the study in this process; return its curve and its memory."""
     from scale_noop import NoopExecutor
 
+    import mtl.dispatch.dispatcher
     import mtl.dispatch.run
-    import mtl.dispatcher
     from mtl.dispatch.run import run_study
     from mtl.storage.home import Home
     from mtl.study.load import load_study
@@ -138,7 +138,7 @@ def _fill(options: argparse.Namespace) -> dict:
     name = options.executor
     if name == "noop":
         mtl.dispatch.run.open_executor = lambda _, *given: NoopExecutor(*given)
-    clock = _clock(mtl.dispatcher)
+    clock = _clock(mtl.dispatch.dispatcher)
     began = time.perf_counter()
     run_study(load_study(options.fill), Home.resolve(), jobs=options.jobs, executor=name,
               view=clock)  # fmt: skip

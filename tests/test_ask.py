@@ -4,7 +4,8 @@ import optuna
 import pytest
 
 from mtl.study.load import load_study
-from mtl.trials.sampling import ask, ask_again, make_pruner
+from mtl.trials.pruning import make_pruner
+from mtl.trials.sampling import ask, ask_again
 from mtl.trials.tally import Tally
 
 STUDY = """

@@ -19,9 +19,9 @@ from invariants import broken, differences
 
 from minbert import InputError, train
 from minbert.training.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
+from mtl.dispatch.train import train_once
 from mtl.storage.home import Home
 from mtl.storage.sqlite import open_reading
-from mtl.training import train_once
 
 TWO = ("--jobs", "1", "--trials", "2")
 READING = (

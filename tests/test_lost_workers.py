@@ -10,7 +10,7 @@ import torch
 from invariants import broken
 from study_runs import Study, wait_until
 
-from mtl.batches import Batch
+from mtl.dispatch.synchronous import Batch
 from mtl.worker.messages import Evaluated, Failed, Finished, Progress
 from mtl.worker.trial import _lacks_memory
 

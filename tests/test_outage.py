@@ -12,7 +12,7 @@ from postgres import LossyProxy, free_port
 from study_runs import Study, wait_until
 
 from minbert.training.checkpoint import LAST
-from mtl import outage
+from mtl.dispatch import outage
 from mtl.dispatch import run as dispatch
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View

@@ -87,7 +87,7 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what a study would do, and its time and memory."""
-    from mtl.plan import plan_study
+    from mtl.dispatch.plan import plan_study
     from mtl.storage.home import Home
     from mtl.view import busy
 

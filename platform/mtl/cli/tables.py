@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from minbert.data.files import FileReport
-    from mtl.plan import Plan, Sized
+    from mtl.dispatch.plan import Plan, Sized
     from mtl.study.spec import StudySpec
 
 

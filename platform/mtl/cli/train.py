@@ -11,7 +11,7 @@ from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from minbert import Config
-    from mtl.training import TrainingResult
+    from mtl.dispatch.train import TrainingResult
 
 
 @click.command()
@@ -27,9 +27,9 @@ def train(
     sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool
 ) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
+    from mtl.dispatch.train import interrupted_config, train_once
     from mtl.storage.home import Home
     from mtl.tracking.run_models import model_address
-    from mtl.training import interrupted_config, train_once
     from mtl.view import console
     from mtl.view.training import TrainingView
 

@@ -17,10 +17,9 @@ from ..study.limits import set_constraints
 from ..study.spec import StudySpec
 from ..tracking.inputs import Inputs
 from ..tracking.study_runs import StudyRuns
-from ..trialfiles import TrialFiles
 from ..trials.attributes import facts, set_fact, trial_of
 from ..trials.labels import setting
-from ..trials.pruning import is_hopeless, report_deferred
+from ..trials.pruning import is_hopeless
 from ..trials.tally import REPLICATE, Tally
 from ..worker.messages import (
     Died,
@@ -33,6 +32,7 @@ from ..worker.messages import (
     Stopped,
     TrialJob,
 )
+from .trial_files import TrialFiles, report_deferred
 
 if TYPE_CHECKING:
     import optuna

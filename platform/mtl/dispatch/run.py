@@ -1,7 +1,9 @@
 """The life of a study: ask, submit, report, prune, tell, retry, resume.
 
-The only code that writes Optuna's storage. Every step is written down before the next begins, in
-an order that lets a dispatcher which is killed anywhere be followed by another that goes on:
+One process writes a study in Optuna's storage, its dispatcher: here, and by what `mtl.trials` and
+`mtl.tracking.study_runs` do for it (`mtl study sync` notes runs where nobody dispatches). Every
+step is written down before the next begins, in an order that lets a dispatcher which is killed
+anywhere be followed by another that goes on:
 
     trial created -> values -> MLflow run created -> run id at the trial -> work
     work done -> results at the trial -> MLflow run ended -> trial told -> checkpoints removed
@@ -22,20 +24,21 @@ from minbert import InputError
 
 from ..common.signals import Interrupts
 from ..common.text import count
-from ..dispatcher import Dispatcher
 from ..executors.factory import open_executor
 from ..executors.resources import Folders, Resources
-from ..outage import Outage
-from ..preflight import local_inputs, preflight
 from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
 from ..study.spec import StudySpec
+from ..trials.pruning import make_pruner
 from ..trials.recorded import choose_name, fits, summarize
 from ..trials.replicates import missing
-from ..trials.sampling import make_pruner, make_sampler
+from ..trials.sampling import make_sampler
 from ..trials.tally import Tally
+from .dispatcher import Dispatcher
 from .lifecycle import Trials
+from .outage import Outage
+from .preflight import local_inputs, preflight
 from .view import StudyResult
 
 if TYPE_CHECKING:

@@ -1,15 +1,16 @@
-"""What Optuna is told of a trial's evaluations, and what its pruner answers."""
+"""Who ends trials early, what it is told of a trial's evaluations, and what it answers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import optuna
+
+from ..study.spec import StudySpec
 from .attributes import trial_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
-
-    from ..trialfiles import TrialFiles
 
 
 def is_hopeless(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
@@ -33,9 +34,24 @@ def is_hopeless(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
     return True
 
 
-def report_deferred(trial: Trial, files: TrialFiles) -> None:
-    """Report the scores that were kept in a file while the database was away."""
-    if deferred := files.deferred(trial.number):
-        known = trial_of(trial.study, trial.number).intermediate_values
-        for epoch in sorted(deferred.keys() - known.keys()):
-            trial.report(deferred[epoch], epoch)
+def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+    """Make the study's pruner. Its resource is the epoch, counted in evaluations."""
+    from optuna import pruners
+
+    configs = [spec.config_of({})]
+    configs += [spec.config_of({"train.epochs": epochs}) for epochs in _searched_epochs(spec)]
+    first = min(config.train.eval_every for config in configs)
+    last = max(config.train.epochs for config in configs)
+    if spec.pruner == "median":
+        return pruners.MedianPruner()
+    if spec.pruner == "hyperband":
+        return pruners.HyperbandPruner(min_resource=min(first, last), max_resource=last)
+    if spec.pruner == "successive_halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=min(first, last))
+    return pruners.NopPruner()
+
+
+def _searched_epochs(spec: StudySpec) -> list[int]:
+    search = spec.search.get("train.epochs")
+    epochs = list(search.corners()) if search else []
+    return epochs + [point["train.epochs"] for point in spec.points if "train.epochs" in point]

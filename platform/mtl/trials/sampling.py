@@ -236,26 +236,3 @@ def _need(sampler: str, *packages: str) -> None:
             f"sampler {sampler!r} needs a package that is not installed: "
             f"pip install {' '.join(missing)}"
         )
-
-
-def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
-    """Make the study's pruner. Its resource is the epoch, counted in evaluations."""
-    from optuna import pruners
-
-    configs = [spec.config_of({})]
-    configs += [spec.config_of({"train.epochs": epochs}) for epochs in _searched_epochs(spec)]
-    first = min(config.train.eval_every for config in configs)
-    last = max(config.train.epochs for config in configs)
-    if spec.pruner == "median":
-        return pruners.MedianPruner()
-    if spec.pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=min(first, last), max_resource=last)
-    if spec.pruner == "successive_halving":
-        return pruners.SuccessiveHalvingPruner(min_resource=min(first, last))
-    return pruners.NopPruner()
-
-
-def _searched_epochs(spec: StudySpec) -> list[int]:
-    search = spec.search.get("train.epochs")
-    epochs = list(search.corners()) if search else []
-    return epochs + [point["train.epochs"] for point in spec.points if "train.epochs" in point]

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
-from .common.faults import explain
-from .common.signals import Interrupts
-from .storage.home import EXPERIMENT
+from ..common.faults import explain
+from ..common.signals import Interrupts
+from ..storage.home import EXPERIMENT
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
 
-    from .storage.home import Home
-    from .tracking.inputs import Inputs
-    from .tracking.outbox import Outbox
-    from .tracking.study_tracker import StudyTracker
+    from ..storage.home import Home
+    from ..tracking.inputs import Inputs
+    from ..tracking.outbox import Outbox
+    from ..tracking.study_tracker import StudyTracker
 
 _CONFIG = "config.json"
 
@@ -86,8 +86,8 @@ def train_once(
     """
     import minbert
 
+    from ..tracking.study_tracker import StudyTracker
     from .preflight import read_inputs
-    from .tracking.study_tracker import StudyTracker
 
     inputs = read_inputs(config, home)
     total = minbert.total_steps(config, home.cache)
@@ -116,7 +116,7 @@ def train_once(
 
 def _box(home: Home, resume: str | None) -> Outbox:
     """Return the outbox of a new training, or the one that a training to be resumed has."""
-    from .tracking.outbox import Outbox, outboxes
+    from ..tracking.outbox import Outbox, outboxes
 
     if resume is None:
         return Outbox(home.spool / f"{EXPERIMENT}-{uuid.uuid4().hex}")
@@ -136,7 +136,7 @@ def _open_run(
 ) -> str:
     """Create the run, or open it again; return what the training is called: the run's id, or the
     outbox' name where MLflow is away."""
-    from .tracking.inputs import git_commit
+    from ..tracking.inputs import git_commit
 
     if resume is None:
         tags = {"mtl.profile": profile, "mtl.git_commit": git_commit(), **inputs.tags}
@@ -203,7 +203,7 @@ def _train(
 ) -> EpochReport:
     import minbert
 
-    from .tracking.run_recorder import RunRecorder
+    from ..tracking.run_recorder import RunRecorder
 
     recorder = RunRecorder(box)
 

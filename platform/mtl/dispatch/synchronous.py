@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .worker.messages import Evaluated, Event, Failed, Finished
+from ..worker.messages import Evaluated, Event, Failed, Finished
 
 
 class Batch:

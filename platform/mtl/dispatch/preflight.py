@@ -7,14 +7,14 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .storage.home import Home
-from .study.spec import StudySpec
-from .tracking.inputs import Inputs
+from ..storage.home import Home
+from ..study.spec import StudySpec
+from ..tracking.inputs import Inputs
 
 if TYPE_CHECKING:
     from minbert import Config
 
-    from .tracking.inputs import DatasetInput
+    from ..tracking.inputs import DatasetInput
 
 
 def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
@@ -75,7 +75,7 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
     from minbert.backbone.weights import file_digest
     from minbert.data.files import find_data
 
-    from .tracking.inputs import DatasetInput
+    from ..tracking.inputs import DatasetInput
 
     folder = find_data(path, home.cache)
     rows: dict[str, int] = {}

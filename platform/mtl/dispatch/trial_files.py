@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
+from ..trials.attributes import trial_of
+
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import Trial
 
-    from .storage.home import Home
+    from ..storage.home import Home
 
 
 class TrialFiles:
@@ -72,3 +74,11 @@ class TrialFiles:
                     self._store.write(meta.artifact_id, source)
                 return
         upload_artifact(artifact_store=self._store, file_path=str(picture), study_or_trial=trial)
+
+
+def report_deferred(trial: Trial, files: TrialFiles) -> None:
+    """Report the scores that were kept in a file while the database was away."""
+    if deferred := files.deferred(trial.number):
+        known = trial_of(trial.study, trial.number).intermediate_values
+        for epoch in sorted(deferred.keys() - known.keys()):
+            trial.report(deferred[epoch], epoch)

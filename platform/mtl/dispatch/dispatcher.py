@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from minbert import InputError
 
-from .batches import Batch
-from .common.faults import explain
-from .common.signals import Interrupts
-from .dispatch.lifecycle import Ask, Trials
-from .executors.base import Executor
+from ..common.faults import explain
+from ..common.signals import Interrupts
+from ..executors.base import Executor
+from ..storage.lease import Lease, LeaseLostError
+from ..trials.replicates import missing
+from ..trials.sampling import ask, ask_again
+from ..worker.messages import ENDINGS
+from .lifecycle import Ask, Trials
 from .outage import LeftError, Outage
-from .storage.lease import Lease, LeaseLostError
-from .trials.replicates import missing
-from .trials.sampling import ask, ask_again
-from .worker.messages import ENDINGS
+from .synchronous import Batch
 
 if TYPE_CHECKING:
-    from .dispatch.view import View
-    from .worker.messages import Event
+    from ..worker.messages import Event
+    from .view import View
 
 _TICK = 0.25  # seconds between looks at signals
 _GRACE = 3.0  # seconds that interrupted trials have to checkpoint
@@ -34,7 +34,7 @@ class Dispatcher:
     """Keeps workers busy until the study has its trials.
 
     Every step that needs the database waits while that is away, and is taken again when it is back
-    (see `mtl.outage`). Until then workers train on.
+    (see `mtl.dispatch.outage`). Until then workers train on.
 
     Args:
         batch: trials that are started together; None: whenever a worker is free.

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .executors.resources import default_jobs, threads_for
+from ..executors.resources import default_jobs, threads_for
+from ..storage.home import Home
+from ..study.spec import StudySpec
 from .preflight import preflight
-from .storage.home import Home
-from .study.spec import StudySpec
 
 if TYPE_CHECKING:
     from minbert import Config, Measurement

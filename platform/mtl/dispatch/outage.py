@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
-from .common.faults import away
+from ..common.faults import away
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from .common.signals import Interrupts
+    from ..common.signals import Interrupts
 
 _TICK = 0.1  # seconds between looks at signals
 _FIRST, _LAST = 0.5, 15.0  # seconds until the server is tried again, doubled each time
