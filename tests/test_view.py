@@ -7,10 +7,11 @@ import sys
 import pytest
 from rich.console import Console
 
-from mtl.view import busy, choose_view
-from mtl.view.leaderboard import leaderboard_table, replicates_table
-from mtl.view.progress import RunningTrial, evaluated_table, running_table
-from mtl.view.words import sparkline, states
+from mtl.terminal.choose import choose_view
+from mtl.terminal.console import busy
+from mtl.terminal.leaderboard import leaderboard_table, replicates_table
+from mtl.terminal.progress import RunningTrial, evaluated_table, running_table
+from mtl.terminal.words import sparkline, states
 
 RUNNING = {
     3: RunningTrial("r=4 α=8", False, step=180, total_steps=300, epoch=2, scores=[0.4, 0.6, 0.7]),

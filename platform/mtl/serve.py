@@ -25,9 +25,9 @@ from .dashboard import make_dashboard
 from .listening import LOOPBACK, Address, bracketed
 from .login import Login, find_login
 from .mlflow_process import log_file, mlflow_process
+from .terminal.console import busy
 from .tracking.runs_view import SIDEBAR
 from .tracking.store import UI_PORT
-from .view import busy
 
 if TYPE_CHECKING:
     from .storage.home import Home

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import BY_NAME
+from mtl.terminal import words
+from mtl.terminal.console import console
+from mtl.terminal.leaderboard import SHORT_TASKS, TASKS
+from mtl.terminal.tables import Column, fits, fitted, lay_out
 from mtl.trials.leaderboard import METRICS
-from mtl.view import console, words
-from mtl.view.fitting import Column, fits, fitted, lay_out
-from mtl.view.leaderboard import SHORT_TASKS, TASKS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -59,7 +59,7 @@ def pull(folder: str, revision: str | None, repository: str | None, as_json: boo
     """
     from minbert import pull_data
     from minbert.data.pull import SOURCE
-    from mtl.view import console
+    from mtl.terminal.console import console
 
     with console(stderr=True).status("asking GitHub") as status:  # on a terminal only
         pulled = pull_data(
@@ -85,7 +85,7 @@ def pull(folder: str, revision: str | None, repository: str | None, as_json: boo
 
 
 def _print(path: str, reports: Sequence["FileReport"]) -> None:
-    from mtl.view import console
+    from mtl.terminal.console import console
 
     from .tables import data_table
 

@@ -25,7 +25,7 @@ def doctor(sets: tuple[str, ...], as_json: bool) -> int:
     or bad. Nothing is made or changed. --set backbone=... and data.path=... say which backbone
     and data to look at, else the demo's. The exit code is 1 if anything is bad.
     """
-    from mtl.view import busy
+    from mtl.terminal.console import busy
 
     config = config_from_sets(sets)
     with reserved_stdout(as_json), busy("Looking"):
@@ -48,7 +48,7 @@ def _ports() -> list[tuple[str, int]]:
 def _print(checks: "list[Check]") -> None:
     from rich.text import Text
 
-    from mtl.view import console
+    from mtl.terminal.console import console
 
     screen = console()
     width = max(len(check.name) for check in checks)

@@ -52,7 +52,8 @@ def _payload(removal: "Removal") -> dict[str, Any]:
 
 
 def _print(removal: "Removal") -> None:
-    from mtl.view import console, words
+    from mtl.terminal import words
+    from mtl.terminal.console import console
 
     screen = console()
     if removal.found:

@@ -27,8 +27,8 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     """
     from minbert import predict_files
     from mtl.storage.home import Home
+    from mtl.terminal.console import busy
     from mtl.tracking.run_models import model_folder
-    from mtl.view import busy
 
     home = Home.resolve(create=False)
     with reserved_stdout(as_json), busy("Predicting"):

@@ -16,8 +16,8 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     """
     from mtl.common.masking import masked
     from mtl.storage.home import Home
+    from mtl.terminal.console import busy
     from mtl.tracking.registry import promote as register
-    from mtl.view import busy
 
     from .recorded import open_study
 

@@ -20,7 +20,7 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     """
     from mtl.report.comparison import compare_trials
     from mtl.storage.home import Home
-    from mtl.view import busy
+    from mtl.terminal.console import busy
 
     from .comparing import print_comparison
     from .recorded import open_study
@@ -46,7 +46,7 @@ def report(name: str, out: str | None, as_json: bool) -> int:
     """
     from mtl.report.page import report_name, write_report_page
     from mtl.storage.home import Home
-    from mtl.view import busy
+    from mtl.terminal.console import busy
 
     from .recorded import open_study
 

@@ -115,7 +115,7 @@ def run(
 
 
 def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
-    from mtl.view import choose_view
+    from mtl.terminal.choose import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
         from mtl.dispatch.run import (

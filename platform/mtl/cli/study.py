@@ -89,7 +89,7 @@ def plan(
     """Say what a study would do, and its time and memory."""
     from mtl.dispatch.plan import plan_study
     from mtl.storage.home import Home
-    from mtl.view import busy
+    from mtl.terminal.console import busy
 
     from .tables import print_plan
 

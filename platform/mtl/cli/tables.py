@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtl.terminal import words
+from mtl.terminal.console import console
+from mtl.terminal.progress import evaluated_table
+from mtl.terminal.tables import Column, fitted
 from mtl.trials.labels import setting
 from mtl.trials.leaderboard import METRICS, row_setting
-from mtl.view import console, words
-from mtl.view.fitting import Column, fitted
-from mtl.view.progress import evaluated_table
 
 from ..common.text import count
 from .common import to_predict

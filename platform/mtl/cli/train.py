@@ -29,9 +29,9 @@ def train(
     """Train once, tracked in MLflow under the experiment "train"."""
     from mtl.dispatch.train import interrupted_config, train_once
     from mtl.storage.home import Home
+    from mtl.terminal.console import console
+    from mtl.terminal.training import TrainingView
     from mtl.tracking.run_models import model_address
-    from mtl.view import console
-    from mtl.view.training import TrainingView
 
     if resume and (sets or profile):
         raise click.UsageError("--resume takes the recorded configuration; leave --set out")
@@ -72,7 +72,7 @@ def _recipe(profile: str) -> Mapping[str, Any]:
 
 
 def _say_end(result: "TrainingResult", data: str, quiet: bool) -> None:
-    from mtl.view import words
+    from mtl.terminal import words
 
     if result.waiting:
         click.echo(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.trials.leaderboard import row_setting, state_word
 
 from ..common.text import count
-from .fitting import Column, fitted
+from .tables import Column, fitted
 from .words import score, spread
 
 if TYPE_CHECKING:

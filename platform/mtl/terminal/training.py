@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import count
-from . import drawn_on, words
+from . import words
+from .console import drawn_on
 
 if TYPE_CHECKING:
     from rich.console import Console

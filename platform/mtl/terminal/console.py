@@ -1,22 +1,19 @@
-"""What a person sees of a running study: live on a terminal, plain lines in a pipe."""
+"""The console that everything is printed on: a terminal, or a pipe in which nothing is folded."""
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..dispatch.view import View
-from .plain import PlainView, QuietView
-
 if TYPE_CHECKING:
     from rich.console import Console
-
-__all__ = ["PlainView", "QuietView", "busy", "choose_view", "console", "drawn_on"]
 
 _PIPE = 10_000  # columns: nothing is folded or left out for want of room
 
 
-def console(stderr: bool = False) -> "Console":
+def console(stderr: bool = False) -> Console:
     """Return the console to print on: as wide as the terminal; in a pipe nothing is wrapped."""
     from rich.console import Console
 
@@ -26,7 +23,7 @@ def console(stderr: bool = False) -> "Console":
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def drawn_on(screen: "Console") -> bool:
+def drawn_on(screen: Console) -> bool:
     """Say whether a screen is a terminal on which lines can be drawn anew."""
     return screen.file.isatty() and not screen.is_dumb_terminal
 
@@ -40,18 +37,3 @@ def busy(text: str) -> Iterator[None]:
         return
     with screen.status(f"{text} ..."):
         yield
-
-
-def choose_view(*, stderr: bool = False) -> View:
-    """Return the view that fits the stream: live on a terminal that can be drawn on.
-
-    Args:
-        stderr: draw on standard error, because standard output is kept for something else; there,
-            without a terminal, only messages are shown.
-    """
-    screen = console(stderr=stderr)
-    if drawn_on(screen):
-        from .live import LiveView
-
-        return LiveView(screen)
-    return QuietView(screen) if stderr else PlainView(screen)

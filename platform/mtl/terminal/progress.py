@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress_bar import ProgressBar
 
 from . import words
-from .fitting import Column, fitted
+from .tables import Column, fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
