@@ -404,7 +404,7 @@ def test_a_password_closes_the_dashboard_and_leaves_it_healthy(containers: Conta
 def test_a_dashboard_that_cannot_start_says_why(tmp_path: Path):
     (tmp_path / "file").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "mtl.dashboard_server"],
+        [sys.executable, "-m", "mtl.ui.dashboard_server"],
         env={**os.environ, "MTL_HOME": str(tmp_path / "file" / "home")},
         capture_output=True,
         text=True,

@@ -258,8 +258,8 @@ def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
 
 
 def test_the_dashboard_knows_the_study(hostile, monkeypatch):
-    from mtl.dashboard import make_dashboard
-    from mtl.listening import Address
+    from mtl.ui.addresses import Address
+    from mtl.ui.dashboard import make_dashboard
 
     monkeypatch.setenv("MTL_HOME", str(hostile[0] / "home"))
     address = Address.resolve("127.0.0.1")

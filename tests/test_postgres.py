@@ -13,15 +13,15 @@ from readers import ask
 from shaky_server import ShakyServer
 from study_runs import Study
 
-from mtl.dashboard import make_dashboard
 from mtl.doctor.checks import guarded
 from mtl.doctor.databases import optuna_database
 from mtl.doctor.leases import leases
 from mtl.doctor.studies import unfinished
-from mtl.listening import Address
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
+from mtl.ui.addresses import Address
+from mtl.ui.dashboard import make_dashboard
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from mtl.common.masking import (
     without_login,
 )
 from mtl.common.telemetry import OFF
-from mtl.login import Login
+from mtl.ui.login import Login
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "platform").rglob("*.py"), *(ROOT / "models").rglob("*.py")])

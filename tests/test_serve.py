@@ -23,17 +23,17 @@ from tracking_samples import new_store
 
 from minbert import InputError
 from mtl.common.telemetry import OFF
-from mtl.dashboard import make_dashboard
-from mtl.listening import Address, bracketed
-from mtl.login import find_login
-from mtl.serve import serve
 from mtl.storage.home import Home
 from mtl.storage.optuna import open_storage
 from mtl.tracking.study_tracker import StudyTracker
+from mtl.ui.addresses import Address, bracketed
+from mtl.ui.dashboard import make_dashboard
+from mtl.ui.login import find_login
+from mtl.ui.serve import serve
 
 _SERVE = """
 import json, sys
-from mtl.serve import serve
+from mtl.ui.serve import serve
 from mtl.storage.home import Home
 sys.exit(serve(Home.resolve(), port=0, dashboard_port=0, **json.loads(sys.argv[1])))
 """

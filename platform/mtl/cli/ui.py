@@ -44,8 +44,8 @@ def ui(
     The password is read from MTL_UI_PASSWORD, else asked for at the terminal; the name that goes
     with it is mtl, or MTL_UI_USER.
     """
-    from mtl.serve import serve
     from mtl.storage.home import Home
+    from mtl.ui.serve import serve
 
     return serve(
         Home.resolve(),

@@ -20,17 +20,17 @@ from wsgiref.simple_server import WSGIServer
 
 from minbert import InputError
 
-from .common.masking import clean, without_login
+from ..common.masking import clean, without_login
+from ..terminal.console import busy
+from ..tracking.runs_view import SIDEBAR
+from ..tracking.store import UI_PORT
+from .addresses import LOOPBACK, Address, bracketed
 from .dashboard import make_dashboard
-from .listening import LOOPBACK, Address, bracketed
 from .login import Login, find_login
 from .mlflow_process import log_file, mlflow_process
-from .terminal.console import busy
-from .tracking.runs_view import SIDEBAR
-from .tracking.store import UI_PORT
 
 if TYPE_CHECKING:
-    from .storage.home import Home
+    from ..storage.home import Home
 
 _START_SECONDS = 120.0  # a cold disk and one busy core
 _SHOWN = 8  # studies whose addresses are printed
@@ -54,7 +54,7 @@ def serve(
 
     Args:
         host: the address to listen on. Any but loopback needs a password, from the environment
-            (`mtl.login`) or asked for; if the environment has one, loopback asks for it, too.
+            (`mtl.ui.login`) or asked for; if the environment has one, loopback asks for it, too.
         allowed_hosts: further names under which they may be asked, a proxy's; need a password.
         ask: reads a password from a terminal, if there is one.
 
@@ -174,7 +174,7 @@ def _warn(address: Address, mlflow: list[int], dashboard: int, login: Login) -> 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
     """Return the name of every study and where MLflow lists its runs, the latest first."""
-    from .storage.optuna import read_storage
+    from ..storage.optuna import read_storage
 
     storage = read_storage(home)
     studies = storage.get_all_studies() if storage else []
@@ -185,7 +185,7 @@ def _runs(home: Home) -> list[tuple[str, str]]:
 def _nothing_recorded(home: Home) -> bool:
     import optuna
 
-    from .storage.optuna import read_storage
+    from ..storage.optuna import read_storage
 
     storage = read_storage(home)
     recorded = storage is not None and bool(optuna.get_all_study_names(storage))

@@ -1,4 +1,4 @@
-"""The dashboard alone, as a container runs it: ``python -m mtl.dashboard_server``.
+"""The dashboard alone, as a container runs it: ``python -m mtl.ui.dashboard_server``.
 
 It is read-only, as ``mtl ui`` makes it, and asks for a password if MTL_UI_PASSWORD is set. Without
 one whoever reaches the address reads every study. So an address that others reach has to be asked
@@ -15,16 +15,16 @@ from types import FrameType
 
 from minbert.errors import InputError
 
-from .common.masking import clean
+from ..common.masking import clean
+from ..storage.home import Home
+from .addresses import Address
 from .dashboard import make_dashboard
-from .listening import Address
 from .login import find_login
-from .storage.home import Home
 
 
 def main() -> int:
     """Serve the home's studies until SIGTERM or SIGINT; return 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m mtl.dashboard_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mtl.ui.dashboard_server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""MLflow's server as a process of its own (`mtl.mlflow_server`): started, watched, ended."""
+"""MLflow's server as a process of its own (`mtl.ui.mlflow_server`): started, watched, ended."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from .listening import Address, bracketed
+from ..tracking.store import QUIET, connect, is_ready
+from .addresses import Address, bracketed
 from .login import PASSWORD_VARIABLE, Login
-from .tracking.store import QUIET, connect, is_ready
 
 if TYPE_CHECKING:
-    from .storage.home import Home
+    from ..storage.home import Home
 
 _STOP_SECONDS = 5.0
 
@@ -44,7 +44,7 @@ def mlflow_process(
         # Its own session: a terminal's Ctrl-C reaches us alone, and we end the whole group.
         process = subprocess.Popen(
             # -P: a file in the current folder must not stand in for a module.
-            [sys.executable, "-P", "-m", "mtl.mlflow_server"],
+            [sys.executable, "-P", "-m", "mtl.ui.mlflow_server"],
             env=_environment(address, port),
             stdin=subprocess.PIPE,
             stdout=log,

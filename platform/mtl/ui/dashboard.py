@@ -16,8 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from .login import DashboardLogin, Login
 
 if TYPE_CHECKING:
-    from .listening import Address
-    from .storage.home import Home
+    from ..storage.home import Home
+    from .addresses import Address
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # MLflow's server sends the first two by itself.
@@ -102,7 +102,7 @@ def make_dashboard(
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
 
-    from .storage.optuna import open_storage, read_storage
+    from ..storage.optuna import open_storage, read_storage
 
     # It computes importances while a page is open: what it thinks of few trials is not for the
     # terminal.

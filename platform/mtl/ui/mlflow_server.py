@@ -1,8 +1,8 @@
-"""MLflow's own server application in one process: ``python -m mtl.mlflow_server``.
+"""MLflow's own server application in one process: ``python -m mtl.ui.mlflow_server``.
 
 The command ``mlflow server`` does the same through two processes that each import all of MLflow,
 which doubles the seconds until the first page. What to serve comes as JSON on standard input
-(`mtl.mlflow_process`), since an address of a database may hold a password.
+(`mtl.ui.mlflow_process`), since an address of a database may hold a password.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .common import process
-from .common.masking import mask_streams, secrets_of
+from ..common import process
+from ..common.masking import mask_streams, secrets_of
 from .login import Login, MlflowLogin
 
 
