@@ -57,7 +57,8 @@ def mtl_process(folder: Path, *args: object, timeout: float = 240, **env: str) -
 
 def mtl_here(folder: Path, *args: object, **env: str) -> Outcome:
     """Run a command line in this process, where the libraries are loaded already."""
-    from mtl.cli import cli, exits
+    from mtl.cli import exits
+    from mtl.cli.main import cli
 
     out, err = io.StringIO(), io.StringIO()
     with (

@@ -68,7 +68,7 @@ def test_the_worker_never_opens_optuna():
 def test_light_commands_load_nothing_heavy(args: list[str]):
     code = (
         "import sys\n"
-        "from mtl.cli import cli\n"
+        "from mtl.cli.main import cli\n"
         f"cli.main({args!r}, standalone_mode=False)\n"
         f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )

@@ -125,7 +125,8 @@ def hostile(tmp_path_factory) -> tuple[Path, Outcome, Outcome]:
 
 
 def _mtl(*args: object) -> Outcome:
-    from mtl.cli import cli, exits
+    from mtl.cli import exits
+    from mtl.cli.main import cli
 
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         code = exits.run(cli, [str(arg) for arg in args])

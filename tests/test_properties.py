@@ -40,7 +40,8 @@ def examples(count: int):
 
 def mtl(*args: object) -> Outcome:
     """Run a command line in this process."""
-    from mtl.cli import cli, exits
+    from mtl.cli import exits
+    from mtl.cli.main import cli
 
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         code = exits.run(cli, [str(arg) for arg in args])

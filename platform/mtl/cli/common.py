@@ -139,7 +139,7 @@ def load(
     try:
         return load_study(name, overrides=parse_sets(sets), **given)
     except NoSuchStudyError:
-        from .recorded import command_of
+        from .payloads import command_of
 
         if command := command_of(name):
             raise InputError(

@@ -19,7 +19,7 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
     from mtl.terminal.console import busy
     from mtl.tracking.registry import promote as register
 
-    from .recorded import open_study
+    from .payloads import open_study
 
     home = Home.resolve()
     with reserved_stdout(as_json), busy("Registering the model"):

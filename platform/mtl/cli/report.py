@@ -22,8 +22,8 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     from mtl.storage.home import Home
     from mtl.terminal.console import busy
 
-    from .comparing import print_comparison
-    from .recorded import open_study
+    from .comparison import print_comparison
+    from .payloads import open_study
 
     recorded = open_study(name)
     with reserved_stdout(as_json), busy("Reading what the trials predicted"):
@@ -48,7 +48,7 @@ def report(name: str, out: str | None, as_json: bool) -> int:
     from mtl.storage.home import Home
     from mtl.terminal.console import busy
 
-    from .recorded import open_study
+    from .payloads import open_study
 
     recorded = open_study(name)
     file = Path(out or report_name(recorded.study_name))

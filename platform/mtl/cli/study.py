@@ -20,7 +20,7 @@ from .common import (
 from .exits import DONE, FAILED
 from .promote import promote
 from .report import compare, report
-from .running import run
+from .run import run
 from .sync import sync
 
 
@@ -36,7 +36,7 @@ def list_command(as_json: bool) -> None:
     from mtl.storage.home import Home
     from mtl.study.load import list_studies
 
-    from .recorded import list_payload
+    from .payloads import list_payload
     from .tables import print_studies
 
     shipped = [
@@ -110,7 +110,7 @@ study.add_command(run)
 @json_option
 def status(name: str, as_json: bool) -> int:
     """Show how far a recorded study is."""
-    from .recorded import open_study, status_payload
+    from .payloads import open_study, status_payload
     from .tables import print_status
 
     payload = status_payload(open_study(name))
@@ -126,7 +126,7 @@ def status(name: str, as_json: bool) -> int:
 @json_option
 def best(name: str, as_json: bool) -> int:
     """Show the best trial: parameters, scores, run."""
-    from .recorded import best_payload, open_study
+    from .payloads import best_payload, open_study
     from .tables import print_best
 
     payload = best_payload(open_study(name))
@@ -146,7 +146,7 @@ def export(name: str, out: str | None, as_json: bool) -> int:
     from mtl.artifacts.csv_tables import export_csv
     from mtl.trials.leaderboard import leaderboard
 
-    from .recorded import open_study
+    from .payloads import open_study
 
     recorded = open_study(name)
     rows = leaderboard(recorded)

@@ -18,7 +18,7 @@ from mtl.trials.leaderboard import METRICS, row_setting
 
 from ..common.text import count
 from .common import to_predict
-from .recorded import STATES
+from .payloads import STATES
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -118,9 +118,7 @@ def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
     from mtl.terminal.choose import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        from mtl.dispatch.run import (
-            run_study,  # takes a second: the view says that something happens
-        )
+        from mtl.dispatch.run import run_study
         from mtl.storage.home import Home
 
         return run_study(spec, Home.resolve(), view=view, **options)
