@@ -14,31 +14,31 @@ from minbert.backbone.weights import find_backbone
 from minbert.data.datasets import Corpus
 from minbert.tasks.builtin import HEADS
 from minbert.training.schedule import Draws
-from minbert.training.trainer import Training
+from minbert.training.trainer import Trainer
 
 LR = 1e-5
 TURN = 4  # batches
 
 
-def ours(options, **keys) -> Training:
+def ours(options, **keys) -> Trainer:
     """Set up a training of ours."""
     names = {"backbone": options.backbone, "data.path": options.data, "train.lr": LR}
     names |= {"train.device": str(options.device)}
-    return Training(Config.from_keys(names | {"train.epochs": 1} | keys), options.cache)
+    return Trainer(Config.from_keys(names | {"train.epochs": 1} | keys), options.cache)
 
 
 class Batches:
     """The batches that everyone trains on: the paper's mix of tasks, and each task's own draws."""
 
-    def __init__(self, training: Training, steps: int) -> None:
-        self._mix = iter(training.schedule.epoch(1))
-        config = training.config.train
+    def __init__(self, trainer: Trainer, steps: int) -> None:
+        self._mix = iter(trainer.schedule.epoch(1))
+        config = trainer.config.train
         self._draws = {
             name: Draws(len(dataset), config.batch_size, config.seed, name)
-            for name, dataset in training.corpus.train.items()
+            for name, dataset in trainer.corpus.train.items()
         }
         self._steps = steps
-        self._corpus = training.corpus.train
+        self._corpus = trainer.corpus.train
         self.now: list[tuple[str, np.ndarray]] = []
 
     def turns(self) -> Iterator[int]:
@@ -54,7 +54,7 @@ class Batches:
         return [self._corpus[task].lengths[indices] for task, indices in self.now]
 
 
-def our_trainings(options) -> dict[str, Training]:
+def our_trainers(options) -> dict[str, Trainer]:
     """Set up our side of training steps."""
     trainings = {
         "plain": ours(options),
@@ -92,13 +92,13 @@ def their_trainings(options, corpus: Corpus) -> dict:
 
 def step_sides(options) -> tuple[dict[str, Side], Batches]:
     """Set up everyone who takes training steps."""
-    trainings = our_trainings(options)
+    trainings = our_trainers(options)
     peers = their_trainings(options, trainings["plain"].corpus)
     batches = Batches(trainings["plain"], options.steps)
 
-    def our_steps(training: Training) -> None:
+    def our_steps(trainer: Trainer) -> None:
         for task, _ in batches.now:
-            training.take_step(task)
+            trainer.take_step(task)
         synchronize(options.device)
 
     def their_steps(peer) -> None:

@@ -9,7 +9,7 @@ from minbert.adapters.lora import LowRank
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME
 from minbert.training.build import prepare_model
-from minbert.training.trainer import Training
+from minbert.training.trainer import Trainer
 
 LLL, FM = "last-linear-layer", "full-model"
 
@@ -129,11 +129,11 @@ def test_a_is_gaussian_with_deviation_one_over_root_rank():
 
 @pytest.mark.parametrize(("mode", "rank"), [(FM, 0), (FM, 4), (LLL, 0), (LLL, 4)])
 def test_only_what_should_train_moves(folder, mode, rank):
-    training = Training(config(folder, mode=mode, rank=rank, weight_decay=0.1), folder / "cache")
-    before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
+    trainer = Trainer(config(folder, mode=mode, rank=rank, weight_decay=0.1), folder / "cache")
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     for task in ("sst", "para", "sts", "sst"):
-        training.take_step(task)
-    moved = {n for n, p in training.model.named_parameters() if not torch.equal(p, before[n])}
+        trainer.take_step(task)
+    moved = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
     carries_lora = ("qkv", "intermediate", "output.", "heads.")
     expected = set()
     for name in before:

@@ -14,7 +14,7 @@ from minbert.model.encoder import Encoder, EncoderShape
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME
 from minbert.training.build import prepare_model
-from minbert.training.trainer import Training
+from minbert.training.trainer import Trainer
 
 SHAPE = EncoderShape(50, 24, 4, 3, 48, max_positions=40)
 
@@ -146,14 +146,14 @@ def folder(tmp_path_factory):
 def test_training_starts_at_the_backbone_and_each_task_moves_its_own(folder):
     wanted = config(folder, **{"pals.kind": "shared"})
     plain = prepare_model(config(folder), folder / "cache", torch.device("cpu"))
-    training = Training(wanted, folder / "cache")
+    trainer = Trainer(wanted, folder / "cache")
     packed = batch("sst", "sst")
     sst = BY_NAME["sst"]
-    torch.testing.assert_close(training.model(packed, sst), plain(packed, sst))
-    before = {n: p.detach().clone() for n, p in training.model.pals.named_parameters()}
+    torch.testing.assert_close(trainer.model(packed, sst), plain(packed, sst))
+    before = {n: p.detach().clone() for n, p in trainer.model.pals.named_parameters()}
     for _ in range(3):
-        training.take_step("para")
-    moved = {n for n, p in training.model.pals.named_parameters() if not torch.equal(p, before[n])}
+        trainer.take_step("para")
+    moved = {n for n, p in trainer.model.pals.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {name for name in before if name.startswith("tasks.para.")}
 
 
@@ -161,13 +161,13 @@ def test_they_combine_with_lora(folder):
     wanted = config(
         folder, **{"pals.kind": "low-rank", "lora.rank": 2, "train.mode": "last-linear-layer"}
     )
-    training = Training(wanted, folder / "cache")
-    assert all(n.startswith(("lora.", "pals.")) for n in training.trained)
-    before = {n: p.detach().clone() for n, p in training.trained.items()}
+    trainer = Trainer(wanted, folder / "cache")
+    assert all(n.startswith(("lora.", "pals.")) for n in trainer.trained)
+    before = {n: p.detach().clone() for n, p in trainer.trained.items()}
     for task in ("sst", "para", "sts", "sst", "para", "sts"):
-        training.take_step(task)
-    assert all(not torch.equal(p, before[n]) for n, p in training.trained.items())
+        trainer.take_step(task)
+    assert all(not torch.equal(p, before[n]) for n, p in trainer.trained.items())
     packed = batch("sts", "sts")
-    model, sts = training.model, BY_NAME["sts"]
+    model, sts = trainer.model, BY_NAME["sts"]
     merged = model(packed, sts, adapter=model.merged_adapter())
     torch.testing.assert_close(model(packed, sts), merged, atol=1e-5, rtol=1e-5)

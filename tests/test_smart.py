@@ -15,7 +15,7 @@ from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME, TASKS
 from minbert.training.build import prepare_model
 from minbert.training.smart import Smart, divergence, project
-from minbert.training.trainer import Training
+from minbert.training.trainer import Trainer
 
 SST, PARA, STS = TASKS
 
@@ -156,9 +156,9 @@ def test_both_passes_see_one_dropout_mask(model):
 
 
 def trained_by(folder, **keys):
-    training = Training(config(folder, **keys), folder / "cache")
-    losses = [training.take_step(t).loss for t in ("sst", "para", "sts", "sst", "para")]
-    return training, losses
+    trainer = Trainer(config(folder, **keys), folder / "cache")
+    losses = [trainer.take_step(t).loss for t in ("sst", "para", "sts", "sst", "para")]
+    return trainer, losses
 
 
 def test_lambda_zero_is_exactly_plain_training(folder):
@@ -172,37 +172,37 @@ def test_lambda_zero_is_exactly_plain_training(folder):
 def test_it_adds_to_the_loss_of_every_task(folder, mode):
     """At the first step of each task: same weights, same masks, a larger loss."""
     for task in ("sst", "para", "sts"):
-        plain = Training(config(folder), folder / "cache").take_step(task).loss
+        plain = Trainer(config(folder), folder / "cache").take_step(task).loss
         keys = {"smart.lambda": 2.0, "smart.alpha": 0.5, "smart.mode": mode}
         keys |= {"smart.step_size": 0.5}
-        assert Training(config(folder, **keys), folder / "cache").take_step(task).loss > plain
+        assert Trainer(config(folder, **keys), folder / "cache").take_step(task).loss > plain
 
 
 @pytest.mark.parametrize("recipe", [{}, {"lora.rank": 2}, {"pals.kind": "pals"}])
 def test_the_proximal_term_grows_with_the_distance_from_the_teacher(folder, recipe):
     """The teacher sees the same dropout masks, so only its weights make a difference."""
-    training = Training(
+    trainer = Trainer(
         config(folder, **{"smart.proximal": 1.0, "smart.momentum": 0.9} | recipe), folder / "cache"
     )
     terms = []
     for _ in range(3):
-        packed, _ = training.corpus.train["sts"].batch(np.arange(4))
-        terms.append(training.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item())
-        training.take_step("sts")
+        packed, _ = trainer.corpus.train["sts"].batch(np.arange(4))
+        terms.append(trainer.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item())
+        trainer.take_step("sts")
     assert terms[0] == 0.0 < terms[1]
-    training.smart.after_step(training.trained)
-    for name, weight in training.trained.items():
-        training.smart.teacher[name].copy_(weight.detach())
-    assert training.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item() == 0.0
+    trainer.smart.after_step(trainer.trained)
+    for name, weight in trainer.trained.items():
+        trainer.smart.teacher[name].copy_(weight.detach())
+    assert trainer.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item() == 0.0
 
 
 def test_the_teacher_is_a_running_average(folder):
-    training, _ = trained_by(folder, **{"smart.proximal": 0.1, "smart.momentum": 0.75})
-    before = {n: t.clone() for n, t in training.smart.teacher.items()}
-    training.take_step("sst")
-    for name, weight in training.trained.items():
+    trainer, _ = trained_by(folder, **{"smart.proximal": 0.1, "smart.momentum": 0.75})
+    before = {n: t.clone() for n, t in trainer.smart.teacher.items()}
+    trainer.take_step("sst")
+    for name, weight in trainer.trained.items():
         wanted = 0.75 * before[name] + 0.25 * weight
-        torch.testing.assert_close(training.smart.teacher[name], wanted.detach())
+        torch.testing.assert_close(trainer.smart.teacher[name], wanted.detach())
 
 
 def test_bfloat16_is_refused_with_the_reason():
@@ -214,9 +214,9 @@ def test_bfloat16_is_refused_with_the_reason():
 
 def test_the_smallest_perturbation_is_felt(folder):
     """The paper's alpha of 1e-5 changes the outputs: it must not drown in rounding."""
-    training = Training(config(folder, **{"smart.lambda": 1.0}), folder / "cache")
-    dataset = training.corpus.train["sts"]
+    trainer = Trainer(config(folder, **{"smart.lambda": 1.0}), folder / "cache")
+    dataset = trainer.corpus.train["sts"]
     packed, labels = dataset.batch(np.arange(4))
-    outputs, extra = training.smart.losses(packed, BY_NAME["sts"], training.noise)
+    outputs, extra = trainer.smart.losses(packed, BY_NAME["sts"], trainer.noise)
     assert extra.item() > 0
     assert task_loss(BY_NAME["sts"], outputs, torch.from_numpy(labels)).item() > 0

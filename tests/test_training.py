@@ -34,8 +34,8 @@ from minbert.training.checkpoint import (
     read_snapshot,
     write_snapshot,
 )
-from minbert.training.checkpointer import Keeper
-from minbert.training.trainer import Training
+from minbert.training.checkpointer import Checkpointer
+from minbert.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,10 @@ def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
 
 def test_all_of_an_optimizer_s_state_goes_on_where_the_model_is(folder, monkeypatch):
     """On a GPU AdamW's fused kernel reads the number of steps there, too."""
-    training = Training(config(folder), folder / "cache")
-    training.take_step("sst")
-    tensors, numbers = training.tensors(), training.numbers()
-    again = Training(config(folder), folder / "cache")
+    trainer = Trainer(config(folder), folder / "cache")
+    trainer.take_step("sst")
+    tensors, numbers = trainer.tensors(), trainer.numbers()
+    again = Trainer(config(folder), folder / "cache")
     monkeypatch.setattr(again, "device", torch.device("meta"))
     again.load(tensors, numbers)
     states = again.optimizer.state.values()
@@ -123,9 +123,9 @@ def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch)
     """What a kill leaves behind: the newest checkpoint is older than the newest step."""
     wanted = config(folder, **LORA)
     whole, all_steps = run(wanted, folder)
-    monkeypatch.setattr(Keeper, "save_if_due", lambda self, seconds: None)
+    monkeypatch.setattr(Checkpointer, "save_if_due", lambda self, seconds: None)
     run(wanted, folder, tmp_path, stop_at=5)
-    monkeypatch.setattr(Keeper, "save", lambda self: None)
+    monkeypatch.setattr(Checkpointer, "save", lambda self: None)
     run(wanted, folder, tmp_path, stop_at=16)  # leaves nothing
     monkeypatch.undo()
     reports, steps = run(wanted, folder, tmp_path)
@@ -196,7 +196,7 @@ def test_a_lost_best_epoch_does_not_fail_a_training_at_its_end(
 ):
     wanted = config(folder, **LORA)
     whole, all_steps = run(wanted, folder)
-    monkeypatch.setattr(Keeper, "save_if_due", lambda self, seconds: None)
+    monkeypatch.setattr(Checkpointer, "save_if_due", lambda self, seconds: None)
     for stop_at in (5, 9):
         run(wanted, folder, tmp_path, stop_at=stop_at)
     damage(tmp_path / BEST)
@@ -333,14 +333,14 @@ def test_a_long_batch_in_parts_teaches_what_it_does_whole(folder, tmp_path, reci
     trainings = []
     for most in (10**6, 30, 1):
         keys = {"train.mode": "last-linear-layer", "train.dropout": 0.0, "train.batch_size": 8}
-        training = Training(config(folder, **keys | recipe), folder / "cache")
-        for layer in training.model.encoder.layers:
+        trainer = Trainer(config(folder, **keys | recipe), folder / "cache")
+        for layer in trainer.model.encoder.layers:
             layer.rate = layer.attention_rate = 0.0
-        training.model.encoder.embeddings.rate = 0.0
-        assert training.tokens_at_once > 10_000
-        training.tokens_at_once = most
-        steps = [training.take_step(task) for task in ("sst", "para", "sts", "sst")]
-        trainings.append(([(s.loss, s.tokens) for s in steps], training.trained))
+        trainer.model.encoder.embeddings.rate = 0.0
+        assert trainer.tokens_at_once > 10_000
+        trainer.tokens_at_once = most
+        steps = [trainer.take_step(task) for task in ("sst", "para", "sts", "sst")]
+        trainings.append(([(s.loss, s.tokens) for s in steps], trainer.trained))
     (whole, weights), *others = trainings
     assert max(tokens for _, tokens in whole) > 60
     for parts, trained in others:
@@ -352,7 +352,7 @@ def test_a_long_batch_in_parts_teaches_what_it_does_whole(folder, tmp_path, reci
 def test_only_under_a_frozen_encoder_are_batches_cut(folder):
     """A whole gradient of every part would cost more memory than the part saves."""
     for keys in ({}, {"lora.rank": 2}, LORA | {"smart.lambda": 0.1}):
-        assert Training(config(folder, **keys), folder / "cache").tokens_at_once is None
+        assert Trainer(config(folder, **keys), folder / "cache").tokens_at_once is None
 
 
 def test_planned_steps_are_the_steps_taken(folder):
@@ -434,13 +434,13 @@ class Casts(TorchDispatchMode):
 def test_a_weight_is_brought_to_bfloat16_once(folder, recipe):
     """Trained weights once a step and once an evaluation, frozen ones once a training."""
     keys = {"train.precision": "bfloat16", **recipe}
-    training = Training(config(folder, **keys), folder / "cache")
-    layers = training.model.encoder.layers
+    trainer = Trainer(config(folder, **keys), folder / "cache")
+    layers = trainer.model.encoder.layers
     whole = sum(linear.weight.numel() for layer in layers for linear in layer.linears())
     found = []
-    with Casts(training.model) as casts:
-        for act in (training.evaluate, lambda: training.take_step("sst"), training.evaluate,
-                    lambda: training.take_step("para")):  # fmt: skip
+    with Casts(trainer.model) as casts:
+        for act in (trainer.evaluate, lambda: trainer.take_step("sst"), trainer.evaluate,
+                    lambda: trainer.take_step("para")):  # fmt: skip
             before = casts.elements
             act()
             found.append(casts.elements - before)

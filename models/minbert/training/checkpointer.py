@@ -25,14 +25,14 @@ from .checkpoint import (
     write_snapshot,
 )
 from .reports import EpochReport
-from .trainer import Training
+from .trainer import Trainer
 
 _COST = 20.0  # a checkpoint may take a twentieth of the time
 _COUNTS = ("epoch", "in_epoch", "step", "best_epoch")
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Checkpointer:
     """Keeps a training's checkpoints, and its best epoch.
 
     Args:
@@ -40,7 +40,7 @@ class Keeper:
         on_notice: told which files were damaged, and what follows.
 
     Attributes:
-        training: as the newest good checkpoint has it; at its beginning, if there is none.
+        trainer: as the newest good checkpoint has it; at its beginning, if there is none.
 
     Raises:
         InputError: the folder holds a checkpoint of another training.
@@ -53,7 +53,7 @@ class Keeper:
         folder: Path | None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
-        self.training = Training(config, cache_dir)
+        self.trainer = Trainer(config, cache_dir)
         self._cache_dir = cache_dir
         self._folder = None if folder is None else Path(folder)
         self._unsaved_best: Snapshot | None = None
@@ -127,9 +127,9 @@ class Keeper:
 
     def _load(self, snapshot: Snapshot, file: Path) -> None:
         try:
-            self.training.load(snapshot.tensors, snapshot.state["numbers"])
+            self.trainer.load(snapshot.tensors, snapshot.state["numbers"])
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            self.training = Training(self.training.config, self._cache_dir)  # half of it is loaded
+            self.trainer = Trainer(self.trainer.config, self._cache_dir)  # half of it is loaded
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(
                 f"{file}: not a checkpoint of this training ({type(error).__name__}: {reason})"
@@ -138,7 +138,7 @@ class Keeper:
     def note(self, report: EpochReport) -> None:
         """Keep the weights of a best epoch, in memory until the next checkpoint."""
         if report.is_best and self._folder is not None:
-            weights = {n: p.detach().cpu().clone() for n, p in self.training.trained.items()}
+            weights = {n: p.detach().cpu().clone() for n, p in self.trainer.trained.items()}
             self._unsaved_best = best_snapshot(report, weights)
 
     def save_if_due(self, seconds: float) -> None:
@@ -152,8 +152,8 @@ class Keeper:
             return
         begin = time.monotonic()
         self.save_best()
-        state = {"identity": self._identity, "numbers": self.training.numbers()}
-        snapshot = Snapshot(self.training.tensors(), state)
+        state = {"identity": self._identity, "numbers": self.trainer.numbers()}
+        snapshot = Snapshot(self.trainer.tensors(), state)
         write_snapshot(snapshot, self._folder / LAST, keep=self._folder / PREVIOUS)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - begin

@@ -11,7 +11,7 @@ import psutil
 
 from ..config import Config
 from ..evaluation.evaluate import predict_dataset
-from .trainer import Training
+from .trainer import Trainer
 
 _EVAL_SAMPLE = 96  # examples of each dev set that are timed
 
@@ -44,30 +44,30 @@ def measure(config: Config, cache_dir: Path, steps: int = 6) -> Measurement:
         InputError: data or weights cannot be used.
         DivergedError: the loss is not finite.
     """
-    training = Training(config, cache_dir)
-    names = list(training.corpus.train)
-    training.take_step(names[0])  # the first step pays for what is set up once
-    planned = (training.schedule.epoch(1) * steps)[:steps]
-    seconds = [training.take_step(task).seconds for task in planned]
-    rate, examples = _eval_rate(training)
-    trained = sum(p.numel() * p.element_size() for p in training.trained.values())
+    trainer = Trainer(config, cache_dir)
+    names = list(trainer.corpus.train)
+    trainer.take_step(names[0])  # the first step pays for what is set up once
+    planned = (trainer.schedule.epoch(1) * steps)[:steps]
+    seconds = [trainer.take_step(task).seconds for task in planned]
+    rate, examples = _eval_rate(trainer)
+    trained = sum(p.numel() * p.element_size() for p in trainer.trained.values())
     return Measurement(
         seconds_per_step=median(seconds),
         eval_examples_per_second=rate,
         dev_examples=examples,
-        total_steps=training.total_steps,
+        total_steps=trainer.total_steps,
         peak_bytes=psutil.Process().memory_info().rss,
         checkpoint_bytes=3 * trained,
     )
 
 
-def _eval_rate(training: Training) -> tuple[float, int]:
+def _eval_rate(trainer: Trainer) -> tuple[float, int]:
     """Return examples a second over a sample of each dev set, and how many there are in all."""
     done, spent, total = 0, 0.0, 0
-    for dataset in training.dev.datasets.values():
+    for dataset in trainer.dev.datasets.values():
         sample = dataset.stratified(_EVAL_SAMPLE)
         begin = time.perf_counter()
-        predict_dataset(training.model, sample, training.device, training.dtype)
+        predict_dataset(trainer.model, sample, trainer.device, trainer.dtype)
         spent += time.perf_counter() - begin
         done += len(sample)
         total += len(dataset)

@@ -21,7 +21,7 @@ from ..evaluation.evaluate import DevSets
 from ..evaluation.metrics import all_scores
 from .build import config_dtype, make_schedule, prepare_model
 from .checkpoint import BEST, best_snapshot, best_weights, load_best, read_best, write_snapshot
-from .checkpointer import Keeper
+from .checkpointer import Checkpointer
 from .reports import EpochReport, StepReport
 from .trainer import load_weights
 
@@ -63,36 +63,36 @@ def train(
         OSError: a checkpoint cannot be written; those before are as they were.
         TrainingStopped: see ``should_stop``.
     """
-    keeper = Keeper(config, cache_dir, checkpoint_dir, on_notice)
-    training = keeper.training
+    checkpointer = Checkpointer(config, cache_dir, checkpoint_dir, on_notice)
+    trainer = checkpointer.trainer
 
     def heed_stop() -> None:
         if should_stop is not None and should_stop():
-            raise TrainingStopped(f"stopped after step {training.step}")
+            raise TrainingStopped(f"stopped after step {trainer.step}")
 
     try:
-        while training.epoch <= config.train.epochs:
-            for task in training.schedule.epoch(training.epoch)[training.in_epoch :]:
-                report = training.take_step(task)
+        while trainer.epoch <= config.train.epochs:
+            for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
+                report = trainer.take_step(task)
                 if on_step is not None:
                     on_step(report)
                 heed_stop()
-                keeper.save_if_due(_SECONDS_BETWEEN)
-            if training.evaluates():
+                checkpointer.save_if_due(_SECONDS_BETWEEN)
+            if trainer.evaluates():
                 if on_evaluation is not None:
                     on_evaluation()
-                report = training.evaluate(heed_stop)
-                keeper.note(report)
+                report = trainer.evaluate(heed_stop)
+                checkpointer.note(report)
                 yield report
-            training.next_epoch()
-            keeper.save_if_due(0)
+            trainer.next_epoch()
+            checkpointer.save_if_due(0)
             heed_stop()
-        keeper.save()  # whoever comes back finds it finished
+        checkpointer.save()  # whoever comes back finds it finished
     except TrainingStopped:
-        keeper.save()
+        checkpointer.save()
         raise
     finally:
-        keeper.save_best()
+        checkpointer.save_best()
 
 
 def evaluate_best(

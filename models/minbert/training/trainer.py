@@ -33,7 +33,7 @@ WORD = "encoder.embeddings.word.weight"
 _KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed
 
 
-class Training:
+class Trainer:
     """A training in progress.
 
     Attributes:
