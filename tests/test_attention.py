@@ -6,8 +6,8 @@ import small
 import torch
 
 from minbert.model.attention import attention
-from minbert.model.dropout import Noise
-from minbert.model.dropout_mask import Places
+from minbert.model.dropout import Dropout
+from minbert.model.dropout_mask import DropoutMask
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME
 from minbert.training.build import prepare_model
@@ -22,7 +22,7 @@ def packed(lengths, fill=False, level=False):
     return pack(sequences, [max(1, n // 2) for n in lengths], ["sst"] * len(lengths), fill, level)
 
 
-class Given(Noise):
+class Given(Dropout):
     """Masks drawn once for each place of a sequence's attention, whatever the groups are."""
 
     def __init__(self, batch):
@@ -31,11 +31,11 @@ class Given(Noise):
         stream = torch.Generator().manual_seed(2)
         self.whole = (torch.rand(HEADS, 200, 200, generator=stream) > 0.3).double() / 0.7
 
-    def drop(self, shape, rate):
+    def draw(self, shape, rate):
         rows, queries, keys = shape
         assert keys in self.longest  # padding is not drawn for
         mask = self.whole[:, :queries, :keys].repeat(rows // HEADS, 1, 1)
-        return Places(np.flatnonzero(mask == 0))
+        return DropoutMask(np.flatnonzero(mask == 0))
 
 
 def by_hand(qkv, batch, mask):
@@ -55,14 +55,14 @@ def by_hand(qkv, batch, mask):
 @pytest.mark.parametrize("level", [False, True])
 def test_groups_compute_what_each_sequence_alone_does(lengths, firsts, dropped, level):
     batch = packed(lengths, fill=True, level=level)
-    noise = Given(batch) if dropped else None
+    dropout = Given(batch) if dropped else None
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * DIM, dtype=torch.float64)
     qkv.requires_grad_(True)
     given, queries = qkv, None
     if firsts:
         given, queries = qkv[:, HEADS * DIM :], qkv[batch.firsts, : HEADS * DIM]
-    got = attention(given, batch.groups, HEADS, 0.3, noise, queries)
-    wanted = by_hand(qkv, batch, noise.whole if dropped else None)
+    got = attention(given, batch.groups, HEADS, 0.3, dropout, queries)
+    wanted = by_hand(qkv, batch, dropout.whole if dropped else None)
     wanted = wanted[batch.firsts] if firsts else wanted
     torch.testing.assert_close(got[: len(wanted)], wanted)
     assert not got[len(wanted) :].any()  # filler
@@ -79,10 +79,10 @@ def test_a_task_s_long_sequences_may_come_before_another_s_short_ones(dropped):
     batch = pack(sequences, [2] * 5, tasks)
     assert sum(group.lengths.sum() for group in batch.groups) == batch.tokens == 74
     assert all(group.lengths.max() == group.longest for group in batch.groups)
-    noise = Given(batch) if dropped else None
+    dropout = Given(batch) if dropped else None
     qkv = torch.randn(batch.tokens, 3 * HEADS * DIM, dtype=torch.float64)
-    got = attention(qkv, batch.groups, HEADS, 0.3, noise)
-    torch.testing.assert_close(got, by_hand(qkv, batch, noise.whole if dropped else None))
+    got = attention(qkv, batch.groups, HEADS, 0.3, dropout)
+    torch.testing.assert_close(got, by_hand(qkv, batch, dropout.whole if dropped else None))
 
 
 def test_groups_pad_little():
@@ -113,7 +113,7 @@ def test_filler_changes_nothing(tmp_path, recipe):
         batch = packed([5, 9, 30, 3], fill, level)
         assert batch.tokens == 47 and len(batch.token_ids) == (64 if fill else 47)
         model.zero_grad()
-        outputs = model(batch, task, noise=Noise(3))
+        outputs = model(batch, task, dropout=Dropout(3))
         outputs.square().sum().backward()
         found.append((outputs, {n: p.grad for n, p in model.trained().items()}))
     for outputs, gradients in found[1:]:

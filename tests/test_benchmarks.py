@@ -7,7 +7,7 @@ import torch
 from conftest import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
-from minbert.model.dropout import Noise
+from minbert.model.dropout import Dropout
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME
 from minbert.training.build import prepare_model
@@ -27,7 +27,7 @@ def test_operations_of_a_step_are_those_that_torch_counts(tmp_path, monkeypatch,
     shape = model.encoder.shape
     head = 2 * len(lengths) * shape.hidden_size * 5
     with FlopCounterMode(display=False) as forward:
-        outputs = model(batch, BY_NAME["sst"], noise=Noise(0))
+        outputs = model(batch, BY_NAME["sst"], dropout=Dropout(0))
     assert forward.get_total_flops() == forward_operations(shape, np.array(lengths)) + head
     with FlopCounterMode(display=False) as backward:
         outputs.sum().backward()

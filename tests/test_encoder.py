@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel
 
 from minbert import InputError
 from minbert.backbone.weights import load_encoder_state, read_shape, to_hf
-from minbert.model.dropout import Noise
-from minbert.model.dropout_mask import Places, add_dropout, dropout
+from minbert.model.dropout import Dropout
+from minbert.model.dropout_mask import DropoutMask, add_masked, masked
 from minbert.model.encoder import SHAPES, Encoder
 from minbert.packing.pack import length_ordered, pack
 
@@ -125,25 +125,25 @@ def test_length_order_holds_every_sequence_once_within_the_budget():
 
 def test_dropout_keeps_the_mean_and_the_rate():
     x = torch.ones(1000, 257)
-    out = Noise(3).dropout(x, 0.3)
+    out = Dropout(3).apply(x, 0.3)
     kept = out != 0
     assert abs(kept.float().mean().item() - 0.7) < 0.003
     assert torch.allclose(out[kept], torch.tensor(1 / 0.7), rtol=1e-4)
     assert abs(out.mean().item() - 1) < 0.004
-    first, second = (Noise(3) for _ in range(2))
-    assert torch.equal(first.dropout(x, 0.1), second.dropout(x, 0.1))
+    first, second = (Dropout(3) for _ in range(2))
+    assert torch.equal(first.apply(x, 0.1), second.apply(x, 0.1))
     state = first.state()
-    again = first.dropout(x, 0.1)
+    again = first.apply(x, 0.1)
     second.load_state(state)
-    assert torch.equal(second.dropout(x, 0.1), again)
+    assert torch.equal(second.apply(x, 0.1), again)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000])
 def test_every_element_is_dropped_alike_and_alone(count):
     """Of many small tensors: the first and the last as often as others, neighbours independent."""
-    noise, rate, draws = Noise(5), 0.25, 4000
+    dropout, rate, draws = Dropout(5), 0.25, 4000
     ones = torch.ones(count)
-    kept = torch.stack([noise.dropout(ones, rate) != 0 for _ in range(draws)]).double()
+    kept = torch.stack([dropout.apply(ones, rate) != 0 for _ in range(draws)]).double()
     deviation = (rate * (1 - rate) / draws) ** 0.5
     assert (kept.mean(0) - (1 - rate)).abs().max() < 4.5 * deviation
     if count > 1:
@@ -153,7 +153,7 @@ def test_every_element_is_dropped_alike_and_alone(count):
 
 @pytest.mark.parametrize(("rate", "least", "most"), [(1e-300, 1.0, 1.0), (0.999, 0.0, 0.003)])
 def test_extreme_rates(rate, least, most):
-    kept = (Noise(2).dropout(torch.ones(300, 400), rate) != 0).double().mean()
+    kept = (Dropout(2).apply(torch.ones(300, 400), rate) != 0).double().mean()
     assert least <= kept <= most
 
 
@@ -161,16 +161,16 @@ def test_extreme_rates(rate, least, most):
 def test_places_do_what_a_mask_of_them_does(dtype):
     torch.manual_seed(0)
     keep = torch.rand(6, 5) > 0.4
-    dropped = Places(np.flatnonzero(~keep))
+    dropped = DropoutMask(np.flatnonzero(~keep))
     x = torch.randn(7, 5, dtype=dtype)  # a row behind those that count
     residual = torch.randn(7, 5, dtype=torch.promote_types(dtype, torch.float32))
     whole = torch.cat([keep, torch.ones(1, 5, dtype=torch.bool)])
     given = x.clone().requires_grad_(True)
-    out = dropout(given, dropped, 2.5)
+    out = masked(given, dropped, 2.5)
     torch.testing.assert_close(out, x * whole * 2.5)
     (slope,) = torch.autograd.grad(out.sum(), given)
     torch.testing.assert_close(slope, (whole * 2.5).to(dtype))
-    out = add_dropout(residual, given, dropped, 2.5)
+    out = add_masked(residual, given, dropped, 2.5)
     torch.testing.assert_close(out, residual + x * whole * 2.5, atol=0.02, rtol=0.01)
     (slope,) = torch.autograd.grad(out.sum(), given)
     torch.testing.assert_close(slope, (whole * 2.5).to(dtype))
@@ -184,7 +184,7 @@ def test_places_do_what_a_mask_of_them_does(dtype):
 def test_dropout_trains_with_the_rates_of_config_json(tiny):
     encoder = our_encoder(tiny)
     batch = pack([np.arange(5, 25)] * 3, [20] * 3)
-    plain, noisy = encoder(batch), encoder(batch, noise=Noise(0))
+    plain, noisy = encoder(batch), encoder(batch, dropout=Dropout(0))
     assert not torch.allclose(plain, noisy)
     assert not torch.allclose(noisy[:20], noisy[20:40])  # equal sequences, their own masks
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from minbert.model.attention import attention
-from minbert.model.dropout import DeviceNoise, Noise
+from minbert.model.dropout import DeviceDropout, Dropout
 from minbert.model.encoder import EncoderShape
 from minbert.multitask import build_model, task_loss
 from minbert.packing.pack import Ragged, pack
@@ -107,7 +107,7 @@ def test_attention_drops_where_there_is_noise():
     qkv = torch.zeros(64, 3 * HEADS * DIM)
     qkv[:, 2 * HEADS * DIM :] = 1
     assert torch.allclose(attention(qkv, where, HEADS, 0.25), torch.ones(64, HEADS * DIM))
-    kept = attention(qkv, where, HEADS, 0.25, DeviceNoise(3, CPU)) * 64 * 0.75
+    kept = attention(qkv, where, HEADS, 0.25, DeviceDropout(3, CPU)) * 64 * 0.75
     torch.testing.assert_close(kept, kept.round(), atol=1e-4, rtol=0)
     assert kept.std() > 1 and abs(kept.mean() / 64 - 0.75) < 0.03
 
@@ -132,12 +132,12 @@ def test_a_model_computes_what_it_does_on_a_cpu(tmp_path, recipe, tasks):
 
 
 def test_a_device_drops_at_the_rate():
-    noise = DeviceNoise(3, CPU)
+    dropout = DeviceDropout(3, CPU)
     x = torch.ones(1000, 257)
-    for out in (noise.dropout(x, 0.3), noise.add_dropout(torch.zeros_like(x), x, 0.3)):
+    for out in (dropout.apply(x, 0.3), dropout.add(torch.zeros_like(x), x, 0.3)):
         assert abs((out != 0).float().mean().item() - 0.7) < 0.003
         torch.testing.assert_close(out.max().item(), 1 / 0.7)
-    half = noise.add_dropout(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bfloat16), 0.5)
+    half = dropout.add(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bfloat16), 0.5)
     assert half.dtype == torch.float32
 
 
@@ -145,21 +145,21 @@ def test_a_device_draws_the_same_again(tmp_path):
     """From the seed, and from a state: attention's dropout, too."""
     model, batch = a_model(tmp_path, {}), ragged(packed([5, 9, 30]), CPU)
 
-    def outputs(noise):
-        return model(batch, BY_NAME["sst"], noise=noise)
+    def outputs(dropout):
+        return model(batch, BY_NAME["sst"], dropout=dropout)
 
-    noise = DeviceNoise(3, CPU)
-    first, state, second = outputs(noise), noise.state(), outputs(noise)
+    dropout = DeviceDropout(3, CPU)
+    first, state, second = outputs(dropout), dropout.state(), outputs(dropout)
     assert not torch.equal(first, second)
-    assert torch.equal(outputs(DeviceNoise(3, CPU)), first)
-    noise = DeviceNoise(4, CPU)
-    assert not torch.equal(outputs(noise), first)
-    noise.load_state(state)
-    assert torch.equal(outputs(noise), second)
+    assert torch.equal(outputs(DeviceDropout(3, CPU)), first)
+    dropout = DeviceDropout(4, CPU)
+    assert not torch.equal(outputs(dropout), first)
+    dropout.load_state(state)
+    assert torch.equal(outputs(dropout), second)
 
 
 def test_a_state_of_another_device_is_refused():
-    cpu, device = Noise(1), DeviceNoise(1, CPU)
+    cpu, device = Dropout(1), DeviceDropout(1, CPU)
     for mine, other in ((cpu, device), (device, cpu)):
         with pytest.raises(ValueError, match="bytes; dropout's has"):
             mine.load_state(other.state())
@@ -174,14 +174,14 @@ def meta_step(config, smart: bool):
     with META:
         model = build_model(config, shape)
     optimizer = AdamW(model.trained().values(), lr=0.1)
-    noise, task = DeviceNoise(1, CPU), BY_NAME["sst"]
+    dropout, task = DeviceDropout(1, CPU), BY_NAME["sst"]
     batch = to_device(packed([5, 9, 30, 3]), META)
     (labels,) = send((torch.zeros(4),), META)
     with FlopCounterMode(display=False) as counted:
         if smart:
-            outputs, extra = Smart(config.smart, model, 0, CPU).losses(batch, task, noise)
+            outputs, extra = Smart(config.smart, model, 0, CPU).losses(batch, task, dropout)
         else:
-            outputs, extra = model(batch, task, noise=noise), 0.0
+            outputs, extra = model(batch, task, dropout=dropout), 0.0
         (task_loss(task, outputs, labels) + extra).backward()
     optimizer.step()
     assert all(p.grad is not None for n, p in model.trained().items() if "sst" in n)

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from minbert import Config, InputError
 from minbert.config import SmartConfig
-from minbert.model.dropout import Noise
+from minbert.model.dropout import Dropout
 from minbert.multitask import task_loss
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import BY_NAME, TASKS
@@ -105,7 +105,7 @@ def test_the_gradient_equals_finite_differences(model, task):
     def regulariser() -> torch.Tensor:
         given = smart(model, alpha=10.0, mode="noise")
         given.perturbation = lambda *_: delta
-        _, extra = given.losses(packed, task, Noise(7))
+        _, extra = given.losses(packed, task, Dropout(7))
         return extra
 
     model.zero_grad()
@@ -146,9 +146,9 @@ def test_both_passes_see_one_dropout_mask(model):
     """Without a perturbation the two passes are equal, dropout and all."""
     given = smart(model, mode="noise")
     given.perturbation = lambda embedded, *_: torch.zeros_like(embedded)
-    outputs, extra = given.losses(batch(), SST, Noise(1))
+    outputs, extra = given.losses(batch(), SST, Dropout(1))
     assert extra.item() == 0.0
-    other, _ = given.losses(batch(), SST, Noise(2))
+    other, _ = given.losses(batch(), SST, Dropout(2))
     assert not torch.equal(outputs, other)  # the masks were real
 
 
@@ -187,13 +187,13 @@ def test_the_proximal_term_grows_with_the_distance_from_the_teacher(folder, reci
     terms = []
     for _ in range(3):
         packed, _ = trainer.corpus.train["sts"].batch(np.arange(4))
-        terms.append(trainer.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item())
+        terms.append(trainer.smart.losses(packed, BY_NAME["sts"], Dropout(4))[1].item())
         trainer.take_step("sts")
     assert terms[0] == 0.0 < terms[1]
     trainer.smart.after_step(trainer.trained)
     for name, weight in trainer.trained.items():
         trainer.smart.teacher[name].copy_(weight.detach())
-    assert trainer.smart.losses(packed, BY_NAME["sts"], Noise(4))[1].item() == 0.0
+    assert trainer.smart.losses(packed, BY_NAME["sts"], Dropout(4))[1].item() == 0.0
 
 
 def test_the_teacher_is_a_running_average(folder):
@@ -217,6 +217,6 @@ def test_the_smallest_perturbation_is_felt(folder):
     trainer = Trainer(config(folder, **{"smart.lambda": 1.0}), folder / "cache")
     dataset = trainer.corpus.train["sts"]
     packed, labels = dataset.batch(np.arange(4))
-    outputs, extra = trainer.smart.losses(packed, BY_NAME["sts"], trainer.noise)
+    outputs, extra = trainer.smart.losses(packed, BY_NAME["sts"], trainer.dropout)
     assert extra.item() > 0
     assert task_loss(BY_NAME["sts"], outputs, torch.from_numpy(labels)).item() > 0

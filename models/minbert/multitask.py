@@ -13,7 +13,7 @@ from .adapters.lora import Lora
 from .adapters.pals import Both, Pals
 from .common.streams import generator
 from .config import Config
-from .model.dropout import Noise
+from .model.dropout import Dropout
 from .model.encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
 from .packing.pack import PackedBatch
 from .tasks.builtin import HEADS
@@ -27,7 +27,7 @@ class MultiTaskModel(nn.Module):
         shape: the encoder's sizes.
         mode: ``full-model`` or ``last-linear-layer``, the paper's words for what trains.
         lora, pals: the adapters, if there are any; they always train.
-        dropout: rate before each head.
+        head_dropout: rate before each head.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class MultiTaskModel(nn.Module):
         mode: str,
         lora: Lora | None = None,
         pals: Pals | None = None,
-        dropout: float = 0.0,
+        head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.head_dropout = head_dropout
         self.encoder = Encoder(shape)
         self.heads = nn.ModuleDict(
             {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEADS.items()}
@@ -103,10 +103,10 @@ class MultiTaskModel(nn.Module):
         batch: PackedBatch,
         task: Task,
         adapter: Adapter | None = None,
-        noise: Noise | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Return the head's raw outputs for each sequence, [S, task.outputs], in packed order."""
-        return self.outputs(self.encoder.embeddings(batch, noise), batch, task, adapter, noise)
+        return self.outputs(self.encoder.embeddings(batch, dropout), batch, task, adapter, dropout)
 
     def outputs(
         self,
@@ -114,14 +114,14 @@ class MultiTaskModel(nn.Module):
         batch: PackedBatch,
         task: Task,
         adapter: Adapter | None = None,
-        noise: Noise | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
         adapter = adapter if adapter is not None else self.adapter
-        firsts = self.encoder.encode(embedded, batch, adapter, noise, firsts=True)
+        firsts = self.encoder.encode(embedded, batch, adapter, dropout, firsts=True)
         pooled = self.encoder.pool_firsts(firsts)
-        if noise:
-            pooled = noise.dropout(pooled, self.dropout)
+        if dropout:
+            pooled = dropout.apply(pooled, self.head_dropout)
         out = adapter.head(task.name, self.heads[task.name], pooled)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..common.streams import generator
 from ..model.attention import attention
-from ..model.dropout import Noise
+from ..model.dropout import Dropout
 from ..model.encoder import Adapter, EncoderShape, apart
 from ..packing.pack import PackedBatch, Span
 
@@ -69,7 +69,7 @@ class TaskLayers(nn.Module):
             nn.init.zeros_(projection.decoder.weight)
 
     def forward(
-        self, layer: int, h: Tensor, span: Span, noise: Noise | None, firsts: Tensor | None = None
+        self, layer: int, h: Tensor, span: Span, dropout: Dropout | None, firsts: Tensor | None = None
     ) -> Tensor:
         """Return TS(h) of one layer for one task's part of the stream, [T, H] -> [T, H].
 
@@ -87,7 +87,7 @@ class TaskLayers(nn.Module):
         else:
             asking = small.index_select(0, firsts)
             queries, qkv = apart(joint.weight, joint.bias, small, asking)
-        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, noise, queries)
+        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, dropout, queries)
         return F.gelu(projection.decoder(context))
 
 
@@ -125,7 +125,7 @@ class Pals(nn.Module, Adapter):
             layers.initialise(generator(seed, "pals", task))
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None, firsts: bool
+        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, firsts: bool
     ) -> Tensor | None:
         """Return TS(h), each part of the stream by its own task's layers."""
         if not any(span.task in self.tasks for span in batch.spans):
@@ -136,16 +136,16 @@ class Pals(nn.Module, Adapter):
             asked = batch.firsts[sequence:behind] - span.start if firsts else None
             whole = len(batch.spans) == 1 and span.stop == len(h)
             part = h if whole else h[span.start : span.stop]
-            parts.append(self._part(layer, part, span, noise, asked))
+            parts.append(self._part(layer, part, span, dropout, asked))
             sequence = behind
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _part(
-        self, layer: int, h: Tensor, span: Span, noise: Noise | None, firsts: Tensor | None
+        self, layer: int, h: Tensor, span: Span, dropout: Dropout | None, firsts: Tensor | None
     ) -> Tensor:
         if span.task not in self.tasks:
             return torch.zeros_like(h if firsts is None else h[: len(firsts)])
-        return self.tasks[span.task](layer, h, span, noise, firsts).to(h.dtype)
+        return self.tasks[span.task](layer, h, span, dropout, firsts).to(h.dtype)
 
 
 class Both(Adapter):

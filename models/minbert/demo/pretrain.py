@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..backbone.weights import WEIGHTS, to_hf, write_config
 from ..common.streams import derive_seed
-from ..model.dropout import Noise
+from ..model.dropout import Dropout
 from ..model.encoder import PLAIN, Encoder, EncoderShape
 from ..packing.pack import PackedBatch, pack
 from .texts import (
@@ -122,13 +122,13 @@ class Objectives(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
         self.alone = nn.Linear(shape.hidden_size, 1)
 
-    def forward(self, encoder: Encoder, lesson: Lesson, noise: Noise) -> tuple[Tensor, Tensor]:
+    def forward(self, encoder: Encoder, lesson: Lesson, dropout: Dropout) -> tuple[Tensor, Tensor]:
         """The two losses: cross-entropy of the hidden tokens, and of words alone or not."""
         first, *rest = encoder.layers
-        h = first(encoder.embeddings(lesson.batch, noise), lesson.batch, PLAIN, noise)  # [T, H]
+        h = first(encoder.embeddings(lesson.batch, dropout), lesson.batch, PLAIN, dropout)  # [T, H]
         alone = self.alone(h[lesson.words]).squeeze(-1)
         for layer in rest:
-            h = layer(h, lesson.batch, PLAIN, noise)
+            h = layer(h, lesson.batch, PLAIN, dropout)
         return (
             F.cross_entropy(self.predict(encoder, h[lesson.masked]), lesson.truth),
             F.binary_cross_entropy_with_logits(alone, lesson.alone),
@@ -193,13 +193,13 @@ def pretrain(
     initialise(encoder, objectives)
     parameters = [*encoder.parameters(), *objectives.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    rng, noise = np.random.default_rng(derive_seed(seed, "masks")), Noise(seed)
+    rng, dropout = np.random.default_rng(derive_seed(seed, "masks")), Dropout(seed)
     started, means = time.monotonic(), np.zeros(2)
     for step, chosen in zip(range(steps), batches(len(data.ids), size, rng), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / (steps / 10), (steps - step) / (0.9 * steps))
         batch = pack([data.ids[i] for i in chosen], [data.seconds[i] for i in chosen])
-        losses = objectives(encoder, teacher.lesson(batch, rng), noise)
+        losses = objectives(encoder, teacher.lesson(batch, rng), dropout)
         optimizer.zero_grad()
         sum(losses).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

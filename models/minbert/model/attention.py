@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from ..packing.blocks import Group, Groups
 from ..packing.pack import Ragged
-from .dropout import Noise, keeping
+from .dropout import Dropout, keeping
 from .ragged_attention import ragged_attention
 
 
@@ -25,7 +25,7 @@ def attention(
     groups: Groups | Ragged,
     heads: int,
     rate: float = 0.0,
-    noise: Noise | None = None,
+    dropout: Dropout | None = None,
     queries: Tensor | None = None,
 ) -> Tensor:
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
@@ -34,7 +34,7 @@ def attention(
         qkv: [T, 3H], the queries, keys and values of the stream; with ``queries`` [T, 2H], keys and
             values alone.
         groups: the stream as blocks; what lies behind the last belongs to no sequence.
-        rate: dropout of the attention weights, applied where there is ``noise``.
+        rate: dropout of the attention weights, applied where there is ``dropout``.
         queries: [sequences, H], the queries of each sequence's first token, if only these ask.
 
     Returns:
@@ -42,9 +42,9 @@ def attention(
         ``queries`` [sequences, H].
     """
     if isinstance(groups, Ragged):
-        return ragged_attention(qkv, groups, heads, rate if noise else 0.0, queries)
-    if noise and rate > 0:
-        return _WithDropout.apply(qkv, queries, groups, heads, rate, noise)
+        return ragged_attention(qkv, groups, heads, rate if dropout else 0.0, queries)
+    if dropout and rate > 0:
+        return _WithDropout.apply(qkv, queries, groups, heads, rate, dropout)
     rows = qkv.index_select(0, groups.source) if groups.padded else qkv[: groups.tokens]
     out = _without_dropout(rows, queries, groups, heads)
     if queries is not None:
@@ -75,7 +75,7 @@ class _WithDropout(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, qkv, queries, groups, heads, rate, noise):
+    def forward(ctx, qkv, queries, groups, heads, rate, dropout):
         firsts = queries is not None
         where = groups.heads(heads, 2 if firsts else 3)
         depth = qkv.shape[1] // (where.parts * heads)
@@ -90,7 +90,7 @@ class _WithDropout(torch.autograd.Function):
             for group, barred, asked, context, key, values in blocks:
                 weights.append(_softmax(torch.bmm(asked, key.transpose(1, 2)), barred, group))
                 drawn = len(asked), min(asked.shape[1], group.longest), group.longest
-                dropped = noise.drop(drawn, rate).within(drawn, weights[-1].shape)
+                dropped = dropout.draw(drawn, rate).within(drawn, weights[-1].shape)
                 ctx.drops.append((dropped, dropped.take_out(weights[-1])))
                 torch.bmm(weights[-1], values, out=context)
         ctx.save_for_backward(q, k, v, contexts, *weights)

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.streams import derive_seed
-from .dropout_mask import Places, add_dropout, dropout
+from .dropout_mask import DropoutMask, add_masked, masked
 
 
-class Noise:
-    """What one random stream drops: a forward pass that is given a ``Noise`` trains.
+class Dropout:
+    """What one random stream drops: a forward pass that is given a ``Dropout`` trains.
 
     One that is given none evaluates. The gaps between dropped elements are drawn, not a number for
     each element: they are geometric, the rounded down values of an exponential distribution
-    (Devroye 1986, chapter X.2). That is for a CPU; for a GPU see :class:`DeviceNoise`.
+    (Devroye 1986, chapter X.2). That is for a CPU; for a GPU see :class:`DeviceDropout`.
     """
 
     def __init__(self, seed: int) -> None:
@@ -27,26 +27,26 @@ class Noise:
         self._bits = np.random.SFC64(derive_seed(seed, "dropout"))
         self._draw = np.random.Generator(self._bits)
 
-    def dropout(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
+    def apply(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         """Return ``x`` with elements zeroed at ``rate`` and the others scaled up; any shape.
 
         Args:
             rows: how many rows count: nothing is drawn for those behind, and none is dropped there.
         """
-        return x if rate == 0 else dropout(x, self._drop_rows(x, rate, rows), keeping(rate))
+        return x if rate == 0 else masked(x, self._draw_rows(x, rate, rows), keeping(rate))
 
-    def add_dropout(
+    def add(
         self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
     ) -> Tensor:
-        """Return ``residual + dropout(x)``, in the residual's precision."""
+        """Return ``residual`` plus what :meth:`apply` makes of ``x``; it keeps its precision."""
         if rate == 0:
             return residual + x
-        return add_dropout(residual, x, self._drop_rows(x, rate, rows), keeping(rate))
+        return add_masked(residual, x, self._draw_rows(x, rate, rows), keeping(rate))
 
-    def _drop_rows(self, x: Tensor, rate: float, rows: int | None) -> Places:
-        return self.drop(x.shape if rows is None else (rows, *x.shape[1:]), rate)
+    def _draw_rows(self, x: Tensor, rate: float, rows: int | None) -> DropoutMask:
+        return self.draw(x.shape if rows is None else (rows, *x.shape[1:]), rate)
 
-    def drop(self, shape: Sequence[int], rate: float) -> Places:
+    def draw(self, shape: Sequence[int], rate: float) -> DropoutMask:
         """Draw which elements of a tensor dropout zeroes; 0 < rate < 1."""
         count = math.prod(shape)
         scale = min(-1 / math.log1p(-rate), 1e15)  # of the exponential distribution; fits int64
@@ -61,7 +61,7 @@ class Noise:
             found.append(np.cumsum(at, out=at))
             last = int(at[-1])
         at = found[0] if len(found) == 1 else np.concatenate(found)
-        return Places(at[: np.searchsorted(at, count)])
+        return DropoutMask(at[: np.searchsorted(at, count)])
 
     def state(self) -> Tensor:
         """Return the stream's state, uint8."""
@@ -80,7 +80,7 @@ class Noise:
         }  # fmt: skip
 
 
-class DeviceNoise(Noise):
+class DeviceDropout(Dropout):
     """Dropout by the kernels of a device, from the device's own generator.
 
     That generator is one for all of a process, as torch's attention draws from no other.
@@ -90,10 +90,10 @@ class DeviceNoise(Noise):
         self._generator = _own_generator(device)
         self._generator.manual_seed(derive_seed(seed, "dropout"))
 
-    def dropout(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
+    def apply(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         return F.dropout(x, rate)
 
-    def add_dropout(
+    def add(
         self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
     ) -> Tensor:
         return residual + F.dropout(x, rate)
@@ -119,9 +119,9 @@ def _own_generator(device: torch.device) -> torch.Generator:
     return torch.cuda.default_generators[index]
 
 
-def make_noise(seed: int, device: torch.device) -> Noise:
+def make_dropout(seed: int, device: torch.device) -> Dropout:
     """Return the dropout of a training on ``device``."""
-    return Noise(seed) if device.type == "cpu" else DeviceNoise(seed, device)
+    return Dropout(seed) if device.type == "cpu" else DeviceDropout(seed, device)
 
 
 def keeping(rate: float) -> float:

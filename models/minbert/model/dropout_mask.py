@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class Places:
+class DropoutMask:
     """The elements of one tensor that are dropped, as their places in it.
 
     Args:
@@ -23,7 +23,7 @@ class Places:
     def __init__(self, at: np.ndarray) -> None:
         self._at = at
 
-    def within(self, shape: Sequence[int], wider: Sequence[int]) -> Places:
+    def within(self, shape: Sequence[int], wider: Sequence[int]) -> DropoutMask:
         """Return the same elements as places in a tensor padded at the end of each dimension.
 
         Args:
@@ -35,7 +35,7 @@ class Places:
         row = self._at // shape[2]
         behind = row * (wider[2] - shape[2])  # the padding that lies before each
         behind += row // shape[1] * ((wider[1] - shape[1]) * wider[2])
-        return Places(self._at + behind)
+        return DropoutMask(self._at + behind)
 
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         """Return ``x * factor``, zero where dropped."""
@@ -70,13 +70,16 @@ def _elements(x: Tensor) -> np.ndarray:
     return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
-def dropout(x: Tensor, dropped: Places, factor: float) -> Tensor:
+def masked(x: Tensor, dropped: DropoutMask, factor: float) -> Tensor:
     """Return ``x * factor``, zero where dropped."""
     return _Scaled.apply(x.contiguous(), dropped, factor)
 
 
-def add_dropout(residual: Tensor, x: Tensor, dropped: Places, factor: float) -> Tensor:
-    """Return ``residual + dropout(x)``, in the residual's precision; both of one shape."""
+def add_masked(residual: Tensor, x: Tensor, dropped: DropoutMask, factor: float) -> Tensor:
+    """Return ``residual`` plus what :func:`masked` makes of ``x``, in the residual's precision.
+
+    Both have one shape.
+    """
     return _Added.apply(residual.contiguous(), x.contiguous(), dropped, factor)
 
 

@@ -5,7 +5,7 @@ only attention knows where a sequence ends. Letters in the shapes below:
 
     T tokens of all sequences   S sequences   H hidden   I intermediate   N heads   D = H / N
 
-A forward pass with a :class:`~minbert.model.dropout.Noise` trains (dropout); one without evaluates.
+A forward pass with a :class:`~minbert.model.dropout.Dropout` trains; one without evaluates.
 Adapters enter through one door, :class:`Adapter`: each linear map of a layer goes through it.
 
 Whoever reads the model begins here, and reads on in this order:
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ..packing.pack import PackedBatch
 from .attention import attention
-from .dropout import Noise
+from .dropout import Dropout
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Adapter:
         return linear(x)
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, noise: Noise | None, firsts: bool
+        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, firsts: bool
     ) -> Tensor | None:
         """Return TS(h) for the input h, [T, H], of ``layer``; None where there is nothing.
 
@@ -183,10 +183,10 @@ class Embeddings(nn.Module):
         self.segment = Table(shape.segments, shape.hidden_size)
         self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
 
-    def forward(self, batch: PackedBatch, noise: Noise | None) -> Tensor:
+    def forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
         x = self.word(batch.token_ids) + self.position(batch.positions)
         x = self.norm(x + self.segment(batch.segments))
-        return noise.dropout(x, self.rate, batch.tokens) if noise else x  # [T, H]
+        return dropout.apply(x, self.rate, batch.tokens) if dropout else x  # [T, H]
 
 
 class Layer(nn.Module):
@@ -211,11 +211,11 @@ class Layer(nn.Module):
         h: Tensor,
         batch: PackedBatch,
         adapter: Adapter,
-        noise: Noise | None,
+        dropout: Dropout | None,
         firsts: bool = False,
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
-        ts = adapter.parallel(self.index, h, batch, noise, firsts)
+        ts = adapter.parallel(self.index, h, batch, dropout, firsts)
         queries, rows = None, batch.tokens
         if firsts:  # the others are keys and values only, and not looked at from there on
             rows, asking = len(batch.firsts), h.index_select(0, batch.firsts)
@@ -223,13 +223,13 @@ class Layer(nn.Module):
             h = asking
         else:
             qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch.groups, self.heads, self.attention_rate, noise, queries)
+        context = attention(qkv, batch.groups, self.heads, self.attention_rate, dropout, queries)
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         context = adapter.linear(self.index, "attention_output", self.attention_output, context)
-        a = self.attention_norm(self._add(h, context, noise, rows))
+        a = self.attention_norm(self._add(h, context, dropout, rows))
         f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
-        f = self._add(a, adapter.linear(self.index, "output", self.output, f), noise, rows)
+        f = self._add(a, adapter.linear(self.index, "output", self.output, f), dropout, rows)
         if ts is not None and adapter.placement == "original":
             f = f + ts
         return self.output_norm(f)  # [T, H]
@@ -238,9 +238,9 @@ class Layer(nn.Module):
         """Return the linear maps."""
         return self.qkv, self.attention_output, self.intermediate, self.output
 
-    def _add(self, residual: Tensor, x: Tensor, noise: Noise | None, rows: int) -> Tensor:
-        """Return ``residual + dropout(x)``, in the residual's precision."""
-        return noise.add_dropout(residual, x, self.rate, rows) if noise else residual + x
+    def _add(self, residual: Tensor, x: Tensor, dropout: Dropout | None, rows: int) -> Tensor:
+        """Return ``residual`` plus ``x`` under dropout, in the residual's precision."""
+        return dropout.add(residual, x, self.rate, rows) if dropout else residual + x
 
 
 class Encoder(nn.Module):
@@ -258,17 +258,17 @@ class Encoder(nn.Module):
         self.pooler = Linear(shape.hidden_size, shape.hidden_size)
 
     def forward(
-        self, batch: PackedBatch, adapter: Adapter = PLAIN, noise: Noise | None = None
+        self, batch: PackedBatch, adapter: Adapter = PLAIN, dropout: Dropout | None = None
     ) -> Tensor:
         """Return the last layer's hidden states, [T, H]."""
-        return self.encode(self.embeddings(batch, noise), batch, adapter, noise)
+        return self.encode(self.embeddings(batch, dropout), batch, adapter, dropout)
 
     def encode(
         self,
         h: Tensor,
         batch: PackedBatch,
         adapter: Adapter = PLAIN,
-        noise: Noise | None = None,
+        dropout: Dropout | None = None,
         firsts: bool = False,
     ) -> Tensor:
         """Run the layers on embeddings [T, H]; return the last hidden states, [T, H].
@@ -278,8 +278,8 @@ class Encoder(nn.Module):
                 else then: the other tokens are its keys and values only.
         """
         for layer in self.layers[:-1]:
-            h = layer(h, batch, adapter, noise)
-        return self.layers[-1](h, batch, adapter, noise, firsts)
+            h = layer(h, batch, adapter, dropout)
+        return self.layers[-1](h, batch, adapter, dropout, firsts)
 
     def pool(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return tanh(W h + b) of each sequence's [CLS], [S, H], in packed order."""

@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from ..common.streams import generator
 from ..config import SmartConfig
-from ..model.dropout import Noise
+from ..model.dropout import Dropout
 from ..multitask import MultiTaskModel
 from ..packing.pack import PackedBatch
 from ..tasks.task import Task
@@ -92,17 +92,17 @@ class Smart:
             self.teacher = {name: p.detach().clone() for name, p in model.trained().items()}
 
     def losses(
-        self, batch: PackedBatch, task: Task, noise: Noise | None
+        self, batch: PackedBatch, task: Task, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor | float]:
         """Return a batch's outputs, [S, outputs], and what is to be added to their loss."""
-        begin = noise.state() if noise else None
-        embedded = self._model.encoder.embeddings(batch, noise)
-        masks = noise.state() if noise else None
+        begin = dropout.state() if dropout else None
+        embedded = self._model.encoder.embeddings(batch, dropout)
+        masks = dropout.state() if dropout else None
 
         def head(x: Tensor) -> Tensor:
-            if noise:
-                noise.load_state(masks)  # every pass sees the same masks
-            return self._model.outputs(x, batch, task, noise=noise)
+            if dropout:
+                dropout.load_state(masks)  # every pass sees the same masks
+            return self._model.outputs(x, batch, task, dropout=dropout)
 
         outputs = head(embedded)
         extra: Tensor | float = 0.0
@@ -110,9 +110,9 @@ class Smart:
             delta = self.perturbation(embedded.detach(), outputs.detach(), head, batch, task)
             extra = self._config.weight * divergence(task, head(embedded + delta), outputs)
         if self._config.proximal:
-            if noise:
-                noise.load_state(begin)
-            taught = self._taught(batch, task, noise)
+            if dropout:
+                dropout.load_state(begin)
+            taught = self._taught(batch, task, dropout)
             extra = extra + self._config.proximal * divergence(task, outputs, taught)
         return outputs, extra
 
@@ -143,8 +143,8 @@ class Smart:
         return gradient / _sequence_norms(gradient, batch).clamp_min(1e-30)
 
     @torch.no_grad()
-    def _taught(self, batch: PackedBatch, task: Task, noise: Noise | None) -> Tensor:
-        return functional_call(self._model, self.teacher, (batch, task), {"noise": noise})
+    def _taught(self, batch: PackedBatch, task: Task, dropout: Dropout | None) -> Tensor:
+        return functional_call(self._model, self.teacher, (batch, task), {"dropout": dropout})
 
     @torch.no_grad()
     def after_step(self, trained: Mapping[str, Tensor]) -> None:

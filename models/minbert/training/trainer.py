@@ -17,7 +17,7 @@ from ..device import autocast, keeps_kernels, pick_device
 from ..errors import DivergedError
 from ..evaluation.evaluate import DevSets
 from ..evaluation.metrics import all_scores
-from ..model.dropout import make_noise
+from ..model.dropout import make_dropout
 from ..multitask import task_loss
 from ..packing.pack import PackedBatch, length_ordered
 from ..packing.ragged import send, to_device
@@ -51,7 +51,7 @@ class Trainer:
         self.model = prepare_model(config, cache_dir, self.device)
         self.trained = self.model.trained()
         seed = config.train.seed
-        self.noise = make_noise(seed, self.device)
+        self.dropout = make_dropout(seed, self.device)
         self.smart = Smart(config.smart, self.model, seed, self.device) if config.smart.on else None
         self.schedule = make_schedule(config, self.corpus)
         self.draws = {
@@ -161,8 +161,8 @@ class Trainer:
     def _forward(self, batch: PackedBatch, task: Task) -> tuple[Tensor, Tensor | float]:
         """Return a batch's outputs, and what regularisation adds to their loss."""
         if self.smart is not None:
-            return self.smart.losses(batch, task, self.noise)
-        return self.model(batch, task, noise=self.noise), 0.0
+            return self.smart.losses(batch, task, self.dropout)
+        return self.model(batch, task, dropout=self.dropout), 0.0
 
     def _update(self) -> None:
         if self.config.train.grad_clip:
@@ -229,7 +229,7 @@ class Trainer:
                 tensors[f"optimizer/{part}/{name}"] = value
         if self.rows is not None:
             tensors |= {f"optimizer/{part}/{WORD}": t for part, t in self.rows.tensors().items()}
-        tensors["noise"] = self.noise.state()
+        tensors["noise"] = self.dropout.state()
         return tensors | (self.smart.tensors() if self.smart is not None else {})
 
     def numbers(self) -> dict:
@@ -255,7 +255,7 @@ class Trainer:
             self.optimizer.state[self.trained[name]][part] = tensors[key].clone().to(self.device)
         if self.rows is not None:
             self.rows.load({part: tensors[f"optimizer/{part}/{WORD}"] for part in self.rows.PARTS})
-        self.noise.load_state(tensors["noise"])
+        self.dropout.load_state(tensors["noise"])
         if self.smart is not None:
             self.smart.load(tensors)
         self.epoch, self.in_epoch = numbers["epoch"], numbers["in_epoch"]
