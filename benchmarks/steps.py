@@ -29,7 +29,7 @@ from minbert.backbone.weights import _file_digest, backbone_shape, find_backbone
 from minbert.data.datasets import load_corpus
 from minbert.data.files import find_data
 from minbert.device import has_bfloat16, pick_device, pick_dtype
-from minbert.tasks.builtin import HEADS
+from minbert.tasks.builtin import HEAD_WIDTHS
 
 # ---- steps
 
@@ -99,7 +99,7 @@ def measure_evaluation(options, say) -> list[Line]:
     dev, backbone = plain.corpus.dev, str(find_backbone(options.backbone))
     texts = {name: d.texts for name, d in dev.items()}
     labels = {name: d.labels for name, d in dev.items()}
-    model = Bert(backbone, HEADS, 0.3)
+    model = Bert(backbone, HEAD_WIDTHS, 0.3)
     shape = backbone_shape(options.backbone, options.cache)
     operations = sum(forward_operations(shape, d.lengths) for d in dev.values())
     products = Products(options.device, options.dtype)

@@ -12,7 +12,7 @@ from products import synchronize
 from minbert import Config
 from minbert.backbone.weights import find_backbone
 from minbert.data.datasets import Corpus
-from minbert.tasks.builtin import HEADS
+from minbert.tasks.builtin import HEAD_WIDTHS
 from minbert.training.schedule import Draws
 from minbert.training.trainer import Trainer
 
@@ -76,7 +76,7 @@ def their_trainings(options, corpus: Corpus) -> dict:
     labels = {name: d.labels for name, d in corpus.train.items()}
 
     def peer(precision: str, lora: bool, compiled: bool = False) -> Peer:
-        model = Bert(backbone, HEADS, 0.3)
+        model = Bert(backbone, HEAD_WIDTHS, 0.3)
         return Peer(with_lora(model, 4, 1.0) if lora else model, backbone, texts, labels, LR,
                     precision, options.device, compiled)  # fmt: skip
 

@@ -14,7 +14,7 @@ from minbert import InputError, check_data, data_digest
 from minbert.backbone.weights import find_backbone
 from minbert.data.datasets import load_corpus
 from minbert.data.files import read_file
-from minbert.tasks.builtin import BY_NAME, TASKS
+from minbert.tasks.builtin import TASKS
 
 SST, PARA, STS = TASKS
 
@@ -152,15 +152,15 @@ def test_long_texts_are_cut_to_what_the_encoder_holds(folder, tmp_path, backbone
     edit(folder / "quora-dev.csv", 2, column(2, "good " * 100))
     dataset = load_corpus(str(folder), backbone, tmp_path).dev["para"]
     assert dataset.lengths.max() == 32
-    assert dataset.seconds[0] < 32
+    assert dataset.segment_starts[0] < 32
 
 
 def test_labels_follow_their_sequences_into_the_batch(folder, tmp_path, backbone):
     dataset = load_corpus(str(folder), backbone, tmp_path).train["sts"]
     indices = np.array([5, 250, 17, 3, 99])
     batch, labels = dataset.batch(indices)
-    ends = [*batch.firsts.tolist()[1:], batch.tokens]
-    for place, (start, end) in enumerate(zip(batch.firsts.tolist(), ends, strict=True)):
+    ends = [*batch.cls_positions.tolist()[1:], batch.tokens]
+    for place, (start, end) in enumerate(zip(batch.cls_positions.tolist(), ends, strict=True)):
         index = indices[batch.order[place]]
         begin, stop = dataset.offsets[index], dataset.offsets[index + 1]
         assert batch.token_ids[start:end].tolist() == dataset.tokens[begin:stop].tolist()
@@ -242,7 +242,7 @@ def test_the_paper_s_files_are_read_as_they_are(real_data):
 def test_real_text_tokenises_as_transformers_does(real_data, real_backbone, tmp_path):
     corpus = load_corpus(str(real_data), str(real_backbone), tmp_path)
     oracle = AutoTokenizer.from_pretrained(find_backbone(str(real_backbone)))
-    for name in BY_NAME:
+    for name in (task.name for task in TASKS):
         dataset = corpus.dev[name]
         texts = dataset.texts[:200]
         wanted = oracle(*map(list, zip(*texts, strict=True)), truncation=True, max_length=512)

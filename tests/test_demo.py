@@ -237,7 +237,7 @@ def test_a_lesson_hides_words_and_compares_sentences():
     ]
     tokenizer = pretraining.train_vocabulary(rows)
     data = pretraining.encode(tokenizer, rows)
-    batch = pack(data.ids, data.seconds)
+    batch = pack(data.ids, data.segment_starts)
     before = batch.token_ids.clone()
     lesson = Teacher(tokenizer).lesson(batch, np.random.default_rng(0))
 
@@ -250,7 +250,7 @@ def test_a_lesson_hides_words_and_compares_sentences():
     assert len(np.intersect1d(lesson.words, hidden)) == 0
 
     place = list(batch.order).index(0)  # the pair above, wherever it was packed
-    start = int(batch.firsts[place])
+    start = int(batch.cls_positions[place])
     ours = range(start, start + len(data.ids[0]))
     asked = dict(zip(lesson.words.tolist(), lesson.alone.tolist(), strict=True))
     names = {tokenizer.id_to_token(int(before[i])): asked[i] for i in ours if i in asked}

@@ -35,15 +35,15 @@ def ragged(vocabulary: int) -> tuple[list[np.ndarray], list[int]]:
 def assert_equal_to_transformers(folder: Path) -> None:
     oracle = BertModel.from_pretrained(folder).eval()
     ours = our_encoder(folder)
-    sequences, seconds = ragged(oracle.config.vocab_size)
-    batch = pack(sequences, seconds)
+    sequences, segment_starts = ragged(oracle.config.vocab_size)
+    batch = pack(sequences, segment_starts)
     hidden = ours(batch)
     pooled = ours.pool(hidden, batch)
     for place, given in enumerate(batch.order):
         ids = torch.from_numpy(sequences[given])[None]
-        types = (torch.arange(ids.shape[1]) >= seconds[given]).long()[None]
+        types = (torch.arange(ids.shape[1]) >= segment_starts[given]).long()[None]
         wanted = oracle(input_ids=ids, token_type_ids=types)
-        start = batch.firsts[place]
+        start = batch.cls_positions[place]
         mine = hidden[start : start + ids.shape[1]]
         torch.testing.assert_close(mine, wanted.last_hidden_state[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(pooled[place], wanted.pooler_output[0], atol=1e-5, rtol=0)
@@ -107,12 +107,12 @@ def test_a_packed_batch_holds_no_padding():
     assert batch.token_ids.tolist() == [4, 1, 2, 3, 5, 6, 7]
     assert batch.positions.tolist() == [0, 0, 1, 2, 0, 1, 2]
     assert batch.segments.tolist() == [0, 0, 0, 1, 0, 0, 0]
-    assert batch.firsts.tolist() == [0, 1, 4]
-    (group,) = batch.groups  # but in attention
-    assert group[:3] == (3, 3, 3) and batch.groups.tokens == 7 and batch.groups.padded
-    assert group.real.tolist() == [[True, False, False], [True] * 3, [True] * 3]
-    assert batch.groups.source.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
-    assert batch.groups.places.tolist() == [0, 3, 4, 5, 6, 7, 8]
+    assert batch.cls_positions.tolist() == [0, 1, 4]
+    (block,) = batch.blocks  # but in attention
+    assert block[:3] == (3, 3, 3) and batch.blocks.tokens == 7 and batch.blocks.padded
+    assert block.real.tolist() == [[True, False, False], [True] * 3, [True] * 3]
+    assert batch.blocks.source.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert batch.blocks.places.tolist() == [0, 3, 4, 5, 6, 7, 8]
 
 
 def test_length_order_holds_every_sequence_once_within_the_budget():

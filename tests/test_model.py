@@ -7,7 +7,7 @@ import torch
 from minbert import Config, count_parameters
 from minbert.adapters.lora import LowRank
 from minbert.packing.pack import pack
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import TASKS
 from minbert.training.build import prepare_model
 from minbert.training.trainer import Trainer
 
@@ -65,7 +65,7 @@ def batch():
 
 def test_lora_starts_at_the_backbone(folder):
     plain, lora = model_of(folder), model_of(folder, rank=4, alpha=8.0)
-    for task in BY_NAME.values():
+    for task in TASKS:
         assert torch.equal(plain(batch(), task), lora(batch(), task))
 
 
@@ -81,7 +81,7 @@ def test_merged_lora_computes_the_same(folder):
     scramble(model)
     plain = model_of(folder)
     with torch.inference_mode():
-        for task in BY_NAME.values():
+        for task in TASKS:
             apart = model(batch(), task)
             merged = model(batch(), task, adapter=model.merged_adapter())
             torch.testing.assert_close(merged, apart, atol=1e-5, rtol=1e-5)
@@ -95,7 +95,7 @@ def test_alpha_multiplies_directly(folder):
     x = torch.randn(3, 5)
     linear = torch.nn.Linear(5, 7)
     want = linear(x) + 8.0 * x @ (pair.b[0] @ pair.a[0]).T
-    torch.testing.assert_close(pair.beside(linear.weight, linear.bias, x), want)
+    torch.testing.assert_close(pair.forward(linear.weight, linear.bias, x), want)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -112,7 +112,7 @@ def test_lora_has_the_gradients_of_its_formula(parts, asked):
     weight = linear.weight + 1.7 * (pair.b @ pair.a).flatten(0, 1)
     torch.testing.assert_close(pair.merged(linear.weight), weight.detach())
     wanted = torch.nn.functional.linear(x, weight, linear.bias)
-    got = pair.beside(linear.weight, linear.bias, x)
+    got = pair.forward(linear.weight, linear.bias, x)
     torch.testing.assert_close(got, wanted)
     given = [pair.a, pair.b] + [x] * asked
     mine = torch.autograd.grad((got * slope).sum(), given)

@@ -12,7 +12,7 @@ from minbert import Config, InputError, count_parameters
 from minbert.adapters.pals import PAL, PAL_HEADS, Pals
 from minbert.model.encoder import Encoder, EncoderShape
 from minbert.packing.pack import pack
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
 from minbert.training.trainer import Trainer
 
@@ -93,7 +93,7 @@ def test_a_layer_computes_the_paper_s_equations(kind, placement):
     for index in (0, 3):
         layer = model.layers[index]
         got = layer(h, packed, pals, None)
-        bounds = [*packed.firsts.tolist(), packed.tokens]
+        bounds = [*packed.cls_positions.tolist(), packed.tokens]
         for start, stop in zip(bounds, bounds[1:], strict=False):
             x = h[start:stop]
             alone = pack([torch.arange(stop - start).numpy()], [stop - start])
@@ -106,7 +106,7 @@ def joined(layer, x, alone, ts, placement):
     """BL(h) with TS(h) where the placement says (equations 3 to 7)."""
     from minbert.model.attention import attention
 
-    context = attention(layer.qkv(x), alone.groups, layer.heads, 0.0, None)
+    context = attention(layer.qkv(x), alone.blocks, layer.num_heads, 0.0, None)
     if placement == "alternative":
         context = context + ts
     a = layer.attention_norm(x + layer.attention_output(context))
@@ -148,7 +148,7 @@ def test_training_starts_at_the_backbone_and_each_task_moves_its_own(folder):
     plain = prepare_model(config(folder), folder / "cache", torch.device("cpu"))
     trainer = Trainer(wanted, folder / "cache")
     packed = batch("sst", "sst")
-    sst = BY_NAME["sst"]
+    sst = get_task("sst")
     torch.testing.assert_close(trainer.model(packed, sst), plain(packed, sst))
     before = {n: p.detach().clone() for n, p in trainer.model.pals.named_parameters()}
     for _ in range(3):
@@ -168,6 +168,6 @@ def test_they_combine_with_lora(folder):
         trainer.take_step(task)
     assert all(not torch.equal(p, before[n]) for n, p in trainer.trained.items())
     packed = batch("sts", "sts")
-    model, sts = trainer.model, BY_NAME["sts"]
+    model, sts = trainer.model, get_task("sts")
     merged = model(packed, sts, adapter=model.merged_adapter())
     torch.testing.assert_close(model(packed, sts), merged, atol=1e-5, rtol=1e-5)

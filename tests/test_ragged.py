@@ -18,7 +18,7 @@ from minbert.model.encoder import EncoderShape
 from minbert.multitask import build_model, task_loss
 from minbert.packing.pack import Ragged, pack
 from minbert.packing.ragged import ragged, send, to_device
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
 from minbert.training.optimizers import AdamW
 from minbert.training.smart import Smart
@@ -60,11 +60,11 @@ def test_a_batch_comes_over_whole_and_without_filler():
     assert len(given.token_ids) == 64 and len(sent.token_ids) == sent.tokens == 56
     for name in ("token_ids", "segments", "positions"):
         assert torch.equal(getattr(sent, name), getattr(given, name)[:56])
-    assert torch.equal(sent.firsts, given.firsts)
-    assert sent.groups[1:] == Ragged(None, 5, 3, 30)[1:]
-    assert sent.groups.offsets.tolist() == [*given.firsts.tolist(), 56]
+    assert torch.equal(sent.cls_positions, given.cls_positions)
+    assert sent.blocks[1:] == Ragged(None, 5, 3, 30)[1:]
+    assert sent.blocks.offsets.tolist() == [*given.cls_positions.tolist(), 56]
     assert [span[:4] for span in sent.spans] == [("para", 0, 12, 2), ("sst", 12, 56, 3)]
-    assert [span.groups.offsets.tolist() for span in sent.spans] == [[0, 3, 12], [0, 5, 14, 44]]
+    assert [span.blocks.offsets.tolist() for span in sent.spans] == [[0, 3, 12], [0, 5, 14, 44]]
     assert torch.equal(sent.owners, given.owners[:56])
 
 
@@ -73,8 +73,8 @@ def test_where_the_batch_is_told_by_the_device():
     assert to_device(given, CPU) is given
     sent = to_device(given, META)
     (span,) = sent.spans
-    assert all(t.is_meta for t in (sent.token_ids, sent.groups.offsets, span.groups.offsets))
-    assert span.groups[1:] == sent.groups[1:] == (2, 4, 7)
+    assert all(t.is_meta for t in (sent.token_ids, sent.blocks.offsets, span.blocks.offsets))
+    assert span.blocks[1:] == sent.blocks[1:] == (2, 4, 7)
     assert [t.shape for t in send((torch.zeros(3), torch.ones(2)), META)] == [(3,), (2,)]
 
 
@@ -82,18 +82,18 @@ def test_where_the_batch_is_told_by_the_device():
 
 
 @pytest.mark.parametrize("lengths", [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]])
-@pytest.mark.parametrize("firsts", [False, True])
+@pytest.mark.parametrize("cls_only", [False, True])
 @pytest.mark.parametrize("dim", [DIM, 17])
-def test_attention_is_that_of_groups(lengths, firsts, dim):
+def test_attention_is_that_of_groups(lengths, cls_only, dim):
     batch = packed(lengths)
     qkv = torch.randn(len(batch.token_ids), 3 * HEADS * dim, dtype=torch.float64)
     qkv.requires_grad_(True)
     given, queries = qkv, None
-    if firsts:
-        given, queries = qkv[:, HEADS * dim :], qkv[batch.firsts, : HEADS * dim]
-    wanted = attention(given, batch.groups, HEADS, queries=queries)
-    wanted = wanted[: None if firsts else batch.tokens]
-    got = attention(given[: batch.tokens], ragged(batch, CPU).groups, HEADS, queries=queries)
+    if cls_only:
+        given, queries = qkv[:, HEADS * dim :], qkv[batch.cls_positions, : HEADS * dim]
+    wanted = attention(given, batch.blocks, HEADS, queries=queries)
+    wanted = wanted[: None if cls_only else batch.tokens]
+    got = attention(given[: batch.tokens], ragged(batch, CPU).blocks, HEADS, queries=queries)
     torch.testing.assert_close(got, wanted)
     slope = torch.randn_like(got)
     (mine,) = torch.autograd.grad((got * slope).sum(), qkv, retain_graph=True)
@@ -103,7 +103,7 @@ def test_attention_is_that_of_groups(lengths, firsts, dim):
 
 def test_attention_drops_where_there_is_noise():
     """Each weight is kept or dropped: with values of one, an output is a mean of what is kept."""
-    where = ragged(packed([64]), CPU).groups
+    where = ragged(packed([64]), CPU).blocks
     qkv = torch.zeros(64, 3 * HEADS * DIM)
     qkv[:, 2 * HEADS * DIM :] = 1
     assert torch.allclose(attention(qkv, where, HEADS, 0.25), torch.ones(64, HEADS * DIM))
@@ -119,7 +119,7 @@ def test_a_model_computes_what_it_does_on_a_cpu(tmp_path, recipe, tasks):
     given = packed([5, 9, 30, 3, 9], tasks)
     for batch in (given, ragged(given, CPU)):
         model.zero_grad()
-        outputs = model(batch, BY_NAME["sst"])
+        outputs = model(batch, get_task("sst"))
         outputs.square().sum().backward()
         found.append((outputs, {n: p.grad for n, p in model.trained().items()}))
     (wanted, gradients), (got, mine) = found
@@ -146,7 +146,7 @@ def test_a_device_draws_the_same_again(tmp_path):
     model, batch = a_model(tmp_path, {}), ragged(packed([5, 9, 30]), CPU)
 
     def outputs(dropout):
-        return model(batch, BY_NAME["sst"], dropout=dropout)
+        return model(batch, get_task("sst"), dropout=dropout)
 
     dropout = DeviceDropout(3, CPU)
     first, state, second = outputs(dropout), dropout.state(), outputs(dropout)
@@ -174,7 +174,7 @@ def meta_step(config, smart: bool):
     with META:
         model = build_model(config, shape)
     optimizer = AdamW(model.trained().values(), lr=0.1)
-    dropout, task = DeviceDropout(1, CPU), BY_NAME["sst"]
+    dropout, task = DeviceDropout(1, CPU), get_task("sst")
     batch = to_device(packed([5, 9, 30, 3]), META)
     (labels,) = send((torch.zeros(4),), META)
     with FlopCounterMode(display=False) as counted:

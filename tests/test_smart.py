@@ -12,7 +12,7 @@ from minbert.config import SmartConfig
 from minbert.model.dropout import Dropout
 from minbert.multitask import task_loss
 from minbert.packing.pack import pack
-from minbert.tasks.builtin import BY_NAME, TASKS
+from minbert.tasks.builtin import TASKS, get_task
 from minbert.training.build import prepare_model
 from minbert.training.smart import Smart, divergence, project
 from minbert.training.trainer import Trainer
@@ -78,7 +78,7 @@ def test_the_perturbation_never_leaves_the_ball(model, norm, mode, alpha):
         delta = given.perturbation(
             embedded, outputs, lambda x, t=task: model.outputs(x, packed, t), packed, task
         )
-        bounds = [*packed.firsts.tolist(), packed.tokens]
+        bounds = [*packed.cls_positions.tolist(), packed.tokens]
         for start, stop in zip(bounds, bounds[1:], strict=False):
             order = torch.inf if norm == "linf" else 2
             size = torch.linalg.vector_norm(delta[start:stop], order)
@@ -187,13 +187,13 @@ def test_the_proximal_term_grows_with_the_distance_from_the_teacher(folder, reci
     terms = []
     for _ in range(3):
         packed, _ = trainer.corpus.train["sts"].batch(np.arange(4))
-        terms.append(trainer.smart.losses(packed, BY_NAME["sts"], Dropout(4))[1].item())
+        terms.append(trainer.smart.losses(packed, get_task("sts"), Dropout(4))[1].item())
         trainer.take_step("sts")
     assert terms[0] == 0.0 < terms[1]
     trainer.smart.after_step(trainer.trained)
     for name, weight in trainer.trained.items():
         trainer.smart.teacher[name].copy_(weight.detach())
-    assert trainer.smart.losses(packed, BY_NAME["sts"], Dropout(4))[1].item() == 0.0
+    assert trainer.smart.losses(packed, get_task("sts"), Dropout(4))[1].item() == 0.0
 
 
 def test_the_teacher_is_a_running_average(folder):
@@ -217,6 +217,6 @@ def test_the_smallest_perturbation_is_felt(folder):
     trainer = Trainer(config(folder, **{"smart.lambda": 1.0}), folder / "cache")
     dataset = trainer.corpus.train["sts"]
     packed, labels = dataset.batch(np.arange(4))
-    outputs, extra = trainer.smart.losses(packed, BY_NAME["sts"], trainer.dropout)
+    outputs, extra = trainer.smart.losses(packed, get_task("sts"), trainer.dropout)
     assert extra.item() > 0
-    assert task_loss(BY_NAME["sts"], outputs, torch.from_numpy(labels)).item() > 0
+    assert task_loss(get_task("sts"), outputs, torch.from_numpy(labels)).item() > 0

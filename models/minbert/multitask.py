@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adapters.lora import Lora
-from .adapters.pals import Both, Pals
+from .adapters.pals import LoraAndPals, Pals
 from .common.streams import generator
 from .config import Config
 from .model.dropout import Dropout
-from .model.encoder import PLAIN, Adapter, Encoder, EncoderShape, Prepared
+from .model.encoder import NO_ADAPTER, Adapter, Encoder, EncoderShape, MergedWeights
 from .packing.pack import PackedBatch
-from .tasks.builtin import HEADS
+from .tasks.builtin import HEAD_WIDTHS
 from .tasks.task import Task
 
 
@@ -42,7 +42,7 @@ class MultiTaskModel(nn.Module):
         self.head_dropout = head_dropout
         self.encoder = Encoder(shape)
         self.heads = nn.ModuleDict(
-            {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEADS.items()}
+            {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEAD_WIDTHS.items()}
         )
         self.lora = lora
         self.pals = pals
@@ -74,7 +74,7 @@ class MultiTaskModel(nn.Module):
     @property
     def adapter(self) -> Adapter:
         """What the linear maps go through while training."""
-        return self._with_pals(PLAIN if self.lora is None else self.lora)
+        return self._with_pals(NO_ADAPTER if self.lora is None else self.lora)
 
     def merged_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
         """What the linear maps go through in evaluation: the same function, one product a map.
@@ -89,10 +89,10 @@ class MultiTaskModel(nn.Module):
                        if each.weight.requires_grad}  # fmt: skip
         if self.lora is not None:
             weights |= self.lora.merged(self.encoder, self.heads, dtype)
-        return self._with_pals(Prepared(weights) if weights else PLAIN)
+        return self._with_pals(MergedWeights(weights) if weights else NO_ADAPTER)
 
     def _with_pals(self, linears: Adapter) -> Adapter:
-        return linears if self.pals is None else Both(linears, self.pals)
+        return linears if self.pals is None else LoraAndPals(linears, self.pals)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name, in a fixed order."""
@@ -118,8 +118,8 @@ class MultiTaskModel(nn.Module):
     ) -> Tensor:
         """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
         adapter = adapter if adapter is not None else self.adapter
-        firsts = self.encoder.encode(embedded, batch, adapter, dropout, firsts=True)
-        pooled = self.encoder.pool_firsts(firsts)
+        cls = self.encoder.encode(embedded, batch, adapter, dropout, cls_only=True)
+        pooled = self.encoder.pool_cls(cls)
         if dropout:
             pooled = dropout.apply(pooled, self.head_dropout)
         out = adapter.head(task.name, self.heads[task.name], pooled)
@@ -163,7 +163,7 @@ def build_model(config: Config, shape: EncoderShape) -> MultiTaskModel:
     return MultiTaskModel(
         shape,
         config.train.mode,
-        Lora(shape, HEADS, lora.rank, lora.alpha) if lora.rank else None,
+        Lora(shape, HEAD_WIDTHS, lora.rank, lora.alpha) if lora.rank else None,
         Pals(shape, pals.kind, pals.placement, pals.tasks) if pals.kind != "none" else None,
         config.train.dropout,
     )

@@ -39,9 +39,9 @@ class LowRank(nn.Module):
         nn.init.normal_(self.a, std=1 / math.sqrt(self.a.shape[1]), generator=stream)
         nn.init.zeros_(self.b)
 
-    def beside(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    def forward(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         """Return ``W x + bias + alpha B A x``, [T, inputs] -> [T, outputs]; W is frozen."""
-        return _Beside.apply(x, weight, bias, self.a, self.b, self.alpha)
+        return LoraFunction.apply(x, weight, bias, self.a, self.b, self.alpha)
 
     @torch.no_grad()
     def merged(self, weight: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class LowRank(nn.Module):
         return out
 
 
-class _Beside(torch.autograd.Function):
+class LoraFunction(torch.autograd.Function):
     """A frozen linear map and the low-rank one beside it, W x + bias + alpha B A x.
 
     Autograd's own chain multiplies thin matrices in the layouts that a processor likes least (a
@@ -122,21 +122,21 @@ class Lora(nn.Module, Adapter):
     def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
         if site not in SITES:
             return linear(x)
-        return self.layers[layer][site].beside(linear.ready(product_dtype(x)), linear.bias, x)
+        return self.layers[layer][site].forward(linear.ready(product_dtype(x)), linear.bias, x)
 
-    def queries_apart(
-        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    def cls_queries(
+        self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
         site = self.layers[layer]["qkv"]
         joint = linear.ready(product_dtype(x)), linear.bias, site.a, site.b
         query, others = zip(*(split_queries(each) for each in joint), strict=True)
         return (
-            _Beside.apply(asking, *query, site.alpha),
-            _Beside.apply(x, *others, site.alpha),
+            LoraFunction.apply(cls, *query, site.alpha),
+            LoraFunction.apply(x, *others, site.alpha),
         )
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return self.heads[task].beside(linear.weight, linear.bias, x)
+        return self.heads[task].forward(linear.weight, linear.bias, x)
 
     def merged(
         self, encoder: Encoder, heads: Mapping[str, nn.Linear], dtype: torch.dtype

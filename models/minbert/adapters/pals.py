@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..common.streams import generator
 from ..model.attention import attention
 from ..model.dropout import Dropout
-from ..model.encoder import Adapter, EncoderShape, apart
+from ..model.encoder import Adapter, EncoderShape, split_projection
 from ..packing.pack import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
@@ -52,12 +52,12 @@ class TaskLayers(nn.Module):
         self._plan = [_plan(kind, layer, shape.layers) for layer in range(shape.layers)]
         self.projections = nn.ModuleDict()
         self.attentions = nn.ModuleDict()
-        for projection, heads in self._plan:
+        for projection, attention_name in self._plan:
             if projection not in self.projections:
-                small = LOW_RANK if heads is None else PAL
+                small = LOW_RANK if attention_name is None else PAL
                 self.projections[projection] = Projection(shape.hidden_size, small)
-            if heads is not None and heads not in self.attentions:
-                self.attentions[heads] = nn.Linear(PAL, 3 * PAL)  # query, key and value
+            if attention_name is not None and attention_name not in self.attentions:
+                self.attentions[attention_name] = nn.Linear(PAL, 3 * PAL)  # query, key and value
 
     def initialise(self, stream: torch.Generator) -> None:
         """Draw the weights; V^D starts at zero, so that training starts at the backbone."""
@@ -69,25 +69,30 @@ class TaskLayers(nn.Module):
             nn.init.zeros_(projection.decoder.weight)
 
     def forward(
-        self, layer: int, h: Tensor, span: Span, dropout: Dropout | None, firsts: Tensor | None = None
+        self,
+        layer: int,
+        h: Tensor,
+        span: Span,
+        dropout: Dropout | None,
+        cls_positions: Tensor | None = None,
     ) -> Tensor:
         """Return TS(h) of one layer for one task's part of the stream, [T, H] -> [T, H].
 
         Args:
-            firsts: where each sequence's first token lies, if only these are asked for: [S, H].
+            cls_positions: where each sequence's [CLS] lies, if only these are wanted: [S, H].
         """
-        name, heads = self._plan[layer]
+        name, attention_name = self._plan[layer]
         projection = self.projections[name]
-        if heads is None:
-            h = h if firsts is None else h.index_select(0, firsts)
+        if attention_name is None:
+            h = h if cls_positions is None else h.index_select(0, cls_positions)
             return projection.decoder(F.gelu(projection.encoder(h)))
-        small, joint = projection.encoder(h), self.attentions[heads]  # [T, d_s]
-        if firsts is None:
+        small, joint = projection.encoder(h), self.attentions[attention_name]  # [T, d_s]
+        if cls_positions is None:
             queries, qkv = None, joint(small)  # [T, 3 d_s]
         else:
-            asking = small.index_select(0, firsts)
-            queries, qkv = apart(joint.weight, joint.bias, small, asking)
-        context = attention(qkv, span.groups, PAL_HEADS, self.attention_rate, dropout, queries)
+            cls = small.index_select(0, cls_positions)
+            queries, qkv = split_projection(joint.weight, joint.bias, small, cls)
+        context = attention(qkv, span.blocks, PAL_HEADS, self.attention_rate, dropout, queries)
         return F.gelu(projection.decoder(context))
 
 
@@ -125,7 +130,7 @@ class Pals(nn.Module, Adapter):
             layers.initialise(generator(seed, "pals", task))
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, firsts: bool
+        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool
     ) -> Tensor | None:
         """Return TS(h), each part of the stream by its own task's layers."""
         if not any(span.task in self.tasks for span in batch.spans):
@@ -133,26 +138,31 @@ class Pals(nn.Module, Adapter):
         parts, sequence = [], 0
         for span in batch.spans:
             behind = sequence + span.sequences
-            asked = batch.firsts[sequence:behind] - span.start if firsts else None
+            positions = batch.cls_positions[sequence:behind] - span.start if cls_only else None
             whole = len(batch.spans) == 1 and span.stop == len(h)
             part = h if whole else h[span.start : span.stop]
-            parts.append(self._part(layer, part, span, dropout, asked))
+            parts.append(self._part(layer, part, span, dropout, positions))
             sequence = behind
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _part(
-        self, layer: int, h: Tensor, span: Span, dropout: Dropout | None, firsts: Tensor | None
+        self,
+        layer: int,
+        h: Tensor,
+        span: Span,
+        dropout: Dropout | None,
+        cls_positions: Tensor | None,
     ) -> Tensor:
         if span.task not in self.tasks:
-            return torch.zeros_like(h if firsts is None else h[: len(firsts)])
-        return self.tasks[span.task](layer, h, span, dropout, firsts).to(h.dtype)
+            return torch.zeros_like(h if cls_positions is None else h[: len(cls_positions)])
+        return self.tasks[span.task](layer, h, span, dropout, cls_positions).to(h.dtype)
 
 
-class Both(Adapter):
+class LoraAndPals(Adapter):
     """LoRA on the linear maps, and adaptation layers in parallel."""
 
     def __init__(self, linears: Adapter, pals: Pals) -> None:
         self.placement = pals.placement
         self.linear, self.head = linears.linear, linears.head
-        self.queries_apart = linears.queries_apart
+        self.cls_queries = linears.cls_queries
         self.parallel = pals.parallel

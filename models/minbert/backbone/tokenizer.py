@@ -56,5 +56,5 @@ def tokenize(
     inputs = [text[0] if len(text) == 1 else text for text in texts]
     encodings = tokenizer.encode_batch(inputs)
     ids = [np.array(e.ids, dtype=np.int32) for e in encodings]
-    seconds = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], dtype=np.int32)
-    return ids, seconds
+    starts = [len(e.type_ids) - sum(e.type_ids) for e in encodings]
+    return ids, np.array(starts, dtype=np.int32)

@@ -109,10 +109,10 @@ def read_shape(folder: Path) -> EncoderShape:
             right = f"at least {low} and below {high}"
             raise InputError(f"{file}: {key} is {short(value)}; it should be {right}")
     shape = EncoderShape(*sizes.values(), *rates.values())
-    if shape.hidden_size % shape.heads:
+    if shape.hidden_size % shape.num_heads:
         raise InputError(
             f"{file}: hidden_size {shape.hidden_size} does not divide by "
-            f"num_attention_heads {shape.heads}"
+            f"num_attention_heads {shape.num_heads}"
         )
     return shape
 
@@ -127,7 +127,7 @@ def write_config(shape: EncoderShape, folder: Path) -> None:
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
+        "num_attention_heads": shape.num_heads,
         "intermediate_size": shape.intermediate_size,
         "max_position_embeddings": shape.max_positions,
         "type_vocab_size": shape.segments,

@@ -33,7 +33,7 @@ class Dataset:
     Attributes:
         tokens: int32 [all tokens], the sequences end to end.
         offsets: int64 [examples + 1]; example i is ``tokens[offsets[i]:offsets[i + 1]]``.
-        seconds: int32 [examples], where the second segment of each begins.
+        segment_starts: int32 [examples], where the second segment of each begins.
         labels: float32 [examples], on the task's scale; NaN where there is none.
         skipped: rows of the files that could not be used.
     """
@@ -43,9 +43,9 @@ class Dataset:
         self._folder = folder
         arrays = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("tokens", "offsets", "seconds", "labels")
+            for name in ("tokens", "offsets", "seconds", "labels")  # the cache's own words
         )
-        self.tokens, self.offsets, self.seconds, self.labels = arrays
+        self.tokens, self.offsets, self.segment_starts, self.labels = arrays
 
     @classmethod
     def from_texts(
@@ -53,7 +53,7 @@ class Dataset:
     ) -> Dataset:
         """Tokenise sentences or pairs into a dataset in memory, without labels."""
         made = cls.__new__(cls)
-        ids, made.seconds = tokenize(tokenizer, list(texts))
+        ids, made.segment_starts = tokenize(tokenizer, list(texts))
         made.task, made.tokens = task, np.concatenate(ids)
         made.offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         made.labels = np.full(len(ids), np.nan, dtype=np.float32)
@@ -93,7 +93,7 @@ class Dataset:
         pieces = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         part.tokens = np.concatenate(pieces)
         part.offsets = np.cumsum([0, *map(len, pieces)])
-        part.seconds, part.labels = self.seconds[indices], self.labels[indices]
+        part.segment_starts, part.labels = self.segment_starts[indices], self.labels[indices]
         rows = self._rows
         chosen = {key: [rows[key][i] for i in indices] for key in ("ids", "texts")}
         part._rows = rows | chosen
@@ -120,7 +120,7 @@ class Dataset:
         """
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         tasks = [self.task.name] * len(indices)
-        packed = pack(sequences, self.seconds[indices], tasks, fill, level)
+        packed = pack(sequences, self.segment_starts[indices], tasks, fill, level)
         return packed, self.labels[indices][packed.order]
 
 
@@ -208,10 +208,10 @@ class DatasetSource:
     def _fill(self, task: Task, readings: list[Reading], folder: Path) -> None:
         examples: list[Example] = [e for reading in readings for e in reading.examples]
         tokenizer = load_tokenizer(self.backbone, self.shape.max_positions, self.shape.vocab_size)
-        ids, seconds = tokenize(tokenizer, [e.texts for e in examples])
+        ids, segment_starts = tokenize(tokenizer, [e.texts for e in examples])
         np.save(folder / "tokens.npy", np.concatenate(ids))
         np.save(folder / "offsets.npy", np.cumsum([0, *map(len, ids)], dtype=np.int64))
-        np.save(folder / "seconds.npy", seconds)
+        np.save(folder / "seconds.npy", segment_starts)
         np.save(folder / "labels.npy", np.array([e.label for e in examples], dtype=np.float32))
         rows = {
             "ids": [e.id for e in examples],

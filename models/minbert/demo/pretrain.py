@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..backbone.weights import WEIGHTS, to_hf, write_config
 from ..common.streams import derive_seed
 from ..model.dropout import Dropout
-from ..model.encoder import PLAIN, Encoder, EncoderShape
+from ..model.encoder import NO_ADAPTER, Encoder, EncoderShape
 from ..packing.pack import PackedBatch, pack
 from .texts import (
     MASK,
@@ -46,7 +46,7 @@ MASKED = 0.15  # of the tokens
 # hidden.
 TELLING = 0.8
 SHAPE = {
-    "hidden_size": 128, "layers": 2, "heads": 4, "intermediate_size": 512,
+    "hidden_size": 128, "layers": 2, "num_heads": 4, "intermediate_size": 512,
     "max_positions": 512, "hidden_dropout": 0.0, "attention_dropout": 0.0,
 }  # fmt: skip
 
@@ -125,10 +125,11 @@ class Objectives(nn.Module):
     def forward(self, encoder: Encoder, lesson: Lesson, dropout: Dropout) -> tuple[Tensor, Tensor]:
         """The two losses: cross-entropy of the hidden tokens, and of words alone or not."""
         first, *rest = encoder.layers
-        h = first(encoder.embeddings(lesson.batch, dropout), lesson.batch, PLAIN, dropout)  # [T, H]
+        h = encoder.embeddings(lesson.batch, dropout)
+        h = first(h, lesson.batch, NO_ADAPTER, dropout)  # [T, H]
         alone = self.alone(h[lesson.words]).squeeze(-1)
         for layer in rest:
-            h = layer(h, lesson.batch, PLAIN, dropout)
+            h = layer(h, lesson.batch, NO_ADAPTER, dropout)
         return (
             F.cross_entropy(self.predict(encoder, h[lesson.masked]), lesson.truth),
             F.binary_cross_entropy_with_logits(alone, lesson.alone),
@@ -198,7 +199,7 @@ def pretrain(
     for step, chosen in zip(range(steps), batches(len(data.ids), size, rng), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / (steps / 10), (steps - step) / (0.9 * steps))
-        batch = pack([data.ids[i] for i in chosen], [data.seconds[i] for i in chosen])
+        batch = pack([data.ids[i] for i in chosen], [data.segment_starts[i] for i in chosen])
         losses = objectives(encoder, teacher.lesson(batch, rng), dropout)
         optimizer.zero_grad()
         sum(losses).backward()

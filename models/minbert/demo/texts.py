@@ -68,7 +68,7 @@ class Sequences:
     """Tokenised texts: ids of each, and where the second segment begins."""
 
     ids: list[np.ndarray]
-    seconds: list[int]
+    segment_starts: list[int]
 
 
 def encode(tokenizer: Tokenizer, texts: list[Text]) -> Sequences:

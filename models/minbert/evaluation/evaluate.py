@@ -27,13 +27,13 @@ def predict_dataset(
     device: torch.device,
     dtype: torch.dtype,
     adapter=None,
-    heed: Callable[[], None] | None = None,
+    after_batch: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Return the head's raw outputs for every example, float32 [examples, outputs], in file order.
 
     Args:
         adapter: merged adapter, if several datasets share one; made here if not given.
-        heed: called after every batch; what it raises ends the prediction.
+        after_batch: called after every batch; what it raises ends the prediction.
     """
     adapter = adapter if adapter is not None else model.merged_adapter(dtype)
     outputs = torch.empty(len(dataset), dataset.task.outputs, device=device)
@@ -44,8 +44,8 @@ def predict_dataset(
             out = model(to_device(batch, device), dataset.task, adapter=adapter)
             (rows,) = send((torch.from_numpy(indices[batch.order]),), device)
             outputs[rows] = out.float()
-            if heed is not None:
-                heed()
+            if after_batch is not None:
+                after_batch()
     return outputs.cpu()
 
 
@@ -76,13 +76,13 @@ class DevSets:
         self,
         model: MultiTaskModel,
         dtype: torch.dtype,
-        heed: Callable[[], None] | None = None,
+        after_batch: Callable[[], None] | None = None,
     ) -> dict[str, TaskPredictions]:
-        """Return the predictions of every task. ``heed``: see :func:`predict_dataset`."""
+        """Return the predictions of every task. ``after_batch``: see :func:`predict_dataset`."""
         adapter = model.merged_adapter(dtype)
         return {
             name: task_predictions(
-                dataset, predict_dataset(model, dataset, self._device, dtype, adapter, heed)
+                dataset, predict_dataset(model, dataset, self._device, dtype, adapter, after_batch)
             )
             for name, dataset in self.datasets.items()
         }

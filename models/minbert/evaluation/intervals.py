@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..tasks.builtin import BY_NAME, TASKS
+from ..tasks.builtin import TASKS, get_task
 from .metrics import all_scores, correlation, score, task_metric
 from .predictions import TaskPredictions
 
@@ -121,9 +121,9 @@ def _estimate(point: float, spread: np.ndarray) -> Estimate:
 
 def _metric(predictions: TaskPredictions) -> tuple[Statistic, np.ndarray, np.ndarray, int]:
     """Return the statistic of a task's metric, the values and labels that it takes, its stream."""
-    stream = 1 + TASKS.index(BY_NAME[predictions.task])
+    stream = 1 + TASKS.index(get_task(predictions.task))
     labels = predictions.labels.astype(np.float64)
-    if BY_NAME[predictions.task].kind == "regression":
+    if get_task(predictions.task).kind == "regression":
         return correlation, predictions.values.astype(np.float64), labels, stream
     return lambda classes, truth: (classes == truth).mean(-1), predictions.classes, labels, stream
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..tasks.builtin import BY_NAME, TASKS
+from ..tasks.builtin import TASKS, get_task
 from .predictions import TaskPredictions
 
 
@@ -35,7 +35,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def task_metric(predictions: TaskPredictions) -> float:
     """Return the metric of a task: Pearson's correlation of a regression, else accuracy."""
-    regression = BY_NAME[predictions.task].kind == "regression"
+    regression = get_task(predictions.task).kind == "regression"
     return pearson(predictions) if regression else accuracy(predictions)
 
 
@@ -53,6 +53,6 @@ def all_scores(predictions: Mapping[str, TaskPredictions]) -> dict[str, float]:
 
 def confusion_matrix(predictions: TaskPredictions) -> np.ndarray:
     """Return counts, int64 [classes, classes]; rows are labels, columns predictions."""
-    count = len(BY_NAME[predictions.task].classes)
+    count = len(get_task(predictions.task).classes)
     cells = predictions.labels.astype(np.int64) * count + predictions.classes
     return np.bincount(cells, minlength=count * count).reshape(count, count)

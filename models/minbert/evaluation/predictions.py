@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tasks.builtin import BY_NAME
+from ..tasks.builtin import get_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class TaskPredictions:
     @property
     def classes(self) -> np.ndarray:
         """The predicted class of each example, int64 [examples]; not for a regression."""
-        kind = BY_NAME[self.task].kind
+        kind = get_task(self.task).kind
         if kind == "regression":
             raise ValueError(f"{self.task} is a regression: it has no classes")
         return (self.values > 0.5 if kind == "binary" else self.values).astype(np.int64)

@@ -13,7 +13,7 @@ from ..data.datasets import Dataset
 from ..device import pick_device
 from ..errors import InputError
 from ..evaluation.evaluate import predict_dataset, task_predictions
-from ..tasks.builtin import BY_NAME
+from ..tasks.builtin import get_task
 from ..training.build import config_dtype
 from .model_folder import load_model
 
@@ -46,14 +46,13 @@ class SentenceModel:
         Raises:
             InputError: an unknown task, or a text that is not as many sentences as it reads.
         """
-        if task not in BY_NAME:
-            raise InputError(f"unknown task {task!r}; known: {', '.join(BY_NAME)}")
-        wanted = len(BY_NAME[task].text_columns)
+        asked = get_task(task)
+        wanted = len(asked.text_columns)
         for row, text in enumerate(texts):
             if len(text) != wanted or not all(isinstance(part, str) for part in text):
                 raise InputError(f"row {row}: task {task} reads {wanted} sentence(s), not {text!r}")
         if not texts:
             return np.empty(0, dtype=np.float32)
-        dataset = Dataset.from_texts(BY_NAME[task], texts, self._tokenizer)
+        dataset = Dataset.from_texts(asked, texts, self._tokenizer)
         outputs = predict_dataset(self._model, dataset, self._device, self._dtype, self._adapter)
         return task_predictions(dataset, outputs).values

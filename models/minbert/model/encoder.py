@@ -39,7 +39,7 @@ class EncoderShape:
     vocab_size: int
     hidden_size: int
     layers: int
-    heads: int
+    num_heads: int
     intermediate_size: int
     max_positions: int = 512
     segments: int = 2
@@ -72,27 +72,27 @@ class Adapter:
         """Apply ``linear`` of ``layer``: qkv, attention_output, intermediate or output."""
         return linear(x)
 
-    def queries_apart(
-        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    def cls_queries(
+        self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the queries of ``asking``, [S, H], and keys and values of x, [T, 2H]."""
-        return apart(linear.ready(product_dtype(x)), linear.bias, x, asking)
+        """Return the queries of ``cls``, [S, H], and keys and values of x, [T, 2H]."""
+        return split_projection(linear.ready(product_dtype(x)), linear.bias, x, cls)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         """Apply the head of ``task``."""
         return linear(x)
 
     def parallel(
-        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, firsts: bool
+        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool
     ) -> Tensor | None:
         """Return TS(h) for the input h, [T, H], of ``layer``; None where there is nothing.
 
-        It is [T, H], or with ``firsts`` [S, H], that of each sequence's first token.
+        It is [T, H], or with ``cls_only`` [S, H], that of each sequence's first token.
         """
         return None
 
 
-PLAIN = Adapter()
+NO_ADAPTER = Adapter()
 
 
 class Linear(nn.Linear):
@@ -126,10 +126,10 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if casts else x.dtype
 
 
-def apart(weight: Tensor, bias: Tensor, x: Tensor, asking: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the joint query, key and value map, [3H, .]: the first third to ``asking`` alone."""
+def split_projection(weight: Tensor, bias: Tensor, x: Tensor, cls: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the joint query, key and value map, [3H, .]: the first third to ``cls`` alone."""
     (query, others), (first, rest) = (split_queries(t) for t in (weight, bias))
-    return F.linear(asking, query, first), F.linear(x, others, rest)
+    return F.linear(cls, query, first), F.linear(x, others, rest)
 
 
 def split_queries(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,7 @@ def split_queries(t: Tensor) -> tuple[Tensor, Tensor]:
     return t.split((third, 2 * third))
 
 
-class Prepared(Adapter):
+class MergedWeights(Adapter):
     """Linear maps with weights that were made beforehand, by the map's id; others as they are."""
 
     def __init__(self, weights: dict[int, Tensor]) -> None:
@@ -148,19 +148,19 @@ class Prepared(Adapter):
         weight = self._weights.get(id(linear))
         return linear(x) if weight is None else F.linear(x, weight, linear.bias)
 
-    def queries_apart(
-        self, layer: int, linear: Linear, x: Tensor, asking: Tensor
+    def cls_queries(
+        self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
         weight = self._weights.get(id(linear))
         if weight is None:
-            return super().queries_apart(layer, linear, x, asking)
-        return apart(weight, linear.bias, x, asking)
+            return super().cls_queries(layer, linear, x, cls)
+        return split_projection(weight, linear.bias, x, cls)
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
         return self.linear(-1, task, linear, x)
 
 
-class Table(nn.Embedding):
+class Embedding(nn.Embedding):
     """An embedding whose values are somebody else's business: they are loaded, or drawn by name.
 
     torch's own begins with Gaussian values even where there is no memory for them (on the ``meta``
@@ -178,9 +178,9 @@ class Embeddings(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.rate = shape.hidden_dropout
-        self.word = Table(shape.vocab_size, shape.hidden_size)
-        self.position = Table(shape.max_positions, shape.hidden_size)
-        self.segment = Table(shape.segments, shape.hidden_size)
+        self.word = Embedding(shape.vocab_size, shape.hidden_size)
+        self.position = Embedding(shape.max_positions, shape.hidden_size)
+        self.segment = Embedding(shape.segments, shape.hidden_size)
         self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
 
     def forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
@@ -196,7 +196,7 @@ class Layer(nn.Module):
         super().__init__()
         hidden, inner, eps = shape.hidden_size, shape.intermediate_size, shape.norm_eps
         self.index = index
-        self.heads = shape.heads
+        self.num_heads = shape.num_heads
         self.rate = shape.hidden_dropout
         self.attention_rate = shape.attention_dropout
         self.qkv = Linear(hidden, 3 * hidden)  # query, key and value in one product
@@ -212,18 +212,19 @@ class Layer(nn.Module):
         batch: PackedBatch,
         adapter: Adapter,
         dropout: Dropout | None,
-        firsts: bool = False,
+        cls_only: bool = False,
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
-        ts = adapter.parallel(self.index, h, batch, dropout, firsts)
+        ts = adapter.parallel(self.index, h, batch, dropout, cls_only)
         queries, rows = None, batch.tokens
-        if firsts:  # the others are keys and values only, and not looked at from there on
-            rows, asking = len(batch.firsts), h.index_select(0, batch.firsts)
-            queries, qkv = adapter.queries_apart(self.index, self.qkv, h, asking)
-            h = asking
+        if cls_only:  # the others are keys and values only, and not looked at from there on
+            rows, cls = len(batch.cls_positions), h.index_select(0, batch.cls_positions)
+            queries, qkv = adapter.cls_queries(self.index, self.qkv, h, cls)
+            h = cls
         else:
             qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        context = attention(qkv, batch.groups, self.heads, self.attention_rate, dropout, queries)
+        rate = self.attention_rate
+        context = attention(qkv, batch.blocks, self.num_heads, rate, dropout, queries)
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         context = adapter.linear(self.index, "attention_output", self.attention_output, context)
@@ -258,7 +259,7 @@ class Encoder(nn.Module):
         self.pooler = Linear(shape.hidden_size, shape.hidden_size)
 
     def forward(
-        self, batch: PackedBatch, adapter: Adapter = PLAIN, dropout: Dropout | None = None
+        self, batch: PackedBatch, adapter: Adapter = NO_ADAPTER, dropout: Dropout | None = None
     ) -> Tensor:
         """Return the last layer's hidden states, [T, H]."""
         return self.encode(self.embeddings(batch, dropout), batch, adapter, dropout)
@@ -267,24 +268,24 @@ class Encoder(nn.Module):
         self,
         h: Tensor,
         batch: PackedBatch,
-        adapter: Adapter = PLAIN,
+        adapter: Adapter = NO_ADAPTER,
         dropout: Dropout | None = None,
-        firsts: bool = False,
+        cls_only: bool = False,
     ) -> Tensor:
         """Run the layers on embeddings [T, H]; return the last hidden states, [T, H].
 
         Args:
-            firsts: return each sequence's [CLS] alone, [S, H]. The last layer computes nothing
+            cls_only: return each sequence's [CLS] alone, [S, H]. The last layer computes nothing
                 else then: the other tokens are its keys and values only.
         """
         for layer in self.layers[:-1]:
             h = layer(h, batch, adapter, dropout)
-        return self.layers[-1](h, batch, adapter, dropout, firsts)
+        return self.layers[-1](h, batch, adapter, dropout, cls_only)
 
     def pool(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return tanh(W h + b) of each sequence's [CLS], [S, H], in packed order."""
-        return self.pool_firsts(hidden[batch.firsts])
+        return self.pool_cls(hidden[batch.cls_positions])
 
-    def pool_firsts(self, firsts: Tensor) -> Tensor:
+    def pool_cls(self, cls: Tensor) -> Tensor:
         """Return tanh(W h + b), [S, H] -> [S, H]."""
-        return torch.tanh(self.pooler(firsts))
+        return torch.tanh(self.pooler(cls))

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# What one more group costs attention, in pairs of tokens: some thirty kernels more.
-_GROUP_COST = 4096
-LEVEL = 16  # lengths of groups are multiples of it, where few should occur
+# What one more block costs attention, in pairs of tokens: some thirty kernels more.
+_BLOCK_COST = 4096
+LEVEL = 16  # lengths of blocks are multiples of it, where few should occur
 
 
-class Group(NamedTuple):
+class Block(NamedTuple):
     """Sequences of near-equal length that follow each other in the stream: one attention product.
 
     Padded, they are ``count`` rows of ``length`` places each.
@@ -44,7 +44,7 @@ class Group(NamedTuple):
         return np.minimum(np.arange(self.length), self.lengths[:, None] - 1)
 
 
-class Heads(NamedTuple):
+class HeadLayout(NamedTuple):
     """Where rows of one head, [., D], lie, in the stream and in the blocks.
 
     A block has them as [count * N, length, D], and one block follows the other.
@@ -58,12 +58,12 @@ class Heads(NamedTuple):
     padding: Tensor | None  # int64: which of the P * N rows are padding
 
 
-class Groups(Sequence[Group]):
-    """The sequences of a stream, in order of length, as groups.
+class Blocks(Sequence[Block]):
+    """The sequences of a stream, in order of length, as blocks.
 
     Args:
         lengths: int64, tokens of each sequence, ascending within each task.
-        step: lengths of groups are multiples of it; what they hold does not depend on it.
+        step: lengths of blocks are multiples of it; what they hold does not depend on it.
 
     Attributes:
         tokens: T. padded: whether any place is padding.
@@ -72,48 +72,48 @@ class Groups(Sequence[Group]):
     """
 
     def __init__(self, lengths: np.ndarray, step: int = 1) -> None:
-        self._groups = tuple(
-            _group(run[first:behind], step)
+        self._blocks = tuple(
+            _block(run[first:behind], step)
             for run in np.split(lengths, np.flatnonzero(np.diff(lengths) < 0) + 1)
             for first, behind in pairwise(_cuts(run))
         )
         self.tokens = int(lengths.sum())
-        self._real = np.concatenate([group.real.ravel() for group in self])
+        self._real = np.concatenate([block.real.ravel() for block in self])
         self.padded = not self._real.all()
-        within = np.concatenate([group.within.ravel() for group in self])
+        within = np.concatenate([block.within.ravel() for block in self])
         widths = np.repeat([g.length for g in self], [g.count for g in self])
         self.source = torch.from_numpy(np.repeat(np.cumsum(lengths) - lengths, widths) + within)
         self.places = torch.from_numpy(np.flatnonzero(self._real))
-        self._heads: dict[tuple[int, int], Heads] = {}
-        self._barred: dict[torch.dtype, list[Tensor | None]] = {}
+        self._layouts: dict[tuple[int, int], HeadLayout] = {}
+        self._biases: dict[torch.dtype, list[Tensor | None]] = {}
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self._blocks)
 
     def __getitem__(self, index):
-        return self._groups[index]
+        return self._blocks[index]
 
     @torch.inference_mode(False)  # whoever asks first may be an evaluation
-    def barred(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """Return what is added to a group's scores, [count, 1, 1, length]; None: nothing.
+    def padding_bias(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """Return what is added to a block's scores, [count, 1, 1, length]; None: nothing.
 
         Minus infinity on padding: a sum takes a tenth of the time of filling by mask.
         """
-        if dtype not in self._barred:
-            self._barred[dtype] = [_bar(group.real, dtype) for group in self]
-        return self._barred[dtype]
+        if dtype not in self._biases:
+            self._biases[dtype] = [_bias(block.real, dtype) for block in self]
+        return self._biases[dtype]
 
     @torch.inference_mode(False)
-    def heads(self, number: int, parts: int = 3) -> Heads:
-        """Return where the rows of each of ``number`` heads lie, see :class:`Heads`."""
+    def head_layout(self, number: int, parts: int = 3) -> HeadLayout:
+        """Return where the rows of each of ``number`` heads lie, see :class:`HeadLayout`."""
         key = number, parts
-        if key not in self._heads:
-            self._heads[key] = self._lay_out(number, parts)
-        return self._heads[key]
+        if key not in self._layouts:
+            self._layouts[key] = self._lay_out(number, parts)
+        return self._layouts[key]
 
-    def _lay_out(self, number: int, parts: int) -> Heads:
+    def _lay_out(self, number: int, parts: int) -> HeadLayout:
         cells = np.arange(self._real.size * number).reshape(-1, number)  # a head of a place
-        blocks = np.split(cells, np.cumsum([group.places for group in self])[:-1])
+        blocks = np.split(cells, np.cumsum([block.places for block in self])[:-1])
         rows = np.concatenate(  # which cell each row of the blocks is
             [block.reshape(g.count, g.length, number).swapaxes(1, 2).ravel()
              for block, g in zip(blocks, self, strict=True)]
@@ -130,26 +130,26 @@ class Groups(Sequence[Group]):
             gather[:, None] + part * len(rows),
         )
         padding = torch.from_numpy(np.flatnonzero(~self._real[place])) if self.padded else None
-        return Heads(parts, *(torch.from_numpy(each.ravel()) for each in found), padding)
+        return HeadLayout(parts, *(torch.from_numpy(each.ravel()) for each in found), padding)
 
 
-def _bar(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:
+def _bias(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:
     if real.all():
         return None
     return torch.from_numpy(np.where(real, 0.0, -np.inf)).to(dtype)[:, None, None]
 
 
 def _cuts(lengths: np.ndarray) -> list[int]:
-    """Return where groups of sequences begin, and behind the last: the cheapest division.
+    """Return where blocks of sequences begin, and behind the last: the cheapest division.
 
-    A group costs what every group does, and its padded pairs of tokens.
+    A block costs what every block does, and its padded pairs of tokens.
     """
     ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths))  # only between lengths
     begins = np.concatenate(([0], ends[:-1]))
     least, came_from = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=int)
     for last, end in enumerate(ends, start=1):
         pairs = (end - begins[:last]) * float(lengths[end - 1]) ** 2
-        costs = least[:last] + pairs + _GROUP_COST
+        costs = least[:last] + pairs + _BLOCK_COST
         came_from[last] = costs.argmin()
         least[last] = costs[came_from[last]]
     cuts, last = [len(lengths)], len(ends)
@@ -159,6 +159,6 @@ def _cuts(lengths: np.ndarray) -> list[int]:
     return cuts[::-1]
 
 
-def _group(lengths: np.ndarray, step: int) -> Group:
+def _block(lengths: np.ndarray, step: int) -> Block:
     longest = int(lengths[-1])
-    return Group(len(lengths), longest, -(-longest // step) * step, lengths)
+    return Block(len(lengths), longest, -(-longest // step) * step, lengths)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import LEVEL, Groups
+from .blocks import LEVEL, Blocks
 
 
 class Ragged(NamedTuple):
@@ -28,7 +28,7 @@ class Ragged(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The part of a stream that belongs to one task; its groups count from its own first token.
+    """The part of a stream that belongs to one task; its blocks count from its own first token.
 
     The last one has the filler, too.
     """
@@ -37,7 +37,7 @@ class Span(NamedTuple):
     start: int  # first token
     stop: int  # behind the last token
     sequences: int
-    groups: Groups | Ragged
+    blocks: Blocks | Ragged
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class PackedBatch:
 
     Attributes:
         token_ids, segments, positions: int64 [tokens], and filler at the end if there is any.
-        firsts: int64 [sequences], where each sequence's [CLS] lies.
+        cls_positions: int64 [sequences], where each sequence's [CLS] lies.
         tokens: how many there are, without filler.
-        groups: the stream as blocks of near-equal lengths, in order; filler belongs to none. On a
+        blocks: the stream as blocks of near-equal lengths, in order; filler belongs to none. On a
             GPU it is told as :class:`Ragged`.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
         spans: the stream as parts of one task each, in order; empty if no task was named.
@@ -57,9 +57,9 @@ class PackedBatch:
     token_ids: Tensor
     segments: Tensor
     positions: Tensor
-    firsts: Tensor
+    cls_positions: Tensor
     tokens: int
-    groups: Groups | Ragged
+    blocks: Blocks | Ragged
     order: np.ndarray
     spans: tuple[Span, ...] = ()
 
@@ -67,7 +67,7 @@ class PackedBatch:
     def owners(self) -> Tensor:
         """Which sequence each token belongs to, int64 [tokens]; one more than the last: filler."""
         begins = torch.zeros_like(self.token_ids)
-        begins[self.firsts] = 1
+        begins[self.cls_positions] = 1
         if self.tokens < len(begins):
             begins[self.tokens] = 1
         return begins.cumsum(0) - 1
@@ -75,7 +75,7 @@ class PackedBatch:
 
 def pack(
     sequences: Sequence[np.ndarray],
-    seconds: Sequence[int],
+    segment_starts: Sequence[int],
     tasks: Sequence[str] = (),
     fill: bool = False,
     level: bool = False,
@@ -86,10 +86,11 @@ def pack(
 
     Args:
         sequences: token ids of each sequence, each with at least one token.
-        seconds: for each sequence, where its second segment begins (its length if it has none).
+        segment_starts: where the second segment of each sequence begins (its length if it has
+            none).
         tasks: the task of each sequence, for task-specific layers.
         fill: round the stream's length up with tokens that belong to no sequence.
-        level: round the length of groups up, too, for an attention that multiplies matrices.
+        level: round the length of blocks up, too, for an attention that multiplies matrices.
     """
     lengths = np.array([len(s) for s in sequences])
     order = np.lexsort((lengths, np.array(tasks))) if len(tasks) else _stable(lengths)
@@ -97,7 +98,7 @@ def pack(
     starts = np.cumsum(lengths) - lengths
     stream = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
-    segments = positions >= np.repeat(np.asarray(seconds)[order], lengths)
+    segments = positions >= np.repeat(np.asarray(segment_starts)[order], lengths)
     filler = rounded(len(stream)) - len(stream) if fill else 0
     step = LEVEL if level else 1
     spans = _spans([tasks[i] for i in order], lengths, filler, step) if len(tasks) else ()
@@ -105,9 +106,9 @@ def pack(
         token_ids=_filled(stream, filler),
         segments=_filled(segments.astype(np.int64), filler),
         positions=_filled(positions, filler),
-        firsts=torch.from_numpy(starts),
+        cls_positions=torch.from_numpy(starts),
         tokens=len(stream),
-        groups=spans[0].groups if len(spans) == 1 else Groups(lengths, step),
+        blocks=spans[0].blocks if len(spans) == 1 else Blocks(lengths, step),
         order=order,
         spans=spans,
     )
@@ -131,7 +132,7 @@ def _spans(tasks: list[str], lengths: np.ndarray, filler: int, step: int) -> tup
     spans, start = [], 0
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
         mine = lengths[list(places)]
-        spans.append(Span(task, start, start + int(mine.sum()), len(mine), Groups(mine, step)))
+        spans.append(Span(task, start, start + int(mine.sum()), len(mine), Blocks(mine, step)))
         start = spans[-1].stop
     spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)

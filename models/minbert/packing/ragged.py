@@ -22,11 +22,11 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
 
 
 def ragged(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """Return a batch on ``device``, without filler, its groups and its spans' as :class:`Ragged`.
+    """Return a batch on ``device``, without filler, its blocks and its spans' as :class:`Ragged`.
 
     It is one copy: a dozen small ones would each cost as much.
     """
-    offsets = np.append(batch.firsts.numpy(), batch.tokens)
+    offsets = np.append(batch.cls_positions.numpy(), batch.tokens)
     ends = list(accumulate(span.sequences for span in batch.spans))
     parts = [offsets[end - span.sequences : end + 1] - span.start
              for span, end in zip(batch.spans, ends, strict=True)]  # fmt: skip
@@ -35,12 +35,12 @@ def ragged(batch: PackedBatch, device: torch.device) -> PackedBatch:
         [*streams, *(torch.from_numpy(part) for part in (offsets, *parts))], device
     )
     spans = tuple(
-        span._replace(stop=span.start + int(part[-1]), groups=_ragged(part, sent))
+        span._replace(stop=span.start + int(part[-1]), blocks=_ragged(part, sent))
         for span, part, sent in zip(batch.spans, parts, others, strict=True)
     )
     return replace(
-        batch, token_ids=token_ids, segments=segments, positions=positions, firsts=first[:-1],
-        groups=_ragged(offsets, first), spans=spans,
+        batch, token_ids=token_ids, segments=segments, positions=positions,
+        cls_positions=first[:-1], blocks=_ragged(offsets, first), spans=spans,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..errors import InputError
 from .task import DataFile, Task
 
 SST = Task(
@@ -53,5 +54,17 @@ STS = Task(
 )
 
 TASKS: tuple[Task, ...] = (SST, PARA, STS)
-BY_NAME: Mapping[str, Task] = {task.name: task for task in TASKS}
-HEADS: Mapping[str, int] = {task.name: task.outputs for task in TASKS}
+HEAD_WIDTHS: Mapping[str, int] = {task.name: task.outputs for task in TASKS}
+"""Outputs of each task's head, by its name."""
+_BY_NAME: Mapping[str, Task] = {task.name: task for task in TASKS}
+
+
+def get_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        InputError: there is none; those that there are are named.
+    """
+    if name not in _BY_NAME:
+        raise InputError(f"unknown task {name!r}; known: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]

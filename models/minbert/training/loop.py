@@ -66,7 +66,7 @@ def train(
     checkpointer = Checkpointer(config, cache_dir, checkpoint_dir, on_notice)
     trainer = checkpointer.trainer
 
-    def heed_stop() -> None:
+    def check_stop() -> None:
         if should_stop is not None and should_stop():
             raise TrainingStopped(f"stopped after step {trainer.step}")
 
@@ -76,17 +76,17 @@ def train(
                 report = trainer.take_step(task)
                 if on_step is not None:
                     on_step(report)
-                heed_stop()
+                check_stop()
                 checkpointer.save_if_due(_SECONDS_BETWEEN)
             if trainer.evaluates():
                 if on_evaluation is not None:
                     on_evaluation()
-                report = trainer.evaluate(heed_stop)
+                report = trainer.evaluate(check_stop)
                 checkpointer.note(report)
                 yield report
             trainer.next_epoch()
             checkpointer.save_if_due(0)
-            heed_stop()
+            check_stop()
         checkpointer.save()  # whoever comes back finds it finished
     except TrainingStopped:
         checkpointer.save()
@@ -125,11 +125,11 @@ def evaluate_best(
     model = prepare_model(config, cache_dir, device)
     load_weights(model.trained(), snapshot.tensors)
 
-    def heed_stop() -> None:
+    def check_stop() -> None:
         if should_stop is not None and should_stop():
             raise TrainingStopped("stopped while the best epoch was evaluated")
 
-    predictions = dev.predict(model, config_dtype(config, device), heed_stop)
+    predictions = dev.predict(model, config_dtype(config, device), check_stop)
     scores = all_scores(predictions)
     report = replace(
         report,

@@ -66,7 +66,7 @@ def project(delta: Tensor, batch: PackedBatch, radius: float, norm: str) -> Tens
 def _sequence_norms(delta: Tensor, batch: PackedBatch) -> Tensor:
     """Return the Euclidean norm of each sequence's perturbation, one a token, [T, 1]."""
     owner = batch.owners  # filler is one sequence more
-    squares = torch.zeros(len(batch.firsts) + 1, dtype=delta.dtype, device=delta.device)
+    squares = torch.zeros(len(batch.cls_positions) + 1, dtype=delta.dtype, device=delta.device)
     squares = squares.index_add(0, owner, delta.square().sum(1))
     return squares.sqrt()[owner, None]
 

@@ -21,7 +21,7 @@ from ..model.dropout import make_dropout
 from ..multitask import task_loss
 from ..packing.pack import PackedBatch, length_ordered
 from ..packing.ragged import send, to_device
-from ..tasks.builtin import BY_NAME
+from ..tasks.builtin import get_task
 from ..tasks.task import Task
 from .build import config_dtype, make_schedule, prepare_model
 from .optimizers import AdamW, RowAdamW
@@ -143,7 +143,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite.
         """
-        task = BY_NAME[task_name]
+        task = get_task(task_name)
         batch, labels = self.corpus.train[task_name].batch(indices, self._fill, self._fill)
         if self.rows is not None:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
@@ -176,16 +176,16 @@ class Trainer:
         if self.smart is not None:
             self.smart.after_step(self.trained)
 
-    def evaluate(self, heed: Callable[[], None] | None = None) -> EpochReport:
+    def evaluate(self, after_batch: Callable[[], None] | None = None) -> EpochReport:
         """Score the dev sets. Doing it twice gives the same report, but for its seconds.
 
         Args:
-            heed: called after every batch; what it raises leaves the training as it was.
+            after_batch: called after every batch; what it raises leaves the training as it was.
         """
         begin = time.perf_counter()
         if self.rows is not None:
             self.rows.catch_up()
-        predictions = self.dev.predict(self.model, self.dtype, heed)
+        predictions = self.dev.predict(self.model, self.dtype, after_batch)
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
         if is_best:

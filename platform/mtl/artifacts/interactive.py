@@ -108,9 +108,9 @@ def _page(title: str, subtitle: str, body: str) -> str:
 
 
 def _task(predictions: TaskPredictions):
-    from minbert.tasks.builtin import BY_NAME
+    from minbert.tasks.builtin import get_task
 
-    return BY_NAME[predictions.task]
+    return get_task(predictions.task)
 
 
 def _rate(part: int, whole: int) -> str:

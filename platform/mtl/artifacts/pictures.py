@@ -49,9 +49,9 @@ def confusion_png(task: Task, matrix: np.ndarray, path: Path) -> None:
 
 def residuals_png(predictions: TaskPredictions, path: Path) -> None:
     """Draw residuals (predicted minus label) against labels, with their histogram beside."""
-    from minbert.tasks.builtin import BY_NAME
+    from minbert.tasks.builtin import get_task
 
-    task = BY_NAME[predictions.task]
+    task = get_task(predictions.task)
     residuals = predictions.values - predictions.labels
     colour = TASK_COLOURS[task.name]
     figure = _figure(7.4, 4.6)

@@ -12,7 +12,7 @@ import numpy as np
 
 from minbert.evaluation.intervals import Estimate
 from minbert.evaluation.metrics import confusion_matrix
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 
 from .csv_tables import write_csv
 from .interactive import confusion_page, residuals_page
@@ -32,7 +32,7 @@ def write_report(report: EpochReport, folder: Path) -> list[Path]:
     """
     pictures = []
     for name, predictions in report.predictions.items():
-        if BY_NAME[name].kind == "regression":
+        if get_task(name).kind == "regression":
             pictures.append(_write_residuals(predictions, folder / "residuals"))
         else:
             pictures.append(_write_confusion(predictions, folder / "confusion_matrix"))
@@ -59,7 +59,7 @@ def _toml(value: object) -> str:
 
 
 def _write_confusion(predictions: TaskPredictions, folder: Path) -> Path:
-    task = BY_NAME[predictions.task]
+    task = get_task(predictions.task)
     matrix = confusion_matrix(predictions)
     rows = ([name, *map(int, counts)] for name, counts in zip(task.classes, matrix, strict=True))
     write_csv(folder / f"{task.name}.csv", ["true \\ predicted", *task.classes], rows)
@@ -87,7 +87,7 @@ def _write_page(path: Path, page: str) -> None:
 
 def _write_predictions(predictions: TaskPredictions, folder: Path) -> None:
     """Write all dev predictions in the file's order, and the worst mistakes, worst first."""
-    task = BY_NAME[predictions.task]
+    task = get_task(predictions.task)
     sure = _probability(predictions)
     guessed = predictions.values if task.kind == "regression" else predictions.classes
     error = guessed - predictions.labels
@@ -112,7 +112,7 @@ def _digits(value: np.floating) -> float:
 
 def _probability(predictions: TaskPredictions) -> np.ndarray | None:
     """Return the probability of the predicted class [n]; of a paraphrase, for pairs."""
-    kind = BY_NAME[predictions.task].kind
+    kind = get_task(predictions.task).kind
     if kind == "regression":
         return None
     if kind == "binary":
@@ -126,7 +126,7 @@ def _worst_first(
     error: np.ndarray, sure: np.ndarray | None, predictions: TaskPredictions
 ) -> list[int]:
     """Return the rows of the largest errors; among equal ones those the model was surest of."""
-    if BY_NAME[predictions.task].kind == "binary":
+    if get_task(predictions.task).kind == "binary":
         confidence = np.abs(predictions.values - predictions.labels)
     else:
         confidence = np.zeros(len(error)) if sure is None else sure

@@ -58,7 +58,7 @@ def _print(report: "BackboneReport", as_json: bool) -> None:
                 "parameters": report.parameters,
                 "layers": shape.layers,
                 "hidden_size": shape.hidden_size,
-                "heads": shape.heads,
+                "heads": shape.num_heads,
                 "vocab_size": shape.vocab_size,
                 "max_positions": shape.max_positions,
                 "sha256": report.digest,
@@ -69,7 +69,7 @@ def _print(report: "BackboneReport", as_json: bool) -> None:
     click.echo(f"{report.name}: good; every key and shape is as it should be")
     click.echo(f"folder      {report.folder}")
     click.echo(
-        f"shape       {shape.layers} layers, hidden {shape.hidden_size}, {shape.heads} heads, "
+        f"shape       {shape.layers} layers, hidden {shape.hidden_size}, {shape.num_heads} heads, "
         f"vocabulary {shape.vocab_size:,}, {shape.max_positions} positions"
     )
     click.echo(f"parameters  {report.parameters:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 from mtl.terminal import words
 from mtl.terminal.console import console
 from mtl.terminal.leaderboard import SHORT_TASKS, TASKS
@@ -161,7 +161,7 @@ def _print_disagreement(
 ) -> None:
     from rich.text import Text
 
-    task = BY_NAME[name]
+    task = get_task(name)
     verb = "alone right" if task.classes else "nearer"
     said = (
         f": {trials[1]} is {verb} on {found['other_right']:,} examples, "

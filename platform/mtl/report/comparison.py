@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minbert.errors import InputError
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 
 from ..tracking.run_reader import Absent, Runs
 from ..trials.leaderboard import SCORES, leaderboard, row_setting, why_no_best
@@ -106,7 +106,7 @@ def disagreements(
 
 
 def _disagreement(one: TaskPredictions, two: TaskPredictions, most: int) -> dict[str, Any]:
-    if BY_NAME[one.task].kind == "regression":
+    if get_task(one.task).kind == "regression":
         gain = np.abs(one.values - one.labels) - np.abs(two.values - two.labels)
         size, guesses = np.abs(gain), (one.values, two.values)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minbert.evaluation.metrics import confusion_matrix
-from minbert.tasks.builtin import BY_NAME
+from minbert.tasks.builtin import get_task
 from minbert.tasks.task import Task
 
 from ..artifacts.colours import INK, TASK_COLOURS, ink_on, tint
@@ -36,7 +36,7 @@ def confusion_tables(sides: Sides) -> str:
     Args:
         sides: title and predictions of each.
     """
-    task = BY_NAME[sides[0][1].task]
+    task = get_task(sides[0][1].task)
     counts = [confusion_matrix(given) for _, given in sides]
     shares = [row_shares(matrix) for matrix in counts]
     parts = [
@@ -100,7 +100,7 @@ def residuals_chart(sides: Sides) -> go.Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    task = BY_NAME[sides[0][1].task]
+    task = get_task(sides[0][1].task)
     colours = (INK, TASK_COLOURS[task.name])
     residuals = [given.values - given.labels for _, given in sides]
     titles = [

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks.builtin import BY_NAME, TASKS
+from minbert.tasks.builtin import TASKS, get_task
 
 from ..artifacts.axes import DRAWN
 from ..artifacts.study_figures import study_figures
@@ -215,8 +215,8 @@ def worst_section(report: StudyReport) -> str:
     how = "the largest errors first, and among equal ones those that the model was surest of"
     parts = [paragraph(f"Of {trial_name(best)}, on the dev sets: {how}.")]
     for task, rows in report.worst.items():
-        parts.append(f"<h3>{text(BY_NAME[task].title)}</h3>")
-        parts.append(worst_table(BY_NAME[task], rows) if rows else paragraph("None."))
+        parts.append(f"<h3>{text(get_task(task).title)}</h3>")
+        parts.append(worst_table(get_task(task), rows) if rows else paragraph("None."))
     return "".join(parts)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minbert.errors import InputError
 from minbert.evaluation.predictions import TaskPredictions
-from minbert.tasks.builtin import BY_NAME, TASKS
+from minbert.tasks.builtin import TASKS, get_task
 from minbert.tasks.task import Task
 
 from ..artifacts.csv_tables import uncell
@@ -167,4 +167,4 @@ def _on_its_side(chances: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def text_of(row: dict[str, str], task: str) -> tuple[str, ...]:
     """Return the one or two sentences of a row of `Runs.worst`."""
-    return tuple(uncell(row[name]) for name in BY_NAME[task].text_columns)
+    return tuple(uncell(row[name]) for name in get_task(task).text_columns)
