@@ -5,7 +5,7 @@ import pytest
 
 from mtl.study.load import load_study
 from mtl.trials.pruning import make_pruner
-from mtl.trials.sampling import ask, ask_again
+from mtl.trials.sampling import ask, resume
 from mtl.trials.tally import Tally
 
 STUDY = """
@@ -63,7 +63,7 @@ def test_a_trial_that_was_half_asked_is_the_same_trial(load, sampler):
         for key in list(trial.params)[: number % 3]:
             kind = trial.distributions[key]
             storage.set_trial_param(number, key, kind.to_internal_repr(trial.params[key]), kind)
-        again, same = ask_again(broken, spec, number)
+        again, same = resume(broken, spec, number)
         assert (again.number, again.params, same) == (number, trial.params, config)
         broken.tell(again, _score(same))
 
@@ -102,7 +102,7 @@ def test_what_points_vary_is_nothing_that_a_sampler_draws(load, sampler):
         for study, hidden in zip(studies, (False, True), strict=True):
             spec = load(sampler, more)
             if hidden:
-                spec.__dict__["pointed"] = {}
+                spec.__dict__["point_keys"] = {}
             trial, config = ask(study, spec)
             study.tell(trial, _score(config) + (number == 2))
     shown, bare = ([t.params for t in study.trials] for study in studies)

@@ -31,8 +31,8 @@ class Watcher(View):
     def message(self, text):
         self.said.append(text)
 
-    def trial_started(self, number, setting, resumed):
-        self.started.append((number, setting, resumed))
+    def trial_started(self, number, label, resumed):
+        self.started.append((number, label, resumed))
 
     def trial_ended(self, number, state, score, reason):
         self.ends[number] = (state, score, reason)
@@ -199,7 +199,7 @@ def test_points_come_first_and_cap_the_study(study):
     assert (result.total, result.complete) == (2, 2)
     assert any("2 of 9 trials" in text for text in view.said)
     # A rank of 0 is outside the search: the trial has it, Optuna does not.
-    assert [setting for _, setting, _ in view.started] == ["r=4 α=8", "r=0 α=1"]
+    assert [label for _, label, _ in view.started] == ["r=4 α=8", "r=0 α=1"]
     assert [name for number, name, _ in study.params() if number == 1] == ["lora.alpha"]
     assert study.attribute(1, "config")["lora.rank"] == 0
 

@@ -10,7 +10,7 @@ import torch
 from invariants import broken
 from study_runs import Study, wait_until
 
-from mtl.dispatch.synchronous import Batch
+from mtl.dispatch.synchronous import Barrier
 from mtl.worker.messages import Evaluated, Failed, Finished, Progress
 from mtl.worker.trial import _lacks_memory
 
@@ -129,20 +129,20 @@ def _evaluated(number: int) -> Evaluated:
     return Evaluated(number, 1, 10, {"score": 0.5}, 0.5)
 
 
-def test_a_batch_ends_together_in_the_order_of_its_numbers():
-    batch = Batch(pruned=False)
-    assert not batch.hold(Progress(1, 1, 10, 0.1, 1.0)) and not batch.hold(_evaluated(1))
-    assert batch.hold(_finished(2))
-    assert batch.release([1, 2]) == []
-    assert batch.hold(Failed(1, "it raised"))
-    assert [event.number for event in batch.release([1, 2])] == [1, 2]
-    assert batch.release([]) == []
+def test_a_round_ends_together_in_the_order_of_its_numbers():
+    barrier = Barrier(pruned=False)
+    assert not barrier.hold(Progress(1, 1, 10, 0.1, 1.0)) and not barrier.hold(_evaluated(1))
+    assert barrier.hold(_finished(2))
+    assert barrier.release([1, 2]) == []
+    assert barrier.hold(Failed(1, "it raised"))
+    assert [event.number for event in barrier.release([1, 2])] == [1, 2]
+    assert barrier.release([]) == []
 
 
-def test_verdicts_of_a_batch_wait_for_all_that_still_train():
-    batch = Batch(pruned=True)
-    assert batch.hold(_evaluated(3)) and batch.hold(_finished(2))
-    assert batch.release([1, 2, 3]) == []
-    assert batch.hold(_evaluated(1))
-    assert [event.number for event in batch.release([1, 2, 3])] == [1, 3]
-    assert not batch.hold(Failed(1, "out of memory", memory=True))
+def test_verdicts_of_a_round_wait_for_all_that_still_train():
+    barrier = Barrier(pruned=True)
+    assert barrier.hold(_evaluated(3)) and barrier.hold(_finished(2))
+    assert barrier.release([1, 2, 3]) == []
+    assert barrier.hold(_evaluated(1))
+    assert [event.number for event in barrier.release([1, 2, 3])] == [1, 3]
+    assert not barrier.hold(Failed(1, "out of memory", memory=True))

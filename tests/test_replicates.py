@@ -11,7 +11,7 @@ from minbert import InputError
 from mtl.study.load import load_study
 from mtl.trials.leaderboard import grouped, leaderboard, replicated
 from mtl.trials.replicates import missing
-from mtl.trials.sampling import ask, ask_again
+from mtl.trials.sampling import ask, resume
 from mtl.trials.tally import Tally
 
 FILE = """
@@ -87,7 +87,7 @@ def test_a_replicate_that_was_half_asked_is_the_same_trial(load):
         trial, config = ask(whole, spec)
         whole.tell(trial, 1.0)
         broken.ask()  # and the dispatcher is killed
-        again, config_again = ask_again(broken, spec, number)
+        again, config_again = resume(broken, spec, number)
         assert config_again == config
         broken.tell(again, 1.0)
     assert [t.user_attrs for t in broken.get_trials()] == [t.user_attrs for t in whole.get_trials()]

@@ -20,7 +20,7 @@ from mtl.tracking.sender import Sender
 from mtl.tracking.store import connect
 from mtl.tracking.study_tracker import StudyTracker
 from mtl.tracking.uploader import Uploader
-from mtl.trials.labels import run_name, setting
+from mtl.trials.labels import run_name, trial_label
 from mtl.trials.leaderboard import leaderboard
 
 PARAMS = {
@@ -61,7 +61,7 @@ def trial_box(tracker, number=7, **more) -> Outbox:
         number=number,
         params=PARAMS,
         tags={"mtl.profile": "demo", "mtl.git_commit": "abc123", "mtl.nothing": None},
-        setting="r=4 α=8",
+        label="r=4 α=8",
         **more,
     )
     assert tracker.wait_for_run(box)
@@ -320,7 +320,7 @@ def test_a_run_s_address_is_one_that_a_browser_can_open(tracker, uri, monkeypatc
     ],
 )
 def test_run_names(number, searched, name):
-    assert run_name(number, setting(searched)) == name
+    assert run_name(number, trial_label(searched)) == name
 
 
 def test_a_study_is_recorded_anew_each_time(tracker, uri, tmp_path):

@@ -100,19 +100,19 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
 
 
 def _failed(row: dict[str, Any]) -> dict[str, Any]:
-    from mtl.trials.leaderboard import row_setting
+    from mtl.trials.leaderboard import row_label
 
-    return {"number": row["number"], "setting": row_setting(row), "reason": row["reason"]}
+    return {"number": row["number"], "setting": row_label(row), "reason": row["reason"]}
 
 
 def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    from mtl.trials.leaderboard import row_setting
+    from mtl.trials.leaderboard import row_label
 
     values = trial.intermediate_values
     epochs = sorted(values)
     return {
         "number": trial.number,
-        "setting": row_setting(row),
+        "setting": row_label(row),
         "params": trial.params,
         "epoch": epochs[-1] if epochs else None,
         "epochs": row["config"].get("train.epochs"),

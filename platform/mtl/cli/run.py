@@ -144,5 +144,5 @@ def _more(spec: "StudySpec") -> tuple[str, str]:
     """Return the command that continues a study: more trials, or more seeds where all is tried."""
     if spec.open_ended:
         more = "eight more trials" if spec.replicates == 1 else "eight more settings"
-        return again(trials=spec.settings_total + 8), more
+        return again(trials=spec.originals_total + 8), more
     return again(replicates=spec.replicates + 2), "the same with two more seeds each"

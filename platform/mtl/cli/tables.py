@@ -13,8 +13,8 @@ from mtl.terminal import words
 from mtl.terminal.console import console
 from mtl.terminal.progress import evaluated_table
 from mtl.terminal.tables import Column, fitted
-from mtl.trials.labels import setting
-from mtl.trials.leaderboard import METRICS, row_setting
+from mtl.trials.labels import trial_label
+from mtl.trials.leaderboard import METRICS, row_label
 
 from ..common.text import count
 from .common import to_predict
@@ -138,7 +138,7 @@ def print_status(payload: Mapping[str, Any]) -> None:
         click.echo(f"         and {more} more: mtl study export {shlex.quote(payload['study'])}")
     if payload["best"]:
         best = payload["best"]
-        click.echo(f"best     trial {best['number']}, {row_setting(best)}: {best['score']:.3f}")
+        click.echo(f"best     trial {best['number']}, {row_label(best)}: {best['score']:.3f}")
         _note_demo(best)
 
 
@@ -148,7 +148,7 @@ def print_best(payload: Mapping[str, Any]) -> None:
     if best is None:
         click.echo(f"{payload['study']}: no trial has ended well yet")
         return
-    named = f"trial {best['number']}, {row_setting(best)}".rstrip(", ")
+    named = f"trial {best['number']}, {row_label(best)}".rstrip(", ")
     click.echo(f"{payload['study']}: the best is {named}")
     for name, title in METRICS.items():
         click.echo(f"  {title:<22}{words.score(best[name], 4)}")
@@ -204,9 +204,10 @@ def _sizes_table(screen: Console, sizes: Sequence[Sized], spec: StudySpec) -> Ta
         rows += [("search: smallest", small, None), ("search: largest", large, None)]
     elif not rows:
         rows = [("all trials", small, None)]
+    shown = [trial_label(row["values"], label) for _, row, label in rows]
     columns = {
         "what": Column("", [what for what, *_ in rows]),
-        "setting": Column("parameters", [setting(r["values"], name) for _, r, name in rows], True),
+        "setting": Column("parameters", shown, True),
         "trainable": Column("trainable>", [f"{row['trainable']:,}" for _, row, _ in rows]),
         "total": Column("total>", [f"{row['total']:,}" for _, row, _ in rows]),
     }

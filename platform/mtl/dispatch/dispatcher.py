@@ -14,11 +14,11 @@ from ..common.signals import Interrupts
 from ..executors.base import Executor
 from ..storage.lease import Lease, LeaseLostError
 from ..trials.replicates import missing
-from ..trials.sampling import ask, ask_again
+from ..trials.sampling import ask, resume
 from ..worker.messages import ENDINGS
-from .lifecycle import Ask, Trials
+from .lifecycle import Ask, TrialLifecycle
 from .outage import LeftError, Outage
-from .synchronous import Batch
+from .synchronous import Barrier
 
 if TYPE_CHECKING:
     from ..worker.messages import Event
@@ -37,44 +37,45 @@ class Dispatcher:
     (see `mtl.dispatch.outage`). Until then workers train on.
 
     Args:
-        batch: trials that are started together; None: whenever a worker is free.
+        round_size: trials that are started together; None: whenever a worker is free.
     """
 
     def __init__(
         self,
-        trials: Trials,
+        lifecycle: TrialLifecycle,
         view: View,
         lease: Lease,
         interrupts: Interrupts,
         outage: Outage,
         pool: Executor,
-        batch: int | None,
+        round_size: int | None,
     ) -> None:
-        self._trials, self._view, self._pool = trials, view, pool
+        self._lifecycle, self._view, self._pool = lifecycle, view, pool
         self._lease, self._interrupts, self._outage = lease, interrupts, outage
         self._left: deque[int] = deque()
         self._again: deque[int] = deque()  # lost their workers, and go on before all others
         self._heard: deque[Event] = deque()  # from workers, not looked at yet
         self._due: deque[Event] = deque()  # to be handled now
-        self._size = batch
-        self._batch = None if batch is None else Batch(trials.spec.pruner != "none")
+        self._round_size = round_size
+        self._barrier = None if round_size is None else Barrier(lifecycle.spec.pruner != "none")
         self._gathering = True  # trials may join those that run
         self.interrupted = False
 
     def run(self) -> None:
-        trials, spec = self._trials, self._trials.spec
+        lifecycle, spec = self._lifecycle, self._lifecycle.spec
         for note in spec.notes:
             self._view.message(note)
         ended = self._patiently(self._open)
-        self._view.study_started(spec, trials.study.study_name, ended, spec.total, self._pool.jobs)
+        name, jobs = lifecycle.study.study_name, self._pool.jobs
+        self._view.study_started(spec, name, ended, spec.total, jobs)
         self._work(self._pool)
 
     def _open(self) -> int:
         """Open the study's run; return how many trials have ended."""
-        self._trials.sweep()
+        self._lifecycle.sweep()
         self._find_left()
-        self._trials.runs.open_study()
-        return self._trials.tally.ended
+        self._lifecycle.runs.open_study()
+        return self._lifecycle.tally.ended
 
     def _work(self, pool: Executor) -> None:
         self._interrupts.preparing = False
@@ -98,7 +99,7 @@ class Dispatcher:
             self._leave_as_it_is()
             raise
         except Exception as error:
-            line = explain(error, self._trials.home.path)
+            line = explain(error, self._lifecycle.home.path)
             if line is None:
                 raise
             pool.close()
@@ -106,8 +107,8 @@ class Dispatcher:
             raise InputError(line) from error
 
     def _close(self) -> None:
-        self._trials.close_study()
-        self._trials.look_around()
+        self._lifecycle.close_study()
+        self._lifecycle.poll()
 
     # ---- while the database is away -------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class Dispatcher:
 
     def _spared(self, event: Event) -> bool:
         """Do about an event what can be done; say whether that was everything."""
-        answer = self._trials.while_away(event)
+        answer = self._lifecycle.while_away(event)
         if answer == "advance":
             self._pool.advance(event.number)
         return answer != "keep"
@@ -133,45 +134,45 @@ class Dispatcher:
         """Find what was written down though no answer came, and write down what waited."""
         self._lease.hold()
         self._find_left()
-        self._trials.catch_up()
+        self._lifecycle.catch_up()
 
     def _find_left(self) -> None:
         """Find the trials that were begun, and that no worker has."""
-        known = {*self._trials.running, *self._again}
-        self._trials.tally.update()
-        self._left = deque(n for n in self._trials.tally.running if n not in known)
+        known = {*self._lifecycle.running, *self._again}
+        self._lifecycle.tally.update()
+        self._left = deque(n for n in self._lifecycle.tally.running if n not in known)
 
     # ---- the work -------------------------------------------------------------------------------
 
     def _fill(self) -> bool:
         """Give every free worker a trial; say whether anything is still to be done."""
-        trials, pool = self._trials, self._pool
+        lifecycle, pool = self._lifecycle, self._pool
         while self._again:
-            self._submit(pool, ask_again, self._again[0])
+            self._submit(pool, resume, self._again[0])
             self._again.popleft()
-        self._gathering |= not trials.running
+        self._gathering |= not lifecycle.running
         while pool.free and self._gathering and not self._interrupts.asked:
             if self._left:
-                self._submit(pool, ask_again, self._left[0])
+                self._submit(pool, resume, self._left[0])
                 self._left.popleft()
                 continue
-            trials.tally.update()
-            if self._full or not missing(trials.study, trials.spec, trials.tally):
+            lifecycle.tally.update()
+            if self._full or not missing(lifecycle.study, lifecycle.spec, lifecycle.tally):
                 break
             self._submit(pool, ask, None)
-        self._gathering = self._batch is None
-        return bool(trials.running or self._left)
+        self._gathering = self._barrier is None
+        return bool(lifecycle.running or self._left)
 
     @property
     def _full(self) -> bool:
-        """Whether the next trial would belong to another batch than those that run."""
-        if self._size is None or not self._trials.running:
+        """Whether the next trial would belong to another round than those that run."""
+        if self._round_size is None or not self._lifecycle.running:
             return False
-        return self._trials.tally.count % self._size == 0
+        return self._lifecycle.tally.count % self._round_size == 0
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()
-        pool.submit(self._trials.take_up(ask, number, pool.jobs))
+        pool.submit(self._lifecycle.take_up(ask, number, pool.jobs))
 
     def _listen(self, pool: Executor, timeout: float) -> None:
         self._heard.extend(pool.events(timeout))
@@ -181,17 +182,17 @@ class Dispatcher:
         """Handle what was heard."""
         while self._heard:
             event = self._heard.popleft()
-            if self._batch is None or not self._batch.hold(event):
+            if self._barrier is None or not self._barrier.hold(event):
                 self._due.append(event)
         self._handle_due()
         # Held back until now, and after an interrupt for the next life.
-        while self._batch is not None and not self._trials.leaving:
-            released = self._batch.release(self._trials.running)
+        while self._barrier is not None and not self._lifecycle.leaving:
+            released = self._barrier.release(self._lifecycle.running)
             if not released:
                 break
             self._due.extend(released)
             self._handle_due()
-        self._trials.look_around()
+        self._lifecycle.poll()
 
     def _handle_due(self) -> None:
         while self._due:
@@ -200,7 +201,7 @@ class Dispatcher:
             self._due.popleft()
 
     def _handle(self, event: Event, pool: Executor) -> None:
-        answer = self._trials.handle(event)
+        answer = self._lifecycle.handle(event)
         if answer == "advance":
             pool.advance(event.number)
         elif answer == "prune":
@@ -232,22 +233,22 @@ class Dispatcher:
             ended |= {e.number for e in pool.events(_TICK) if isinstance(e, ENDINGS)}
 
     def _ask_to_stop(self, pool: Executor) -> None:
-        self._trials.leaving = True
-        for number in list(self._trials.running):
+        self._lifecycle.leaving = True
+        for number in list(self._lifecycle.running):
             pool.cancel(number)
 
     def _training(self) -> set[int]:
-        held = self._batch.ended if self._batch is not None else set()
-        return {n for n, trial in self._trials.running.items() if trial.begun} - held
+        held = self._barrier.ended if self._barrier is not None else set()
+        return {n for n, trial in self._lifecycle.running.items() if trial.begun} - held
 
     def _leave(self, noted: bool = True) -> None:
         self.interrupted = True
-        self._trials.leave(noted)
+        self._lifecycle.leave(noted)
 
     def _leave_as_it_is(self, noted: bool = True) -> None:
         """Leave; what cannot be written down now, the next dispatcher finds and puts right."""
         try:
             self._leave(noted)
         except Exception as error:
-            if explain(error, self._trials.home.path) is None:
+            if explain(error, self._lifecycle.home.path) is None:
                 raise

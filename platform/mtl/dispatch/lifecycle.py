@@ -1,4 +1,4 @@
-"""The trials of a study as they are recorded: in Optuna's storage, and as runs in MLflow."""
+"""What becomes of a study's trials, as it is recorded: in Optuna's storage, and as MLflow runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..study.limits import set_constraints
 from ..study.spec import StudySpec
 from ..tracking.inputs import Inputs
 from ..tracking.study_runs import StudyRuns
-from ..trials.attributes import facts, set_fact, trial_of
-from ..trials.labels import setting
-from ..trials.pruning import is_hopeless
+from ..trials.attributes import attributes_of, set_attribute, trial_of
+from ..trials.labels import trial_label
+from ..trials.pruning import should_prune
 from ..trials.tally import REPLICATE, Tally
 from ..worker.messages import (
     Died,
@@ -60,7 +60,7 @@ class _Running:
     retries: int | None = None  # counted with the loss that is being written down
 
 
-class Trials:
+class TrialLifecycle:
     """Writes down what becomes of each trial, and says what shall be done about it.
 
     What raised since the database was away can be called again, with the same arguments: it comes
@@ -80,14 +80,14 @@ class Trials:
         home: Home,
         view: View,
         inputs: Mapping[tuple[str, str], Inputs] | None = None,
-        enough: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.study, self.spec, self.home, self.view = study, spec, home, view
         self.running: dict[int, _Running] = {}
         self.ended_here = 0
         self.leaving = False
         self.tally = Tally(study)
-        self.runs = StudyRuns(study, spec, home, inputs or {}, enough)
+        self.runs = StudyRuns(study, spec, home, inputs or {}, should_stop)
         self._files = TrialFiles(home, study)
 
     # ---- the study ------------------------------------------------------------------------------
@@ -114,11 +114,11 @@ class Trials:
         del self.running[number]
         self.view.trial_ended(number, "unfinished", None, "it will be continued")
 
-    def look_around(self) -> None:
+    def poll(self) -> None:
         """Note what MLflow has done in the meantime, and say what the user should know."""
-        self.runs.settle()
-        for news in self.runs.news():
-            self.view.message(news)
+        self.runs.reconcile()
+        for notice in self.runs.notices():
+            self.view.message(notice)
 
     def rows(self) -> list[dict[str, Any]]:
         """The leaderboard."""
@@ -140,18 +140,18 @@ class Trials:
         frozen = trial_of(self.study, trial.number)
         report_deferred(trial, self._files)
         progressed = bool(frozen.intermediate_values)
-        named = self._setting(frozen, config)
-        outbox = self.runs.open_trial(frozen, config, named)
+        label = self._label(frozen, config)
+        outbox = self.runs.open_trial(frozen, config, label)
         self.running[trial.number] = _Running(trial, config, outbox, progressed)
-        self.view.trial_started(trial.number, named, number is not None)
+        self.view.trial_started(trial.number, label, number is not None)
         self.runs.hand_over(trial.number)
         return self._job(trial.number, resumed=number is not None)
 
-    def _setting(self, frozen: FrozenTrial, config: Config) -> str:
+    def _label(self, frozen: FrozenTrial, config: Config) -> str:
         """What tells this trial apart: what is searched or set by a point, and a further seed."""
         known, values = frozen.user_attrs, config.to_keys()
-        keys = [*self.spec.telling, *(["train.seed"] if REPLICATE in known else [])]
-        return setting({key: values[key] for key in keys}, known.get("label"))
+        keys = [*self.spec.distinguishing_keys, *(["train.seed"] if REPLICATE in known else [])]
+        return trial_label({key: values[key] for key in keys}, known.get("label"))
 
     def _job(self, number: int, resumed: bool) -> TrialJob:
         running = self.running[number]
@@ -216,7 +216,7 @@ class Trials:
         running = self.running[event.number]
         epochs = running.config.train.epochs
         score = event.scores["score"]
-        running.pruning = is_hopeless(running.trial, event.epoch, score, epochs)
+        running.pruning = should_prune(running.trial, event.epoch, score, epochs)
         self._evaluated(event)
         return "prune" if running.pruning else "advance"
 
@@ -234,11 +234,11 @@ class Trials:
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
         if not self._told(event.number):
-            for key, value in event.facts.items():
-                set_fact(self.study, running.trial._trial_id, key, value)
-            set_constraints(running.trial, self.spec.limits, event.facts)
+            for key, value in event.attributes.items():
+                set_attribute(self.study, running.trial._trial_id, key, value)
+            set_constraints(running.trial, self.spec.limits, event.attributes)
             for picture in event.pictures:
-                self._files.hang_up(running.trial, Path(picture))
+                self._files.attach_picture(running.trial, Path(picture))
         state = "pruned" if running.pruning else "complete"
         self._end(event.number, state, event.score)
         return None
@@ -271,12 +271,12 @@ class Trials:
             return None
         running, here = self.running[number], self._files.checkpointed(number)
         if running.retries is None:
-            known = facts(trial_of(self.study, number))
+            known = attributes_of(trial_of(self.study, number))
             if known.get("lost_at") == here:
                 self._end(number, "failed", None, f"{reason}, at the same place as before")
                 return None
             running.retries = known.get("retries", 0) + 1
-        set_fact(self.study, running.trial._trial_id, "lost_at", here)
+        set_attribute(self.study, running.trial._trial_id, "lost_at", here)
         running.trial.set_user_attr("retries", running.retries)
         self.view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
         del self.running[number]

@@ -79,11 +79,11 @@ def plan_study(
     """
     preflight(spec, home)
     jobs = min(jobs or default_jobs(), spec.total)
-    listed = spec.listing[: spec.settings_total]
+    listed = spec.listing[: spec.originals_total]
     points = [spec.config_of({**_first(spec), **point}) for point in listed]
     sized = _sizes(spec, home)
     ends = [spec.config_of(sized[name]["values"]) for name in ("smallest", "largest")]
-    searched = spec.settings_total - len(points)
+    searched = spec.originals_total - len(points)
     steps = [_steps(config, home) for config in (*points, *(ends if searched else ()))]
     per_searched = mean(steps[len(points) :]) if searched else 0.0
     evaluations = [_evaluations(config) for config in points] + [

@@ -17,7 +17,9 @@ import os
 import time
 import uuid
 import warnings
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
@@ -36,7 +38,7 @@ from ..trials.replicates import missing
 from ..trials.sampling import make_sampler
 from ..trials.tally import Tally
 from .dispatcher import Dispatcher
-from .lifecycle import Trials
+from .lifecycle import TrialLifecycle
 from .outage import Outage
 from .preflight import local_inputs, preflight
 from .view import StudyResult
@@ -44,6 +46,7 @@ from .view import StudyResult
 if TYPE_CHECKING:
     import optuna
 
+    from ..tracking.inputs import Inputs
     from .view import View
 
 
@@ -71,7 +74,7 @@ def run_study(
         cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens.
         study_name: the study to record into; None: see `mtl.trials.recorded.choose_name`.
-        synchronous: trials in batches of ``jobs``, each asked for when all of the one before have
+        synchronous: trials in rounds of ``jobs``, each asked for when all of the one before have
             ended: the same seed and jobs then give the same trials and scores (on processors).
         command: what was typed, kept for who goes on with the study.
 
@@ -86,53 +89,102 @@ def run_study(
     with Interrupts(_LAST_WORDS) as interrupts:
         interrupts.preparing = True
         storage = open_storage(home)
-        named: list[str] = []  # said once the input is found good: else there is no such study
-        name = choose_name(storage, spec, study_name, named.append)
+        notes: list[str] = []  # said once the input is found good: else there is no such study
+        name = choose_name(storage, spec, study_name, notes.append)
         engine = open_engine(home)
         with Lease(engine, name) as lease:
             outage = Outage(engine, view.message, interrupts)
+            life = _Life(spec, home, view, storage, name, command, notes, outage, interrupts)
             wanted = _wanted(storage, name, spec)
-            if not wanted:
-                study = _open_study(storage, spec, name, command)
-                trials = Trials(study, spec, home, view)
-                for line in named:
-                    view.message(line)
-                _tidy_up(trials)
-                return _result(trials, False, time.monotonic() - started)
-            # The workers load their libraries while this process looks at data and weights.
-            resources = Resources(jobs, wanted, cpus, gpus)
-            with closing(open_executor(executor, resources, _folders(spec, home))) as pool:
-                lease.also = pool.keep_alive
-                if pool.note:
-                    view.message(pool.note)
-                inputs = preflight(spec, home)
-                for line in named:
-                    view.message(line)
-                study = outage.through(lambda: _open_study(storage, spec, name, command))
-                trials = outage.through(
-                    lambda: Trials(study, spec, home, view, inputs, lambda: interrupts.asked)
-                )
-                batch = pool.width if synchronous else None
-                dispatcher = Dispatcher(trials, view, lease, interrupts, outage, pool, batch)
-                with closing(trials.runs.tracker):
-                    dispatcher.run()
+            if wanted:
+                life.train(executor, Resources(jobs, wanted, cpus, gpus), synchronous, lease)
+            else:
+                life.tidy_up()
             seconds = time.monotonic() - started
-            return outage.through(lambda: _result(trials, dispatcher.interrupted, seconds))
+            return outage.through(lambda: life.result(seconds))
 
 
-def _folders(spec: StudySpec, home: Home) -> Folders:
-    return Folders(home.path, home.logs, home.mlflow_uri, local_inputs(spec))
+@dataclass
+class _Life:
+    """One call's share of a study's life: what it trains, and how the study stands then."""
 
+    spec: StudySpec
+    home: Home
+    view: View
+    storage: Any
+    name: str
+    command: str | None
+    notes: list[str]
+    outage: Outage
+    interrupts: Interrupts
+    interrupted: bool = False
 
-def _tidy_up(trials: Trials) -> None:
-    """Finish what an earlier life of a study that has its trials left open."""
-    trials.view.message(
-        f"study {trials.study.study_name} has its {count(trials.spec.total, 'trial')}: "
-        "nothing to do; raise --trials to continue it"
-    )
-    with closing(trials.runs.tracker):
-        trials.sweep()
-        trials.close_study()
+    def train(
+        self, executor: str, resources: Resources, synchronous: bool, lease: Lease
+    ) -> None:
+        """Train what the study lacks, until it has it or is interrupted."""
+        # The workers load their libraries while this process looks at data and weights.
+        with closing(open_executor(executor, resources, self._folders())) as pool:
+            lease.also = pool.keep_alive
+            if pool.note:
+                self.view.message(pool.note)
+            inputs = preflight(self.spec, self.home)
+            self.outage.through(lambda: self._open(inputs))
+            round_size = pool.width if synchronous else None
+            dispatcher = Dispatcher(
+                self.lifecycle, self.view, lease, self.interrupts, self.outage, pool, round_size
+            )
+            with closing(self.lifecycle.runs.tracker):
+                dispatcher.run()
+        self.interrupted = dispatcher.interrupted
+
+    def tidy_up(self) -> None:
+        """Finish what an earlier life of a study that has its trials left open."""
+        self._open({})
+        self.view.message(
+            f"study {self.name} has its {count(self.spec.total, 'trial')}: "
+            "nothing to do; raise --trials to continue it"
+        )
+        with closing(self.lifecycle.runs.tracker):
+            self.lifecycle.sweep()
+            self.lifecycle.close_study()
+
+    def _open(self, inputs: Mapping[tuple[str, str], Inputs]) -> None:
+        while self.notes:
+            self.view.message(self.notes.pop(0))
+        study = _open_study(self.storage, self.spec, self.name, self.command)
+        self.lifecycle = TrialLifecycle(
+            study, self.spec, self.home, self.view, inputs, lambda: self.interrupts.asked
+        )
+
+    def _folders(self) -> Folders:
+        home = self.home
+        return Folders(home.path, home.logs, home.mlflow_uri, local_inputs(self.spec))
+
+    def result(self, seconds: float) -> StudyResult:
+        """Say how the study stands, and show it."""
+        lifecycle, summary = self.lifecycle, summarize(self.lifecycle.study)
+        states = summary.states
+        result = StudyResult(
+            name=summary.name,
+            total=max(self.spec.total, summary.trials),
+            complete=states["complete"],
+            pruned=states["pruned"],
+            failed=states["failed"],
+            unfinished=states["running"],
+            best=summary.best,
+            interrupted=self.interrupted,
+            new_trials=lifecycle.ended_here,
+            seconds=seconds,
+            waiting=lifecycle.runs.waiting,
+        )
+        self.view.study_ended(result, lifecycle.rows())
+        if result.waiting:
+            self.view.message(
+                f"{result.waiting} runs wait for MLflow in {self.home.spool}; when it is back, "
+                f"`mtl study sync {result.name}` sends them, or any further run of the study"
+            )
+        return result
 
 
 def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
@@ -184,28 +236,3 @@ def _name_score(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         if study.metric_names is None:
             study.set_metric_names(["dev score"])
-
-
-def _result(trials: Trials, interrupted: bool, seconds: float) -> StudyResult:
-    summary = summarize(trials.study)
-    states = summary.states
-    result = StudyResult(
-        name=summary.name,
-        total=max(trials.spec.total, summary.trials),
-        complete=states["complete"],
-        pruned=states["pruned"],
-        failed=states["failed"],
-        unfinished=states["running"],
-        best=summary.best,
-        interrupted=interrupted,
-        new_trials=trials.ended_here,
-        seconds=seconds,
-        waiting=trials.runs.waiting,
-    )
-    trials.view.study_ended(result, trials.rows())
-    if result.waiting:
-        trials.view.message(
-            f"{result.waiting} runs wait for MLflow in {trials.home.spool}; when it is back, "
-            f"`mtl study sync {result.name}` sends them, or any further run of the study"
-        )
-    return result

@@ -1,4 +1,4 @@
-"""Trials in batches: what becomes of a study then does not depend on which worker is quicker."""
+"""Trials in rounds: what becomes of a study then does not depend on which worker is quicker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Collection
 from ..worker.messages import Evaluated, Event, Failed, Finished
 
 
-class Batch:
+class Barrier:
     """Holds back the events of trials that run together.
 
-    Ends are let through when every trial of the batch has ended, in the order of their numbers: so
+    Ends are let through when every trial of the round has ended, in the order of their numbers: so
     all of them are asked for before any is told. With a pruner, evaluations are let through when
     every trial that still trains has one, again in order: a verdict depends on the others' scores.
     What loses a worker or fails for want of memory is no end, and is never held.
@@ -43,7 +43,7 @@ class Batch:
         """Return what can be handled now.
 
         Args:
-            running: numbers of the batch's trials that have not been told yet.
+            running: numbers of the round's trials that have not been told yet.
         """
         training = set(running) - self.ended
         if not training:

@@ -66,7 +66,7 @@ class TrialFiles:
     def _deferred(self, number: int) -> Path:
         return self.checkpoints(number).with_name(f"{number}.scores")
 
-    def hang_up(self, trial: Trial, picture: Path) -> None:
+    def attach_picture(self, trial: Trial, picture: Path) -> None:
         """Attach a picture to the Optuna trial, once, however often the trial has ended."""
         for meta in get_all_artifact_meta(trial, storage=self._study._storage):
             if meta.filename == picture.name:

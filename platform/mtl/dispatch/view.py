@@ -65,8 +65,8 @@ class View:
     ) -> None:
         """A study begins: ``done`` of its ``total`` trials have ended before."""
 
-    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
-        """A trial goes to a worker; ``setting`` is what distinguishes it."""
+    def trial_started(self, number: int, label: str, resumed: bool) -> None:
+        """A trial goes to a worker; ``label`` is what distinguishes it."""
 
     def trial_progress(self, event: Progress) -> None:
         """A trial has trained some of its steps, and perhaps evaluates now."""

@@ -16,7 +16,7 @@ from ..storage.lease import Lease, dispatcher_of, dispatchers
 from ..storage.optuna import open_engine
 from ..storage.short_look import optuna_storage
 from ..storage.sqlite import sqlite_file, undisturbed
-from ..trials.attributes import facts
+from ..trials.attributes import attributes_of
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -111,7 +111,7 @@ class Studies:
         found = set()
         for database, study in self._all():
             configs = [study.user_attrs.get("settings", {}).get("config", {})]
-            configs += [facts(trial).get("config", {}) for trial in database.trials(study)]
+            configs += [attributes_of(trial).get("config", {}) for trial in database.trials(study)]
             found |= {(c["data.path"], c["backbone"]) for c in configs if c.keys() >= _PAIR}
         return found
 

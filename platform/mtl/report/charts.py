@@ -11,7 +11,7 @@ from minbert.tasks.builtin import TASKS
 
 from ..artifacts.axes import DRAWN, WIDE, dots, log_ticks, thinned
 from ..artifacts.colours import INK, SCORE_COLOUR, TASK_COLOURS
-from ..trials.leaderboard import row_setting
+from ..trials.leaderboard import row_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,7 +33,7 @@ def intervals_chart(rows: Sequence[Row]) -> go.Figure | None:
     shown = [row for row in rows if row["score_low"] is not None][:_FOREST]
     if len(shown) < 2:
         return None
-    names = [escape(f"{_short(row_setting(row), 52)}  ({row['number']})") for row in shown]
+    names = [escape(f"{_short(row_label(row), 52)}  ({row['number']})") for row in shown]
     chart = go.Figure(
         go.Scatter(
             x=[row["score"] for row in shown],
@@ -127,7 +127,7 @@ def _thinned(points: Mapping[int, float]) -> list[tuple[int, float]]:
 
 
 def _named(row: Row) -> str:
-    return escape(f"trial {row['number']}, {_short(row_setting(row), 52)}".rstrip(", "))
+    return escape(f"trial {row['number']}, {_short(row_label(row), 52)}".rstrip(", "))
 
 
 def _short(text: str, most: int) -> str:

@@ -15,7 +15,7 @@ from minbert.errors import InputError
 from minbert.tasks.builtin import get_task
 
 from ..tracking.run_reader import Absent, Runs
-from ..trials.leaderboard import SCORES, leaderboard, row_setting, why_no_best
+from ..trials.leaderboard import SCORES, leaderboard, row_label, why_no_best
 
 if TYPE_CHECKING:
     import optuna
@@ -206,6 +206,6 @@ def _predictions(runs: Runs, row: Row) -> Predictions:
 def _facts(row: Row) -> dict[str, Any]:
     kept = ("number", "state", "score", *SCORES, "minutes", "trainable_parameters", "run_id")
     return {key: row[key] for key in kept} | {
-        "setting": row_setting(row),
+        "setting": row_label(row),
         "estimates": row["estimates"],
     }

@@ -117,7 +117,7 @@ def _right(numeric: bool) -> str:
     return ' class="number"' if numeric else ""
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return facts as a list of names (text) and what they are (HTML)."""
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return pairs as a list of names (text) and what they are (HTML)."""
     lines = "".join(f"<dt>{text(name)}</dt><dd>{html}</dd>" for name, html in pairs)
     return f"<dl>{lines}</dl>"

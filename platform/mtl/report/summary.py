@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 from minbert.tasks.builtin import TASKS
 
 from ..trials.labels import short_value
-from ..trials.leaderboard import METRICS, row_setting, state_word
-from .markup import count, decimals, estimate, facts, half_width, number, paragraph, table, text
+from ..trials.leaderboard import METRICS, row_label, state_word
+from .markup import (
+    count,
+    decimals,
+    definitions,
+    estimate,
+    half_width,
+    number,
+    paragraph,
+    table,
+    text,
+)
 
 if TYPE_CHECKING:
     from .contents import StudyReport
@@ -24,7 +34,7 @@ _STATES = ("complete", "pruned", "failed", "running", "waiting")
 def summary(report: StudyReport) -> str:
     """Return what the study found, in words, then what it was."""
     parts = [paragraph(text(_DEMO), "warning")] if is_demo(report) else []
-    return "".join([*parts, *_found(report), _gain_table(report), facts(_facts(report))])
+    return "".join([*parts, *_found(report), _gain_table(report), definitions(_about(report))])
 
 
 def is_demo(report: StudyReport) -> bool:
@@ -69,8 +79,8 @@ def _against(
 
 def trial_name(row: Mapping[str, Any]) -> str:
     """Return a trial's number and setting as HTML."""
-    setting = row_setting(row)
-    return text(f"trial {row['number']}" + (f" ({setting})" if setting else ""))
+    label = row_label(row)
+    return text(f"trial {row['number']}" + (f" ({label})" if label else ""))
 
 
 def _gain_table(report: StudyReport) -> str:
@@ -98,7 +108,7 @@ def _plain(value: Any) -> str:
     return "none" if value is None else short_value(value)
 
 
-def _facts(report: StudyReport) -> list[tuple[str, str]]:
+def _about(report: StudyReport) -> list[tuple[str, str]]:
     attributes, fixed = report.study.user_attrs, report.settings["config"]
     config = fixed or (report.rows[0]["config"] if report.rows else {})
     return [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 LIMITS = ("trainable_parameters", "model_bytes", "minutes")
-"""What can be limited: facts of a finished trial."""
+"""What can be limited: attributes of a finished trial."""
 _MOST = 1e18
 _DASHBOARD = "constraints"  # Optuna 5 keeps one key a constraint; the dashboard reads this list
 
@@ -41,7 +41,7 @@ def set_constraints(trial: Trial, limits: Mapping[str, float], known: Mapping[st
     """Note by how much a trial is over each limit (0 or less: within it).
 
     Args:
-        known: facts of the trial, by the limits' names.
+        known: attributes of the trial, by the limits' names.
     """
     if not limits:
         return

@@ -77,11 +77,11 @@ class StudySpec(BaseModel):
     @property
     def total(self) -> int:
         """How many trials the study ends with, replicates included."""
-        return self.settings_total * self.replicates
+        return self.originals_total * self.replicates
 
     @property
-    def settings_total(self) -> int:
-        """How many settings are tried: `trials`, or fewer if there are no more to try."""
+    def originals_total(self) -> int:
+        """How many settings are tried, replicates aside: `trials`, or fewer if no more are left."""
         return self.trials if self.open_ended else min(self.trials, max(1, len(self.listing)))
 
     @property
@@ -91,7 +91,7 @@ class StudySpec(BaseModel):
         return not listed and not all(search.single for search in self.search.values())
 
     @cached_property
-    def pointed(self) -> dict[str, Any]:
+    def point_keys(self) -> dict[str, Any]:
         """The keys that points alone vary, and what in Optuna can hold their values.
 
         That is a `mtl.study.search.Search`, or None for free text and lists.
@@ -107,7 +107,7 @@ class StudySpec(BaseModel):
         return found
 
     @property
-    def telling(self) -> list[str]:
+    def distinguishing_keys(self) -> list[str]:
         """The keys that tell trials apart: what is searched or set by a point."""
         named = {*self.search, *(key for point in self.points for key in point)}
         return [key for key in KEYS if key in named]
@@ -115,14 +115,14 @@ class StudySpec(BaseModel):
     @property
     def cap_note(self) -> str | None:
         """Say why there are fewer trials than asked for; None if there are not."""
-        if self.settings_total == self.trials:
+        if self.originals_total == self.trials:
             return None
         what = "the grid and the points hold" if self.sampler == "grid" else "the points are"
         if not self.search and not self.points:
             what = "nothing is searched, so there is"
         elif self.sampler not in ("points", "grid") and self.search:
             what = "each searched key has one value, so there is no more than"
-        return f"{self.settings_total} of {self.trials} trials: {what} {self.settings_total}"
+        return f"{self.originals_total} of {self.trials} trials: {what} {self.originals_total}"
 
     @property
     def notes(self) -> list[str]:

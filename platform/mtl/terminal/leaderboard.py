@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.trials.leaderboard import row_setting, state_word
+from mtl.trials.leaderboard import row_label, state_word
 
 from ..common.text import count
 from .tables import Column, fitted
@@ -39,7 +39,7 @@ def leaderboard_table(
     columns = {
         "rank": column("rank>", lambda row: str(row["rank"] or "-")),
         "trial": column("trial>", lambda row: str(row["number"])),
-        "parameters": column("parameters", lambda row: row_setting(row) + _remark(row), True),
+        "parameters": column("parameters", lambda row: row_label(row) + _remark(row), True),
         "score": column("score>", lambda row: score(row["score"])),
         "interval": column("± 95 %>", _half_width),
         **scores(TASKS),

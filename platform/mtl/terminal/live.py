@@ -56,8 +56,8 @@ class LiveView(View):
         )
         self._live.start()
 
-    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
-        self._running[number] = RunningTrial(setting, resumed)
+    def trial_started(self, number: int, label: str, resumed: bool) -> None:
+        self._running[number] = RunningTrial(label, resumed)
 
     def trial_progress(self, event: Progress) -> None:
         row = self._running[event.number]
@@ -72,7 +72,7 @@ class LiveView(View):
         row = self._running[number]
         row.epoch, row.best, row.evaluating = epoch, best_score, False
         row.scores.append(scores["score"])
-        self._note_best(best_score, number, row.setting)
+        self._note_best(best_score, number, row.label)
 
     def trial_ended(
         self, number: int, state: str, score: float | None, reason: str | None
@@ -81,7 +81,7 @@ class LiveView(View):
         self._progress.done += state != "unfinished"
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)
         style = {"failed": "red", "pruned": "yellow", "unfinished": "yellow"}.get(state, "")
-        text = f"{words.ending(number, state, score, reason)}  {row.setting}"
+        text = f"{words.ending(number, state, score, reason)}  {row.label}"
         self.screen.print(Text(text, style=style))
 
     def message(self, text: str) -> None:
@@ -91,9 +91,9 @@ class LiveView(View):
         self.close()
         show_end(self.screen, result, rows)
 
-    def _note_best(self, score: float, number: int, setting: str) -> None:
+    def _note_best(self, score: float, number: int, label: str) -> None:
         if self._best is None or score > self._best[0]:
-            self._best = (score, f"{score:.3f} (trial {number}, {setting})")
+            self._best = (score, f"{score:.3f} (trial {number}, {label})")
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread

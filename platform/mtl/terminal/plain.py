@@ -50,8 +50,8 @@ class PlainView(QuietView):
         if words.is_demo(spec.config):
             self.say(words.DEMO_NOTE)
 
-    def trial_started(self, number: int, setting: str, resumed: bool) -> None:
-        self.say(f"trial {number} {'resumed' if resumed else 'started'}: {setting}")
+    def trial_started(self, number: int, label: str, resumed: bool) -> None:
+        self.say(f"trial {number} {'resumed' if resumed else 'started'}: {label}")
 
     def trial_evaluated(
         self, number: int, epoch: int, scores: Mapping[str, float], best_score: float

@@ -24,7 +24,7 @@ _SPARKLINE = 12
 class RunningTrial:
     """What is known of a trial that runs."""
 
-    setting: str
+    label: str
     resumed: bool
     step: int = 0
     total_steps: int = 0
@@ -72,7 +72,7 @@ def running_table(screen: Console, running: Mapping[int, RunningTrial]) -> Table
     rows = list(running.values())
     columns = {
         "trial": Column("trial>", [str(number) for number in running]),
-        "parameters": Column("parameters", [row.setting for row in rows], folds=True),
+        "parameters": Column("parameters", [row.label for row in rows], folds=True),
         "bar": _bars([(row.step, row.total_steps) for row in rows]),
         "step": Column("step>", [_stage(row) for row in rows], least=10),
         "epoch": Column("epoch>", [str(row.epoch or "-") for row in rows]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.home import Home
 from ..study.spec import StudySpec
-from ..trials.attributes import facts, late_runs, run_of, set_fact, set_run, trial_of
+from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
 from ..trials.notes import study_note, trial_note, write_note
 from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
@@ -35,7 +35,7 @@ def note_run(
     if run_of(trial, late) == run.run_id:
         return
     set_run(study, trial, run.run_id)
-    write_note(study, trial_note(facts(trial).get("setting", ""), address), trial._trial_id)
+    write_note(study, trial_note(attributes_of(trial).get("setting", ""), address), trial._trial_id)
 
 
 def note_own_run(study: optuna.Study, run: Run, tracker: StudyTracker) -> None:
@@ -60,7 +60,7 @@ class StudyRuns:
 
     Args:
         inputs: what each pair of data folder and backbone consists of.
-        enough: when it is true, MLflow is not waited for any longer.
+        should_stop: when it is true, MLflow is not waited for any longer.
 
     Raises:
         InputError: MLflow's store cannot be opened.
@@ -72,9 +72,9 @@ class StudyRuns:
         spec: StudySpec,
         home: Home,
         inputs: Mapping[tuple[str, str], Inputs],
-        enough: Callable[[], bool],
+        should_stop: Callable[[], bool],
     ) -> None:
-        self._study, self._spec, self._inputs, self._enough = study, spec, inputs, enough
+        self._study, self._spec, self._inputs, self._should_stop = study, spec, inputs, should_stop
         self._key: str = study.user_attrs["key"]
         self.tracker = StudyTracker(home)
         self._own = self.tracker.study_box(self._key)
@@ -109,9 +109,9 @@ class StudyRuns:
         self._study.set_user_attr("open", True)
         name, about = self._study.study_name, self._spec.description
         self.tracker.open_study(self._own, name, about, tags, self.parent)
-        self.tracker.offer_runs(self._own, self._spec.telling)
-        self.tracker.wait_for_run(self._own, self._enough)
-        self._settle_all()
+        self.tracker.offer_runs(self._own, self._spec.distinguishing_keys)
+        self.tracker.wait_for_run(self._own, self._should_stop)
+        self._reconcile_all()
 
     def close_study(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
         """Put leaderboard and figures on the study's run, end it, and send everything."""
@@ -124,8 +124,8 @@ class StudyRuns:
         """Send what waits, of earlier lives, too, unless MLflow is away."""
         self._take_up_what_is_left()
         self.tracker.uploader.watch(self._own)
-        self.tracker.drain([self._own, *self._boxes.values()], self._enough)
-        self._settle_all()
+        self.tracker.drain([self._own, *self._boxes.values()], self._should_stop)
+        self._reconcile_all()
 
     def leave(self, noted: bool = True) -> None:
         """End the study's run as killed; the same command goes on with it.
@@ -137,7 +137,7 @@ class StudyRuns:
             self.tracker.end(self._own, "killed", "interrupted")
         self.tracker.uploader.wait([self._own, *self._boxes.values()], seconds=0.5)
         if noted:
-            self._settle_all()
+            self._reconcile_all()
 
     def _take_up_what_is_left(self) -> None:
         """Watch what earlier dispatchers recorded of trials that have ended."""
@@ -155,7 +155,7 @@ class StudyRuns:
 
     # ---- the trials' ----------------------------------------------------------------------------
 
-    def open_trial(self, frozen: FrozenTrial, config: Config, named: str) -> Outbox:
+    def open_trial(self, frozen: FrozenTrial, config: Config, label: str) -> Outbox:
         """Create a trial's run and note its id, or open the one that it has.
 
         Raises:
@@ -170,17 +170,17 @@ class StudyRuns:
         if known is not None or box.begun:
             self.tracker.reopen(box, known)
         else:
-            set_fact(self._study, frozen._trial_id, "setting", named)
-            self._create(box, number, config, named)
-        self.tracker.wait_for_run(box, self._enough)
-        self.settle()
+            set_attribute(self._study, frozen._trial_id, "setting", label)
+            self._create(box, number, config, label)
+        self.tracker.wait_for_run(box, self._should_stop)
+        self.reconcile()
         return box
 
     def hand_over(self, number: int) -> None:
         """Leave the sending to the worker that trains the trial."""
         self.tracker.uploader.forget(self._boxes[number])
 
-    def _create(self, box: Outbox, number: int, config: Config, named: str) -> None:
+    def _create(self, box: Outbox, number: int, config: Config, label: str) -> None:
         inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
         self.tracker.open_trial(
             box,
@@ -189,7 +189,7 @@ class StudyRuns:
             study=self._study.study_name,
             number=number,
             params=config.to_keys(),
-            setting=named,
+            label=label,
             datasets=inputs.datasets,
             tags={"mtl.profile": self._spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
         )
@@ -211,7 +211,7 @@ class StudyRuns:
 
     # ---- what MLflow has of it ------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def reconcile(self) -> None:
         """Note the ids that MLflow has given, and remove what it has whole.
 
         While MLflow is away, thousands of outboxes may wait: only those are looked at whose state
@@ -219,13 +219,13 @@ class StudyRuns:
         """
         touched = {number_of(Outbox(folder)) for folder in self.tracker.uploader.touched()}
         # What a worker sends, this process' uploader does not hear of.
-        self._settle(self._boxes.keys() & (touched | self._nameless))
+        self._reconcile(self._boxes.keys() & (touched | self._nameless))
 
-    def _settle_all(self) -> None:
-        self._settle(list(self._boxes))
+    def _reconcile_all(self) -> None:
+        self._reconcile(list(self._boxes))
 
-    def _settle(self, numbers: Iterable[int]) -> None:
-        self._settle_own()
+    def _reconcile(self, numbers: Iterable[int]) -> None:
+        self._reconcile_own()
         for number in numbers:
             box = self._boxes[number]
             if number not in self._noted:
@@ -244,7 +244,7 @@ class StudyRuns:
             self._noted.add(number)
             self._nameless.discard(number)
 
-    def _settle_own(self) -> None:
+    def _reconcile_own(self) -> None:
         run = self._own.run
         if run is None or run.experiment_id is None:
             return
@@ -258,7 +258,7 @@ class StudyRuns:
         """How many runs MLflow does not have whole."""
         return sum(not box.empty for box in [self._own, *self._boxes.values()])
 
-    def news(self) -> list[str]:
+    def notices(self) -> list[str]:
         """Say what has changed between MLflow and us since this was asked last."""
         uploader = self.tracker.uploader
         new = {box: why for box, why in uploader.refused.items() if box not in self._told}

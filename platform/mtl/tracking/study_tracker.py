@@ -105,7 +105,7 @@ class StudyTracker:
         tags: Mapping[str, object],
         parent: Outbox | None = None,
         parent_run_id: str | None = None,
-        setting: str = "",
+        label: str = "",
         datasets: Sequence[DatasetInput] = (),
     ) -> None:
         """Record that one training begins.
@@ -119,7 +119,7 @@ class StudyTracker:
             params: every configuration key with its value.
             parent: the study's outbox; None for a training outside any study.
             parent_run_id: the study's run, if MLflow has created it.
-            setting: what distinguishes it from its neighbours; it is in the run's name.
+            label: what distinguishes it from its neighbours; it is in the run's name.
             datasets: the data it reads.
         """
         own = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
@@ -134,7 +134,7 @@ class StudyTracker:
                 own["mlflow.parentRunId"] = known
             else:
                 unknown = {"mtl.study_key": parent.folder.name, "mtl.kind": "study"}
-        name = run_name(number, setting)
+        name = run_name(number, label)
         self._create(box, study, name, {**tags, **own, **find}, find, unknown)
         box.append("params", values={key: _value(value) for key, value in params.items()})
         if datasets:
@@ -207,21 +207,21 @@ class StudyTracker:
         box.append("view", keys=list(keys))
 
     def wait_for_run(
-        self, box: Outbox, enough: Callable[[], bool] = lambda: False
+        self, box: Outbox, should_stop: Callable[[], bool] = lambda: False
     ) -> Run | None:
         """Wait a moment for MLflow to create or reopen a run; None if it has not.
 
         Raises:
             InputError: MLflow will not have it, and says why.
         """
-        self.uploader.wait([box], _PATIENCE, enough)
+        self.uploader.wait([box], _PATIENCE, should_stop)
         if box.folder in self.uploader.refused:
             raise InputError(self.uploader.refused[box.folder])
         return box.run
 
-    def drain(self, boxes: Iterable[Outbox], enough: Callable[[], bool]) -> bool:
+    def drain(self, boxes: Iterable[Outbox], should_stop: Callable[[], bool]) -> bool:
         """Wait until MLflow has everything, or is away; say whether it has."""
-        return self.uploader.wait(boxes, None, enough)
+        return self.uploader.wait(boxes, None, should_stop)
 
     def close(self, seconds: float = 1.0) -> None:
         """Send no more."""

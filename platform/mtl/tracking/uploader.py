@@ -62,12 +62,12 @@ class Uploader:
         self,
         outboxes: Iterable[Outbox],
         seconds: float | None = None,
-        enough: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait until MLflow has everything in these outboxes; say whether it has.
 
         Not longer than ``seconds``, not while MLflow is away or refuses one of them, and not once
-        ``enough()`` is true. With ``seconds`` None a long upload is waited for.
+        ``should_stop()`` is true. With ``seconds`` None a long upload is waited for.
         """
         left = deque(outboxes)
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -76,7 +76,7 @@ class Uploader:
                 if left[0].empty:
                     left.popleft()
                     continue
-                if self._hopeless(left) or enough():
+                if self._hopeless(left) or should_stop():
                     return False
                 if deadline is not None and time.monotonic() >= deadline:
                     return False

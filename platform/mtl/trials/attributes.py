@@ -1,4 +1,4 @@
-"""What is known of a trial beside its values: long things apart from those that people compare.
+"""What is kept of a trial beside its values: long things apart from those that people compare.
 
 The dashboard shows every user attribute of a trial, in columns. Whole configurations and tables of
 intervals would push the rest off the screen; they are kept as system attributes, which it hides.
@@ -18,7 +18,7 @@ _PREFIX = "mtl:"
 _LATE = "mtl:run:"  # an attribute of the study: the run of a trial that had ended by then
 
 
-def set_fact(study: optuna.Study, trial_id: int, name: str, value: Any) -> None:
+def set_attribute(study: optuna.Study, trial_id: int, name: str, value: Any) -> None:
     """Write something down at a trial, as a user attribute or hidden. JSON values."""
     storage = study._storage
     if name in HIDDEN:
@@ -27,7 +27,7 @@ def set_fact(study: optuna.Study, trial_id: int, name: str, value: Any) -> None:
         storage.set_trial_user_attr(trial_id, name, value)
 
 
-def facts(trial: FrozenTrial) -> dict[str, Any]:
+def attributes_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return everything that was written down at a trial."""
     hidden = {
         name.removeprefix(_PREFIX): value

@@ -31,7 +31,7 @@ def short_value(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def setting(values: Mapping[str, object], label: str | None = None) -> str:
+def trial_label(values: Mapping[str, object], label: str | None = None) -> str:
     """Write what a trial was given: its label and seed, or ``r=4 α=8``.
 
     Args:

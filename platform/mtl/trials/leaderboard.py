@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.process import reading_many
 from ..study.limits import exceeded
-from .attributes import facts, late_runs, run_of
-from .labels import setting
+from .attributes import attributes_of, late_runs, run_of
+from .labels import trial_label
 from .tally import REPLICATE
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
         trials = study.get_trials(deepcopy=False)
         # Thousands of notes lie where late runs do: not read where no trial lacks a run.
         late = late_runs(study) if any(run_of(trial, {}) is None for trial in trials) else {}
-        known = [facts(trial) for trial in trials]
+        known = [attributes_of(trial) for trial in trials]
         rows = [_row(t, run_of(t, late), given) for t, given in zip(trials, known, strict=True)]
         rows.sort(key=_place)
-    keys = _telling(study, known, rows)
+    keys = _distinguishing_keys(study, known, rows)
     for row in rows:
         values = row["params"] | row["config"]
         row["params"] = {key: values[key] for key in keys if key in values}
@@ -94,13 +94,13 @@ def why_no_best(rows: Sequence[Mapping[str, Any]]) -> str:
     return "no trial is complete"
 
 
-def row_setting(row: Mapping[str, Any], seed: bool = True) -> str:
+def row_label(row: Mapping[str, Any], seed: bool = True) -> str:
     """Write what a row's trial was given: its label, or its parameters; with ``seed`` its seed too
     where that is what differs."""
     params = row["params"]
     if not seed:
         params = {key: value for key, value in params.items() if key != "train.seed"}
-    return setting(params, row["label"])
+    return trial_label(params, row["label"])
 
 
 def state_word(state: str, worked_on: bool) -> str:
@@ -136,7 +136,7 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _group(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     first = members[0]
     return {
-        "setting": row_setting(first, seed=False),
+        "setting": row_label(first, seed=False),
         "numbers": [row["number"] for row in members],
         "trainable_parameters": first["trainable_parameters"],
         **{key: _spread([row[key] for row in members]) for key in ("score", *SCORES, "minutes")},
@@ -177,7 +177,9 @@ def _row(trial: FrozenTrial, run_id: str | None, known: Mapping[str, Any]) -> di
     }
 
 
-def _telling(study: optuna.Study, known: Sequence[Mapping], rows: list[dict]) -> list[str]:
+def _distinguishing_keys(
+    study: optuna.Study, known: Sequence[Mapping], rows: list[dict]
+) -> list[str]:
     """Return the keys that tell the trials apart, or will when there are more of them.
 
     A point of a study file may set what no parameter of Optuna holds (no LoRA at all, where its
@@ -192,8 +194,8 @@ def _telling(study: optuna.Study, known: Sequence[Mapping], rows: list[dict]) ->
             values.setdefault(key, set()).add(repr(value))
     searched = {key for row in rows for key in row["params"]}
     named |= searched
-    telling = [key for key, seen in values.items() if key in named or len(seen) > 1]
-    return telling + sorted(searched - values.keys())
+    keys = [key for key, seen in values.items() if key in named or len(seen) > 1]
+    return keys + sorted(searched - values.keys())
 
 
 def _score(trial: optuna.trial.FrozenTrial) -> float | None:

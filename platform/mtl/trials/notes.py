@@ -38,9 +38,9 @@ def write_note(study: optuna.Study, body: str, trial_id: int | None = None) -> N
     storage.set_study_system_attr(study_id, f"{prefix}note_ver", version)
 
 
-def trial_note(setting: str, address: str) -> str:
-    """Say what a trial is (``setting``) and where its run in MLflow is (``address``)."""
-    return f"**{plain(setting) or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
+def trial_note(label: str, address: str) -> str:
+    """Say what a trial is (``label``) and where its run in MLflow is (``address``)."""
+    return f"**{plain(label) or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
 
 
 def study_note(description: str, address: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-def is_hopeless(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
+def should_prune(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
     """Report a score and ask the pruner. A resumed training says again what it said after its last
     checkpoint: what was answered then is answered now.
 

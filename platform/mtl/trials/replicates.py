@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .attributes import facts
+from .attributes import attributes_of
 from .tally import SEED, Tally
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def missing(study: optuna.Study, spec: StudySpec, tally: Tally | None = None) ->
         tally: of its trials as they are now; None: they are read.
     """
     tally = tally or Tally(study)
-    new = max(0, spec.settings_total - len(tally.originals))
+    new = max(0, spec.originals_total - len(tally.originals))
     more = spec.replicates - 1
     if not more:
         return new
@@ -53,12 +53,12 @@ def next_replicate(spec: StudySpec, tally: Tally) -> Replicate | None:
     Args:
         tally: of the trials before it.
     """
-    if len(tally.originals) < spec.settings_total:
+    if len(tally.originals) < spec.originals_total:
         return None
     for step in range(1, spec.replicates):
         for number, first in sorted(tally.originals.items()):
             if first is not None and not tally.seeds[number][first + step]:
                 original = tally.trial(number)
-                config = {**facts(original)["config"], SEED: first + step}
+                config = {**attributes_of(original)["config"], SEED: first + step}
                 return Replicate(number, config, original.user_attrs.get("label"))
     return None

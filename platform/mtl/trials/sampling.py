@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from minbert import Config, InputError
 
 from ..study.spec import StudySpec
-from .attributes import facts, set_fact, trial_of
+from .attributes import attributes_of, set_attribute, trial_of
 from .replicates import next_replicate
 from .tally import REPLICATE, Tally
 
@@ -113,12 +113,12 @@ def ask(
     return _give_values(study.ask(), spec, given)
 
 
-def ask_again(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
+def resume(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
     """Take up a trial that was left RUNNING: with the values it has, or the ones it would have."""
     frozen = trial_of(study, number)
-    if "config" in facts(frozen):
+    if "config" in attributes_of(frozen):
         trial = optuna.trial.Trial(study, frozen._trial_id)
-        return trial, Config.from_keys(facts(frozen)["config"])
+        return trial, Config.from_keys(attributes_of(frozen)["config"])
     given = _given(spec, Tally(study, before=number))
     study.sampler = given.sampler
     return _give_values(optuna.trial.Trial(study, frozen._trial_id), spec, given)
@@ -158,20 +158,20 @@ def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, C
             values[key] = search.suggest(trial, key)
     config = spec.config_of(values)
     keys = config.to_keys()
-    attributes |= _show_pointed(trial, spec, keys)
+    attributes |= _show_point_keys(trial, spec, keys)
     for name, value in {**attributes, "config": keys}.items():
-        set_fact(trial.study, trial._trial_id, name, value)
+        set_attribute(trial.study, trial._trial_id, name, value)
     return trial, config
 
 
-def _show_pointed(trial: Trial, spec: StudySpec, config: Mapping[str, Any]) -> dict[str, Any]:
+def _show_point_keys(trial: Trial, spec: StudySpec, config: Mapping[str, Any]) -> dict[str, Any]:
     """Make parameters of what points alone vary, too: people compare trials by them.
 
     Returns:
         The values that no parameter can hold: text and lists.
     """
     shown = {}
-    for key, search in spec.pointed.items():
+    for key, search in spec.point_keys.items():
         value = config[key]
         if search is None or not search.contains(value):
             shown[key] = value

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.process import reading_many
-from .attributes import facts
+from .attributes import attributes_of
 
 if TYPE_CHECKING:
     import optuna
@@ -81,7 +81,7 @@ class Tally:
     def _look_at(self, trial: FrozenTrial) -> None:
         if trial.state.name == "WAITING":
             return
-        given = facts(trial)
+        given = attributes_of(trial)
         seed = given["config"][SEED] if "config" in given else None
         known = _Known(given.get("point"), given.get(REPLICATE), seed)
         if trial.number in self._known:

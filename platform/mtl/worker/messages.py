@@ -118,7 +118,7 @@ class Finished:
     pictures: list[str] = field(default_factory=list)
 
     @property
-    def facts(self) -> dict[str, object]:
+    def attributes(self) -> dict[str, object]:
         """What is written down at the trial."""
         return {
             "scores": self.scores,

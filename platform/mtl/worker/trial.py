@@ -182,7 +182,7 @@ class _Trial:
             self.config, checkpoints, Path(self.job.cache_dir), stopping
         )
         # If MLflow is away, the dispatcher sends what waits when it is back.
-        self.uploader.wait([self.outbox], enough=stopping)
+        self.uploader.wait([self.outbox], should_stop=stopping)
         best = recorded.best
         return Finished(
             self.job.number,
