@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import paragraph, plain
+from ..study.demo import DEMO_NOTE, is_demo
 from ..trials.leaderboard import SCORES
 from .csv_tables import write_rows
 from .pictures import history_png
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     import optuna
 
 _SHOWN = 20  # rows of the leaderboard in the description
+_SCALE = "Score on the dev sets, 0 to 1; higher is better."
 _TAG_LENGTH = 7500  # MLflow cuts tags at 8,000 characters
-_DEMO = "Demo corpus and encoder: these scores mean nothing outside the demo."
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -40,7 +41,8 @@ def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: P
     write_rows(rows, folder / "leaderboard.csv")
     table = f"# {plain(study.study_name)}\n\n{markdown_table(rows)}\n"
     (folder / "leaderboard.md").write_text(table, encoding="utf-8")
-    (folder / "study.html").write_text(study_page(study), encoding="utf-8")
+    page = study_page(study, _is_demo(study, rows))
+    (folder / "study.html").write_text(page, encoding="utf-8")
     scores = sorted((row["number"], row["score"]) for row in rows if row["rank"] is not None)
     if scores:
         history_png(scores, f"{study.study_name}: score by trial", folder / "history.png")
@@ -50,8 +52,8 @@ def describe_study(rows: list[dict[str, Any]], study: optuna.Study) -> str:
     """Return the study's description in Markdown: what was searched, best trial, leaderboard."""
     attributes = study.user_attrs
     parts = [paragraph(attributes.get("description") or study.study_name)]
-    if attributes.get("profile") == "demo":
-        parts.append(f"*{_DEMO}*")
+    if _is_demo(study, rows):
+        parts.append(f"*{DEMO_NOTE}*")
     searched = _keys(rows)
     if searched:
         parts.append("**Searched:** " + ", ".join(f"`{key}`" for key in searched))
@@ -78,7 +80,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in lines)
 
 
-def study_page(study: optuna.Study) -> str:
+def study_page(study: optuna.Study, demo: bool = False) -> str:
     """Return one HTML page with Optuna's figures of the study; it works offline.
 
     The figures share one copy of plotly.js (4.8 MB), which is most of the page.
@@ -92,13 +94,17 @@ def study_page(study: optuna.Study) -> str:
         for title, figure in figures
     ]
     parts += [f"<p>{escape(reason)}</p>" for reason in omitted]
-    demo = study.user_attrs.get("profile") == "demo"
     return _PAGE.format(
         title=escape(f"Study {study.study_name}"),
-        subtitle=escape(_DEMO if demo else "Score on the dev sets, 0 to 1; higher is better."),
+        subtitle=escape(DEMO_NOTE if demo else _SCALE),
         plotly=get_plotlyjs() if figures else "",
         figures="\n".join(parts),
     )
+
+
+def _is_demo(study: optuna.Study, rows: list[dict[str, Any]]) -> bool:
+    settings = study.user_attrs.get("settings") or {"config": {}}
+    return is_demo(settings["config"], *(row["config"] for row in rows))
 
 
 def _with_table(parts: list[str], rows: list[dict[str, Any]], shown: int) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
+from mtl.trials.states import COUNTED, FAILED, RUNNING, UNFINISHED, WAITING
 
 if TYPE_CHECKING:
     import optuna
 
     from mtl.storage.home import Home
     from mtl.trials.recorded import RecordedStudy
-
-STATES = ("complete", "pruned", "failed", "running")
 
 
 def open_study(name: str) -> optuna.Study:
@@ -49,8 +48,8 @@ def command_of(name: str) -> str | None:
 def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str, Any]:
     """Say how many trials a recorded study has, by state; those ``unfinished`` are running by
     Optuna's word, but nobody works on them."""
-    counts = {state: recorded.states.get(state, 0) for state in STATES}
-    counts["unfinished"] = 0 if dispatcher else counts["running"]
+    counts = {state: recorded.states.get(state, 0) for state in COUNTED}
+    counts[UNFINISHED] = 0 if dispatcher else counts[RUNNING]
     return {
         "name": recorded.name,
         "profile": recorded.profile,
@@ -66,7 +65,7 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
     from mtl.trials.recorded import recorded_studies
 
     studies = recorded_studies(home)
-    begun = any(study.states.get("running") for study in studies)
+    begun = any(study.states.get(RUNNING) for study in studies)
     working = dispatchers(read_engine(home)) if begun else {}
     return [summary_payload(study, working.get(study.name)) for study in studies]
 
@@ -85,7 +84,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     rows = leaderboard(study)
     trials = study.get_trials(deepcopy=False)
     by_number = sorted(rows, key=lambda row: row["number"])
-    running = [_running(r, trials[r["number"]]) for r in by_number if r["state"] == "running"]
+    running = [_running(r, trials[r["number"]]) for r in by_number if r["state"] == RUNNING]
     return {
         "study": summary.pop("name"),
         **summary,
@@ -93,7 +92,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
         "dispatcher": dispatcher,
         "command": to_continue(study.user_attrs),
         "running_trials": running,
-        "failed_trials": [_failed(row) for row in by_number if row["state"] == "failed"],
+        "failed_trials": [_failed(row) for row in by_number if row["state"] == FAILED],
         "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
         "best": best_of(rows),
     }
@@ -129,7 +128,7 @@ def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int)
     total = study.user_attrs.get("total")
     if not took or not running or total is None:
         return None
-    ended = sum(row["state"] not in ("running", "waiting") for row in rows)
+    ended = sum(row["state"] not in (RUNNING, WAITING) for row in rows)
     # A running trial is half through, on the average.
     return max(0.0, total - ended - running / 2) * sum(took) / len(took) / running
 

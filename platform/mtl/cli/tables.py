@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtl.study.demo import DEMO_NOTE, is_demo
 from mtl.terminal import words
 from mtl.terminal.console import console
 from mtl.terminal.progress import evaluated_table
 from mtl.terminal.tables import Column, fitted
 from mtl.trials.labels import trial_label
 from mtl.trials.leaderboard import METRICS, row_label
+from mtl.trials.states import COUNTED, RUNNING, UNFINISHED
 
 from ..common.text import count
 from .common import to_predict
-from .payloads import STATES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def print_studies(
     if not recorded:
         screen.print("Nothing is recorded here yet. Start with: mtl study run lora_sweep")
         return
-    states = [*STATES, "unfinished"]
+    states = [*COUNTED, UNFINISHED]
     table = words.plain_table("recorded here", "trials>", *(f"{state}>" for state in states))
     for row in recorded:
         counts = _told(row)
@@ -55,8 +56,8 @@ def print_studies(
 
 def _told(row: Mapping[str, Any]) -> dict[str, int]:
     """Return the trials by state, those that nobody works on apart from those that run."""
-    counts = {state: row[state] for state in (*STATES, "unfinished")}
-    counts["running"] -= counts["unfinished"]
+    counts = {state: row[state] for state in (*COUNTED, UNFINISHED)}
+    counts[RUNNING] -= counts[UNFINISHED]
     return counts
 
 
@@ -165,8 +166,8 @@ def print_best(payload: Mapping[str, Any]) -> None:
 
 
 def _note_demo(row: Mapping[str, Any]) -> None:
-    if words.is_demo(row["config"]):
-        click.echo(words.DEMO_NOTE)
+    if is_demo(row["config"]):
+        click.echo(DEMO_NOTE)
 
 
 def print_plan(plan: Plan, spec: StudySpec) -> None:

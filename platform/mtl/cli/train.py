@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtl.trials import states
+
 from .common import json_option, print_json, reserved_stdout, set_option, to_predict
 from .exits import DONE, FAILED, INTERRUPTED
 
@@ -43,10 +45,10 @@ def train(
     with reserved_stdout(as_json), TrainingView(console(stderr=as_json), remark, as_json) as view:
         result = train_once(config, home, view, profile=profile, resume=resume)
     if as_json:
-        model = model_address(result.run_id, home) if result.state == "complete" else None
+        model = model_address(result.run_id, home) if result.state == states.COMPLETE else None
         print_json({**asdict(result), "score": result.scores.get("score"), "model": model})
     _say_end(result, config.data.path, quiet=as_json)
-    return {"complete": DONE, "failed": FAILED, "killed": INTERRUPTED}[result.state]
+    return {states.COMPLETE: DONE, states.FAILED: FAILED, states.KILLED: INTERRUPTED}[result.state]
 
 
 def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, str]:
@@ -80,9 +82,9 @@ def _say_end(result: "TrainingResult", data: str, quiet: bool) -> None:
             "`mtl study sync` sends it",
             err=True,
         )
-    if result.state == "killed":
+    if result.state == states.KILLED:
         click.echo(f"Interrupted. To go on: mtl train --resume {result.run_id}", err=True)
-    elif result.state == "failed":
+    elif result.state == states.FAILED:
         click.echo(f"mtl: run {result.run_id} failed: {result.reason}", err=True)
     elif not quiet:
         click.echo(f"best: epoch {result.best_epoch}, {words.scores(result.scores)}")

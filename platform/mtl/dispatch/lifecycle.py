@@ -20,6 +20,7 @@ from ..tracking.study_runs import StudyRuns
 from ..trials.attributes import attributes_of, set_attribute, trial_of
 from ..trials.labels import trial_label
 from ..trials.pruning import should_prune
+from ..trials.states import COMPLETE, FAILED, KILLED, PRUNED, TO_OPTUNA, UNFINISHED
 from ..trials.tally import REPLICATE, Tally
 from ..worker.messages import (
     Died,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 Answer = Literal["advance", "prune", "again", "keep"] | None
 Ask = Callable[..., tuple["Trial", "Config"]]
-
-_ENDS = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 @dataclass
@@ -110,9 +109,9 @@ class TrialLifecycle:
         self.runs.leave(noted)
 
     def _set_aside(self, number: int) -> None:
-        self.runs.end(number, "killed", "interrupted")
+        self.runs.end(number, KILLED, "interrupted")
         del self.running[number]
-        self.view.trial_ended(number, "unfinished", None, "it will be continued")
+        self.view.trial_ended(number, UNFINISHED, None, "it will be continued")
 
     def poll(self) -> None:
         """Note what MLflow has done in the meantime, and say what the user should know."""
@@ -239,7 +238,7 @@ class TrialLifecycle:
             set_constraints(running.trial, self.spec.limits, event.attributes)
             for picture in event.pictures:
                 self._files.attach_picture(running.trial, Path(picture))
-        state = "pruned" if running.pruning else "complete"
+        state = PRUNED if running.pruning else COMPLETE
         self._end(event.number, state, event.score)
         return None
 
@@ -251,7 +250,7 @@ class TrialLifecycle:
             return self._lost(event.number, event.reason)
         if event.traceback:
             self.runs.log_text(event.number, event.traceback, "traceback.txt")
-        self._end(event.number, "failed", None, event.reason)
+        self._end(event.number, FAILED, None, event.reason)
         return None
 
     @_on.register
@@ -273,7 +272,7 @@ class TrialLifecycle:
         if running.retries is None:
             known = attributes_of(trial_of(self.study, number))
             if known.get("lost_at") == here:
-                self._end(number, "failed", None, f"{reason}, at the same place as before")
+                self._end(number, FAILED, None, f"{reason}, at the same place as before")
                 return None
             running.retries = known.get("retries", 0) + 1
         set_attribute(self.study, running.trial._trial_id, "lost_at", here)
@@ -297,8 +296,8 @@ class TrialLifecycle:
             if reason is not None:
                 trial.set_user_attr("reason", reason)
             self.runs.end(number, state, reason)
-            value = score if state == "complete" else None
-            self.study.tell(trial, value, state=_ENDS[state])
+            value = score if state == COMPLETE else None
+            self.study.tell(trial, value, state=TrialState[TO_OPTUNA[state]])
         del self.running[number]
         self._files.remove(number)
         self.ended_here += 1

@@ -36,6 +36,7 @@ from ..trials.pruning import make_pruner
 from ..trials.recorded import choose_name, fits, summarize
 from ..trials.replicates import missing
 from ..trials.sampling import make_sampler
+from ..trials.states import COMPLETE, FAILED, PRUNED, RUNNING
 from ..trials.tally import Tally
 from .dispatcher import Dispatcher
 from .lifecycle import TrialLifecycle
@@ -168,10 +169,10 @@ class _Life:
         result = StudyResult(
             name=summary.name,
             total=max(self.spec.total, summary.trials),
-            complete=states["complete"],
-            pruned=states["pruned"],
-            failed=states["failed"],
-            unfinished=states["running"],
+            complete=states[COMPLETE],
+            pruned=states[PRUNED],
+            failed=states[FAILED],
+            unfinished=states[RUNNING],
             best=summary.best,
             interrupted=self.interrupted,
             new_trials=lifecycle.ended_here,

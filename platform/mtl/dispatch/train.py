@@ -17,6 +17,8 @@ from minbert.errors import DivergedError, InputError, TrainingStopped
 from ..common.faults import explain
 from ..common.signals import Interrupts
 from ..storage.home import EXPERIMENT
+from ..study.demo import is_demo
+from ..trials.states import COMPLETE, FAILED, KILLED
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -97,15 +99,15 @@ def train_once(
         folder = home.checkpoints / EXPERIMENT / run_id
         with _alone(folder):
             _remember(folder, config)
-            watcher.started(run_id, total, demo="demo" in (config.backbone, config.data.path))
+            watcher.started(run_id, total, demo=is_demo(config.to_keys()))
             began = time.monotonic()
             state, best, reason = _outcome(config, home, folder, box, tracker, watcher)
             tracker.end(box, state, reason)
             sent = tracker.drain([box], lambda: False)
-            if state == "complete":
+            if state == COMPLETE:
                 shutil.rmtree(folder)
         folder.with_name(f"{run_id}.lock").unlink(missing_ok=True)
-        if sent and state != "killed":
+        if sent and state != KILLED:
             box.remove()
     scores, epoch = (best.scores, best.epoch) if best else ({}, None)
     waiting = None if sent else str(home.spool)
@@ -161,15 +163,15 @@ def _outcome(
 ) -> tuple[str, EpochReport | None, str | None]:
     """Train; return the state in which that ended, the best epoch and a reason."""
     try:
-        return "complete", _train(config, home, folder, box, watcher), None
+        return COMPLETE, _train(config, home, folder, box, watcher), None
     except TrainingStopped:
-        return "killed", None, "interrupted"
+        return KILLED, None, "interrupted"
     except DivergedError as error:
-        return "failed", None, str(error)
+        return FAILED, None, str(error)
     except BaseException as error:
         if fault := explain(error, home.path, f"mtl train --resume {folder.name}"):
             raise InputError(fault) from error  # the run stays open: the training can go on
-        tracker.end(box, "failed", f"{type(error).__name__}: {error}")
+        tracker.end(box, FAILED, f"{type(error).__name__}: {error}")
         tracker.drain([box], lambda: False)
         raise
 

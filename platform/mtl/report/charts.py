@@ -11,6 +11,7 @@ from minbert.tasks.builtin import TASKS
 
 from ..artifacts.axes import DRAWN, WIDE, dots, log_ticks, thinned
 from ..artifacts.colours import INK, SCORE_COLOUR, TASK_COLOURS
+from ..tracking import metric_keys
 from ..trials.leaderboard import row_label
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def score_curves(report: StudyReport) -> go.Figure | None:
     """Draw the dev score by training step, of every trial that was read."""
     import plotly.graph_objects as go
 
-    if not _several_points(report, "dev/score"):
+    if not _several_points(report, metric_keys.dev("score")):
         return None
-    chart = go.Figure(_lines(report, "dev/score", SCORE_COLOUR))
+    chart = go.Figure(_lines(report, metric_keys.dev("score"), SCORE_COLOUR))
     chart.update_xaxes(title="training steps")
     chart.update_yaxes(title="dev score, 0 to 1")
     return dressed(chart, height=440)
@@ -72,11 +73,11 @@ def task_curves(report: StudyReport) -> go.Figure | None:
     """Draw each task's dev metric by training step, a panel each."""
     from plotly.subplots import make_subplots
 
-    if not _several_points(report, "dev/score"):
+    if not _several_points(report, metric_keys.dev("score")):
         return None
     chart = make_subplots(1, 3, horizontal_spacing=0.1, subplot_titles=[t.title for t in TASKS])
     for column, task in enumerate(TASKS, start=1):
-        for line in _lines(report, f"dev/{task.metric}", TASK_COLOURS[task.name]):
+        for line in _lines(report, metric_keys.dev(task.metric), TASK_COLOURS[task.name]):
             line.showlegend = False
             chart.add_trace(line, 1, column)
         measure = "Pearson's r" if task.kind == "regression" else "accuracy"

@@ -16,6 +16,7 @@ from minbert.tasks.builtin import get_task
 
 from ..tracking.run_reader import Absent, Runs
 from ..trials.leaderboard import SCORES, leaderboard, row_label, why_no_best
+from ..trials.states import RUNNING
 
 if TYPE_CHECKING:
     import optuna
@@ -195,7 +196,7 @@ def _known(numbers: Mapping[int, Row]) -> str:
 
 def _predictions(runs: Runs, row: Row) -> Predictions:
     if row["score"] is None or not row["estimates"]:
-        why = "it has not ended" if row["state"] == "running" else f"its state is {row['state']}"
+        why = "it has not ended" if row["state"] == RUNNING else f"its state is {row['state']}"
         raise InputError(f"trial {row['number']} has no predictions: {why}")
     try:
         return runs.predictions(row["run_id"])

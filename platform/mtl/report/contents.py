@@ -10,8 +10,10 @@ from minbert.errors import InputError
 
 from ..storage.lease import dispatcher_of
 from ..storage.optuna import read_engine
+from ..tracking import metric_keys
 from ..tracking.run_reader import Absent, Runs
-from ..trials.leaderboard import SCORES, leaderboard, state_word
+from ..trials.leaderboard import leaderboard
+from ..trials.states import FAILED, RUNNING, WAITING, state_word
 from .comparison import Pair, best_and_reference, differences, differing_config
 from .paper_tables import PaperTable, beside_paper
 
@@ -27,7 +29,7 @@ Read = TypeVar("Read")
 
 CURVES = 50
 """Trials, the best first, whose learning curves are read."""
-CURVE_KEYS = tuple(f"dev/{name}" for name in ("score", *SCORES))
+CURVE_KEYS = tuple(map(metric_keys.dev, metric_keys.SCORES))
 _WORST = 10  # mistakes of a task
 _NAMED = 12  # trials that lack the same are named
 
@@ -86,7 +88,7 @@ def gather(study: optuna.Study, home: Home) -> StudyReport:
     """Read a study as it is now, running or not. What is missing is noted, and left out."""
     rows = leaderboard(study)
     report = StudyReport(study, rows, best_and_reference(rows))
-    if any(row["state"] == "running" for row in rows):
+    if any(row["state"] == RUNNING for row in rows):
         report.worked_on = dispatcher_of(read_engine(home), study.study_name) is not None
     report.paper = beside_paper(study.study_name, rows)
     missing = _Missing()
@@ -171,9 +173,9 @@ def _curves(rows: Sequence[Row], reader: _Reader) -> dict[int, dict[str, dict[in
 def _note_trials(report: StudyReport, missing: _Missing) -> None:
     """Note the trials that did not complete; failed ones with their reasons."""
     for row in report.rows:
-        if row["state"] == "failed":
+        if row["state"] == FAILED:
             missing.note("failed", row["number"], row["reason"] or "no reason is recorded")
-        elif row["state"] in ("running", "waiting"):
+        elif row["state"] in (RUNNING, WAITING):
             state = state_word(row["state"], report.worked_on)
             missing.note("not ended", row["number"], f"it is {state}")
 

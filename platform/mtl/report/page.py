@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minbert.errors import InputError
 
 from ..artifacts.colours import INK, MUTED, SCORE_COLOUR
-from ..trials.leaderboard import state_word
+from ..trials.states import RUNNING, WAITING, state_word
 from .contents import StudyReport, gather
 from .markup import paragraph, text
 from .paper_section import paper_section
@@ -160,7 +160,7 @@ def _library(drawing: Drawing) -> str:
 
 def _when(report: StudyReport) -> str:
     made = f"As it stood on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
-    counts = {state: report.count(state) for state in ("running", "waiting")}
+    counts = {state: report.count(state) for state in (RUNNING, WAITING)}
     left = [f"{n:,} {state_word(state, report.worked_on)}" for state, n in counts.items() if n]
     return made + (f" It has not ended ({', '.join(left)})." if left else "")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..trials.leaderboard import grouped
+from ..trials.states import COMPLETE
 
 Row = Mapping[str, Any]
 
@@ -111,7 +112,7 @@ def beside_paper(study: str, rows: Sequence[Row]) -> list[PaperTable]:
     complete = [
         (row, method(row["config"]))
         for row in rows
-        if row["state"] == "complete" and _is_ours(row)
+        if row["state"] == COMPLETE and _is_ours(row)
     ]
     own = study.partition("@")[0]
     tables = (_table(number, complete) for number in TABLES)

@@ -10,7 +10,8 @@ from minbert.tasks.builtin import TASKS, get_task
 
 from ..artifacts.axes import DRAWN
 from ..artifacts.study_figures import study_figures
-from ..trials.leaderboard import METRICS, SCORES, grouped, replicated, row_label, state_word
+from ..trials.leaderboard import METRICS, SCORES, grouped, replicated, row_label
+from ..trials.states import COMPLETE, state_word
 from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command
 from .contents import CURVES
@@ -93,7 +94,7 @@ def _board_row(
     row: Mapping[str, Any], places: Mapping[str, int], worked_on: bool
 ) -> tuple[str, list[str]]:
     word = text(state_word(row["state"], worked_on))
-    state = "" if row["state"] == "complete" else f" <small>{word}</small>"
+    state = "" if row["state"] == COMPLETE else f" <small>{word}</small>"
     cells = [str(row["rank"] or "–"), str(row["number"]), text(row_label(row)) + state]
     for name in METRICS:
         given = row["estimates"].get(name, {})

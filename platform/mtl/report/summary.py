@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import TASKS
 
+from ..study.demo import DEMO_NOTE, is_demo
 from ..trials.labels import short_value
-from ..trials.leaderboard import METRICS, row_label, state_word
+from ..trials.leaderboard import METRICS, row_label
+from ..trials.states import COUNTED, ENDED, WAITING, state_word
 from .markup import (
     count,
     decimals,
@@ -24,23 +26,17 @@ from .markup import (
 if TYPE_CHECKING:
     from .contents import StudyReport
 
-_DEMO = (
-    "These are scores of the generated demo corpus or the tiny demo encoder. "
-    "Demo scores mean nothing outside the demo."
-)
-_STATES = ("complete", "pruned", "failed", "running", "waiting")
+_DEMO = f"These are scores of the generated demo corpus or the tiny demo encoder. {DEMO_NOTE}"
 
 
 def summary(report: StudyReport) -> str:
     """Return what the study found, in words, then what it was."""
-    parts = [paragraph(text(_DEMO), "warning")] if is_demo(report) else []
+    parts = [paragraph(text(_DEMO), "warning")] if _is_demo(report) else []
     return "".join([*parts, *_found(report), _gain_table(report), definitions(_about(report))])
 
 
-def is_demo(report: StudyReport) -> bool:
-    """Say whether the study used the generated corpus or the tiny encoder."""
-    configs = [report.settings["config"], *(row["config"] for row in report.rows)]
-    return any("demo" in (c.get("backbone"), c.get("data.path")) for c in configs)
+def _is_demo(report: StudyReport) -> bool:
+    return is_demo(report.settings["config"], *(row["config"] for row in report.rows))
 
 
 def _found(report: StudyReport) -> list[str]:
@@ -165,8 +161,9 @@ def _budget(config: Mapping[str, Any]) -> str:
 
 
 def _states(report: StudyReport) -> str:
-    counts = {state_word(state, report.worked_on): report.count(state) for state in _STATES}
-    shown = [f"{n:,} {state}" for state, n in counts.items() if n or state in _STATES[:3]]
+    states = (*COUNTED, WAITING)
+    counts = {state_word(state, report.worked_on): report.count(state) for state in states}
+    shown = [f"{n:,} {state}" for state, n in counts.items() if n or state in ENDED]
     return ", ".join(shown)
 
 

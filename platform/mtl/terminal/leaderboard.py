@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.trials.leaderboard import row_label, state_word
+from mtl.trials.leaderboard import row_label
+from mtl.trials.states import COMPLETE, state_word
 
 from ..common.text import count
 from .tables import Column, fitted
@@ -87,7 +88,7 @@ def _bold_first(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
 
 
 def _remark(row: Mapping[str, Any]) -> str:
-    if row["state"] != "complete":
+    if row["state"] != COMPLETE:
         return f" ({state_word(row['state'], worked_on=False)})"
     return f" (over {row['over']})" if row["over"] else ""
 

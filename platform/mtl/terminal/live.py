@@ -9,6 +9,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from mtl.study.demo import DEMO_NOTE, is_demo
+from mtl.trials.states import FAILED, PRUNED, UNFINISHED
+
 from ..common.text import count
 from ..dispatch.view import View
 from . import words
@@ -48,7 +51,7 @@ class LiveView(View):
     ) -> None:
         profile = f" · profile {spec.profile}" if spec.profile else ""
         self._title = f"{study_name}{profile} · {count(jobs, 'worker')}"
-        self._demo = words.is_demo(spec.config)
+        self._demo = is_demo(spec.settings["config"])
         self._progress = StudyProgress(done, total)
         self._preparing.stop()
         self._live = Live(
@@ -78,9 +81,9 @@ class LiveView(View):
         self, number: int, state: str, score: float | None, reason: str | None
     ) -> None:
         row = self._running.pop(number, RunningTrial("", False))
-        self._progress.done += state != "unfinished"
+        self._progress.done += state != UNFINISHED
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)
-        style = {"failed": "red", "pruned": "yellow", "unfinished": "yellow"}.get(state, "")
+        style = {FAILED: "red", PRUNED: "yellow", UNFINISHED: "yellow"}.get(state, "")
         text = f"{words.ending(number, state, score, reason)}  {row.label}"
         self.screen.print(Text(text, style=style))
 
@@ -101,7 +104,7 @@ class LiveView(View):
         parts: list[Any] = [Text(self._title, style="bold"), table]
         parts.append(Text(self._summary(list(running.values()))))
         if self._demo:
-            parts.append(Text(words.DEMO_NOTE, style="dim"))
+            parts.append(Text(DEMO_NOTE, style="dim"))
         return Group(*parts)
 
     def _summary(self, running: Sequence[RunningTrial]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.study.demo import DEMO_NOTE, is_demo
 from mtl.trials.leaderboard import grouped, replicated
+from mtl.trials.states import ENDED, UNFINISHED
 
 from ..common.text import count
 from ..dispatch.view import View
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 
     from mtl.dispatch.view import StudyResult
     from mtl.study.spec import StudySpec
-
-
-_STATES = ("complete", "pruned", "failed", "unfinished")
 
 
 class QuietView(View):
@@ -47,8 +46,8 @@ class PlainView(QuietView):
             f"study {study_name}{profile}: {count(total, 'trial')}, {done} done, "
             f"{count(jobs, 'worker')}"
         )
-        if words.is_demo(spec.config):
-            self.say(words.DEMO_NOTE)
+        if is_demo(spec.settings["config"]):
+            self.say(DEMO_NOTE)
 
     def trial_started(self, number: int, label: str, resumed: bool) -> None:
         self.say(f"trial {number} {'resumed' if resumed else 'started'}: {label}")
@@ -76,9 +75,9 @@ def show_end(
     if replicated(rows):
         screen.print()
         screen.print(replicates_table(screen, grouped(rows)))
-    if rows and words.is_demo(rows[0]["config"]):
-        screen.print(words.DEMO_NOTE)
-    counts = {state: getattr(result, state) for state in _STATES}
+    if rows and is_demo(rows[0]["config"]):
+        screen.print(DEMO_NOTE)
+    counts = {state: getattr(result, state) for state in (*ENDED, UNFINISHED)}
     said = f"study {result.name}: {words.states(counts, result.total)}"
     if result.new_trials:
         said += f"; {result.new_trials} trained in {words.clock(result.seconds)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtl.study.demo import DEMO_NOTE
+
 from ..common.text import count
 from . import words
 from .console import drawn_on
@@ -41,7 +43,7 @@ class TrainingView:
         self._preparing.stop()
         self.say(f"run {run_id}: {count(total_steps, 'step')}, {self._remark}")
         if demo:
-            self.say(words.DEMO_NOTE)
+            self.say(DEMO_NOTE)
         if self._drawn:
             self._bar = _progress(self.screen)
             self._task = self._bar.add_task("training", total=total_steps)

@@ -11,13 +11,7 @@ from ..common.text import count
 if TYPE_CHECKING:
     from rich.table import Table
 
-DEMO_NOTE = "Demo scores mean nothing outside the demo."
 _BARS = "▁▂▃▄▅▆▇█"
-
-
-def is_demo(config: Mapping[str, Any]) -> bool:
-    """Say whether a training uses the generated corpus or the tiny encoder."""
-    return "demo" in (config.get("backbone", "demo"), config.get("data.path", "demo"))
 
 
 def score(given: float | None, digits: int = 3) -> str:

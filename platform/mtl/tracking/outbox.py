@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from ..trials.states import KILLED
+
 _PATIENCE = 2.0  # seconds that a sender has to let go of an outbox that is removed
 _GONE = ".gone"
 _log = logging.getLogger(__name__)
@@ -167,7 +169,7 @@ class Outbox:
                 state = operation.fields["state"]
             elif operation.fields["op"] == "reopen":
                 state = None
-        return state is not None and state != "killed"
+        return state is not None and state != KILLED
 
     def sole_sender(self) -> FileLock | None:
         """Become the only one who sends this run's operations: a held lock, to be released; None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from ..trials.states import COMPLETE, PRUNED
 from .run_models import model_folder
 from .store import connect
 
@@ -75,7 +76,7 @@ def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
         return wanted
     for row in rows:
         if row["number"] == number:
-            if row["state"] not in ("complete", "pruned"):
+            if row["state"] not in (COMPLETE, PRUNED):
                 raise InputError(f"trial {number} is {row['state']}: it has no model")
             return row
     raise InputError(f"study {study.study_name} has no trial {number}")

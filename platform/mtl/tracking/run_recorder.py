@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from . import metric_keys as keys
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -69,25 +70,25 @@ class RunRecorder:
         self._seconds += report.seconds
         if report.step % _EVERY:
             return
-        points = {"train/batch_loss": report.loss, "train/lr": report.lr, **self._usage.read()}
+        points = {keys.BATCH_LOSS: report.loss, keys.LR: report.lr, **self._usage.read()}
         if self._seconds > 0:
-            points["train/tokens_per_second"] = self._tokens / self._seconds
+            points[keys.TOKENS_PER_SECOND] = self._tokens / self._seconds
         self._tokens, self._seconds = 0, 0.0
         self._log(report.step, points)
 
     def on_epoch(self, report: EpochReport) -> None:
         """Take note of an evaluation."""
-        points = {f"dev/{name}": value for name, value in report.scores.items()}
-        points |= {f"train/loss_{task}": loss for task, loss in report.losses.items()}
+        points = {keys.dev(name): value for name, value in report.scores.items()}
+        points |= {keys.task_loss(task): loss for task, loss in report.losses.items()}
         if report.losses:
-            points["train/loss"] = sum(report.losses.values()) / len(report.losses)
+            points[keys.LOSS] = sum(report.losses.values()) / len(report.losses)
         points |= {
-            "best/score": report.best_score,
-            "train/lr": report.lr,
-            "train/tokens_per_second": report.tokens_per_second,
-            "train/epoch": report.epoch,
-            "train/seconds": report.train_seconds,
-            "dev/seconds": report.eval_seconds,
+            keys.BEST_SCORE: report.best_score,
+            keys.LR: report.lr,
+            keys.TOKENS_PER_SECOND: report.tokens_per_second,
+            keys.EPOCH: report.epoch,
+            keys.TRAIN_SECONDS: report.train_seconds,
+            keys.EVAL_SECONDS: report.eval_seconds,
         }
         self._log(report.step, points)
 
@@ -127,13 +128,14 @@ class RunRecorder:
         size = sum(file.stat().st_size for file in (work_dir / "model").rglob("*.safetensors"))
         self._outbox.append("files", folder=work_dir.name)
         counts = count_parameters(config, cache_dir)
-        points = {"parameters/trainable": counts.trainable, "parameters/total": counts.total}
-        points |= {f"final/{name}": given.value for name, given in sure.items()}
-        points |= {"final/score_low": sure["score"].low, "final/score_high": sure["score"].high}
-        points |= {"final/epoch": best.epoch, "final/model_bytes": size}
+        points = {keys.TRAINABLE: counts.trainable, keys.TOTAL: counts.total}
+        points |= {keys.final(name): given.value for name, given in sure.items()}
+        score = sure["score"]
+        points |= {keys.final("score_low"): score.low, keys.final("score_high"): score.high}
+        points |= {keys.final("epoch"): best.epoch, keys.final("model_bytes"): size}
         step = best.step
         if config.train.eval_limit:  # until now, best/score was that of a part of the dev sets
-            points["best/score"], step = best.best_score, best.total_steps + 1
+            points[keys.BEST_SCORE], step = best.best_score, best.total_steps + 1
         self._log(step, points)
         return Recorded(best, sure, size, counts.trainable, pictures)
 

@@ -10,19 +10,15 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import metric_keys
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _NAME = "mtl"
 _WIDTH = 150  # pixels: as wide as the names
-_SCORES = (
-    "final/score",
-    "final/sst_accuracy",
-    "final/para_accuracy",
-    "final/sts_pearson",
-    "parameters/trainable",
-    "train/seconds",
-)
+_METRICS = (*map(metric_keys.final, metric_keys.SCORES), metric_keys.TRAINABLE)
+_METRICS += (metric_keys.TRAIN_SECONDS,)
 SIDEBAR = "workflowType=machine_learning"  # else that of language models' traces
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -36,10 +32,10 @@ def offer_view(
         study_run: the parent run, which is unfolded.
         keys: configuration keys that tell the trials apart.
     """
-    columns = [f"metrics.`{name}`" for name in _SCORES] + [f"params.`{key}`" for key in keys]
+    columns = [f"metrics.`{name}`" for name in _METRICS] + [f"params.`{key}`" for key in keys]
     state = {
         "searchFilter": "",
-        "orderByKey": f"metrics.`{_SCORES[0]}`",
+        "orderByKey": f"metrics.`{_METRICS[0]}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",

@@ -18,6 +18,7 @@ from minbert.errors import InputError
 
 from ..common.masking import clean, masked
 from ..trials.labels import folder_name
+from ..trials.states import RUNNING, TO_MLFLOW
 from .outbox import Operation, Outbox, Run
 from .runs_view import offer_view
 from .store import connect, sqlite_file
@@ -25,13 +26,6 @@ from .store import connect, sqlite_file
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-# How a trial ended -> the run's status in MLflow, which knows no pruning.
-_STATUS = {
-    "complete": "FINISHED",
-    "pruned": "FINISHED",
-    "failed": "FAILED",
-    "killed": "KILLED",
-}
 _PARAMS_PER_CALL = 100  # MLflow's limits
 _METRICS_PER_CALL = 1000
 # To these MLflow will have no other answer another day.
@@ -145,11 +139,11 @@ class Sender:
             self._client.restore_run(run_id)
         self._client.update_run(run_id, status="RUNNING")
         gone = {"mtl.reason": None} if "mtl.reason" in run.data.tags else {}
-        self._tags(outbox, {"values": {"mtl.state": "running", **gone}})
+        self._tags(outbox, {"values": {"mtl.state": RUNNING, **gone}})
 
     def _end(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         self._client.set_terminated(
-            outbox.run.run_id, _STATUS[fields["state"]], end_time=fields["time"]
+            outbox.run.run_id, TO_MLFLOW[fields["state"]], end_time=fields["time"]
         )
 
     def _view(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from ..storage.home import Home
 from ..study.spec import StudySpec
 from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
 from ..trials.notes import study_note, trial_note, write_note
+from ..trials.states import COMPLETE, FROM_OPTUNA, KILLED
 from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
 from .study_tracker import StudyTracker
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from minbert import Config
-
-_ENDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-
 
 def note_run(
     study: optuna.Study, number: int, run: Run, address: str, late: Mapping[int, str]
@@ -116,7 +114,7 @@ class StudyRuns:
     def close_study(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
         """Put leaderboard and figures on the study's run, end it, and send everything."""
         self.tracker.record_study(self._own, rows(), self._study)
-        self.tracker.end(self._own, "complete")
+        self.tracker.end(self._own, COMPLETE)
         self._study.set_user_attr("open", False)
         self.send_all()
 
@@ -134,7 +132,7 @@ class StudyRuns:
             noted: what MLflow has done is noted in the database, which is there.
         """
         if self._own.begun or self.parent is not None:
-            self.tracker.end(self._own, "killed", "interrupted")
+            self.tracker.end(self._own, KILLED, "interrupted")
         self.tracker.uploader.wait([self._own, *self._boxes.values()], seconds=0.5)
         if noted:
             self._reconcile_all()
@@ -148,7 +146,7 @@ class StudyRuns:
                 continue
             if trials[number].state.is_finished():
                 if not box.closed:
-                    self.tracker.end(box, _ENDS[trials[number].state.name])
+                    self.tracker.end(box, FROM_OPTUNA[trials[number].state.name])
                 self._boxes[number] = box
                 self._ended.add(number)
                 self.tracker.uploader.watch(box)
@@ -200,13 +198,13 @@ class StudyRuns:
 
     def end(self, number: int, state: str, reason: str | None = None) -> None:
         """End a trial's run, once; ``killed`` if it is to be taken up again."""
-        if state == "killed":
+        if state == KILLED:
             self._ended.discard(number)
         elif number in self._ended:
             return
         self.tracker.end(self._boxes[number], state, reason)
         self._nameless.discard(number)  # its outbox is watched again
-        if state != "killed":
+        if state != KILLED:
             self._ended.add(number)
 
     # ---- what MLflow has of it ------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..common.masking import clean, without_login
 from ..common.text import paragraph
 from ..storage.sqlite import refuse_damaged
 from ..trials.labels import run_name
+from ..trials.states import RUNNING
 from .inputs import DatasetInput
 from .outbox import Outbox, Run, outboxes
 from .runs_view import run_path, view_path
@@ -163,7 +164,7 @@ class StudyTracker:
         find: Mapping[str, str],
         parent: Mapping[str, str] | None = None,
     ) -> None:
-        tags = {**_source_tags(tags), **tags, "mtl.state": "running"}
+        tags = {**_source_tags(tags), **tags, "mtl.state": RUNNING}
         values = {key: _tag(value) for key, value in tags.items() if value is not None}
         box.append(
             "create", experiment=experiment, name=name, tags=values, find=dict(find), parent=parent

@@ -9,22 +9,24 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from minbert.tasks.builtin import TASKS
+
 from ..common.process import reading_many
 from ..study.limits import exceeded
 from .attributes import attributes_of, late_runs, run_of
 from .labels import trial_label
+from .states import COMPLETE, FROM_OPTUNA
 from .tally import REPLICATE
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-SCORES = ("sst_accuracy", "para_accuracy", "sts_pearson")
-METRICS = {
-    "score": "score",
-    "sst_accuracy": "SST accuracy",
-    "para_accuracy": "PARA accuracy",
-    "sts_pearson": "STS Pearson",
+SCORES = tuple(task.metric for task in TASKS)
+_MEASURES = {"accuracy": "accuracy", "pearson": "Pearson"}
+METRICS = {"score": "score"} | {
+    task.metric: f"{task.name.upper()} {_MEASURES[task.metric.rpartition('_')[2]]}"
+    for task in TASKS
 }
 """The scores of a trial, and what people call them."""
 FIXED_COLUMNS = (
@@ -45,15 +47,7 @@ FIXED_COLUMNS = (
     "over",
     "reason",
 )
-# Optuna's word -> ours, in the order of the leaderboard.
-_STATES = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned",
-    "RUNNING": "running",
-    "WAITING": "waiting",
-    "FAIL": "failed",
-}
-_ORDER = {state: place for place, state in enumerate(_STATES.values())}
+_ORDER = {state: place for place, state in enumerate(FROM_OPTUNA.values())}
 
 
 def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
@@ -76,7 +70,7 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     for row in rows:
         values = row["params"] | row["config"]
         row["params"] = {key: values[key] for key in keys if key in values}
-    ranked = [row for row in rows if row["state"] == "complete" and not row["over"]]
+    ranked = [row for row in rows if row["state"] == COMPLETE and not row["over"]]
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
     return rows
@@ -89,7 +83,7 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def why_no_best(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say why :func:`best_of` of these rows is None."""
-    if any(row["state"] == "complete" for row in rows):
+    if any(row["state"] == COMPLETE for row in rows):
         return "every complete trial is over a limit"
     return "no trial is complete"
 
@@ -101,16 +95,6 @@ def row_label(row: Mapping[str, Any], seed: bool = True) -> str:
     if not seed:
         params = {key: value for key, value in params.items() if key != "train.seed"}
     return trial_label(params, row["label"])
-
-
-def state_word(state: str, worked_on: bool) -> str:
-    """Say in what state a trial is: Optuna has a begun one RUNNING, though its study may be left.
-
-    Args:
-        state: of a row.
-        worked_on: whether a dispatcher has the study.
-    """
-    return "unfinished" if state == "running" and not worked_on else state
 
 
 def replicated(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -126,7 +110,7 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     groups: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["state"] == "complete":
+        if row["state"] == COMPLETE:
             original = row["replicate_of"]
             groups.setdefault(row["number"] if original is None else original, []).append(row)
     made = [_group(sorted(members, key=itemgetter("number"))) for members in groups.values()]
@@ -157,7 +141,7 @@ def _row(trial: FrozenTrial, run_id: str | None, known: Mapping[str, Any]) -> di
     return {
         "rank": None,
         "number": trial.number,
-        "state": _STATES[trial.state.name],
+        "state": FROM_OPTUNA[trial.state.name],
         "label": known.get("label"),
         "replicate_of": known.get(REPLICATE),
         "score": _score(trial),

@@ -18,6 +18,7 @@ from ..study.limits import exceeded
 from ..study.names import check_distinct, check_name
 from ..study.spec import StudySpec, differing_keys
 from .attributes import late_runs, run_of
+from .states import COUNTED, TO_OPTUNA
 
 if TYPE_CHECKING:
     import optuna
@@ -91,7 +92,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
         profile=attributes.get("profile"),
         description=attributes.get("description", ""),
         trials=len(trials),
-        states={word: states[name] for name, word in STATES.items()},
+        states={state: states[TO_OPTUNA[state]] for state in COUNTED},
         best=best
         and {
             "number": best.number,
@@ -112,10 +113,6 @@ def to_continue(attributes: Mapping[str, Any]) -> str | None:
     if not command:
         return None
     return command if folder == os.getcwd() else f"{command} (in {folder})"
-
-
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-"""Optuna's words for the states of a trial, and ours."""
 
 
 def choose_name(
