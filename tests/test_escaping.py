@@ -21,7 +21,7 @@ from study_runs import write_study
 
 from minbert.common.csv_cells import cell_text, plain_cell
 from mtl.artifacts.study import describe_study
-from mtl.common.text import paragraph, plain
+from mtl.common.text import markdown, paragraph
 from mtl.storage.home import Home
 from mtl.storage.optuna import read_storage
 from mtl.trials.leaderboard import leaderboard
@@ -85,7 +85,7 @@ def test_markdown_shows_a_text_as_it_is(text):
 @given(words)
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_a_cell_of_a_markdown_table_stays_one_cell(text):
-    shown = render(f"| a | b |\n| --- | --- |\n| {plain(text)} | 1 |\n")
+    shown = render(f"| a | b |\n| --- | --- |\n| {markdown(text)} | 1 |\n")
     assert shown.tags.count("td") == 2 and set(shown.tags) <= {
         "table", "thead", "tbody", "tr", "th", "td"
     }  # fmt: skip

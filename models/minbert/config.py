@@ -218,13 +218,13 @@ class Config(_Group):
         flat: dict[str, Any] = {}
         for name, value in self.model_dump(by_alias=True).items():
             if isinstance(value, dict):
-                flat.update({f"{name}.{key}": _plain(inner) for key, inner in value.items()})
+                flat.update({f"{name}.{key}": _as_list(inner) for key, inner in value.items()})
             else:
                 flat[name] = value
         return flat
 
 
-def _plain(value: object) -> object:
+def _as_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -294,7 +294,7 @@ def canonical(key: str, value: object) -> Any:
     check_key(key)
     given = _absolute(value) if key in _FOLDER_KEYS else value
     try:
-        return _plain(_field(key).validate_python(given))
+        return _as_list(_field(key).validate_python(given))
     except ValidationError as error:
         raise InputError(one_line(error, key)) from None
 

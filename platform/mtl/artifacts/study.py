@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.text import paragraph, plain
+from ..common.text import markdown, paragraph
 from ..study.demo import DEMO_NOTE, is_demo
 from ..trials.leaderboard import SCORES
 from .csv_tables import write_rows
@@ -39,7 +39,7 @@ def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: P
         rows: the leaderboard of the study.
     """
     write_rows(rows, folder / "leaderboard.csv")
-    table = f"# {plain(study.study_name)}\n\n{markdown_table(rows)}\n"
+    table = f"# {markdown(study.study_name)}\n\n{markdown_table(rows)}\n"
     (folder / "leaderboard.md").write_text(table, encoding="utf-8")
     page = study_page(study, _is_demo(study, rows))
     (folder / "study.html").write_text(page, encoding="utf-8")
@@ -77,7 +77,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     """Return the leaderboard as a Markdown table."""
     header, cells = _table(rows)
     lines = [header, ["---"] * len(header), *cells]
-    return "\n".join("| " + " | ".join(plain(c) for c in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(markdown(c) for c in line) + " |" for line in lines)
 
 
 def study_page(study: optuna.Study, demo: bool = False) -> str:
@@ -124,7 +124,8 @@ def _counts(rows: list[dict[str, Any]]) -> str:
 
 def _best(row: dict[str, Any]) -> str:
     found = f"trial {row['number']}, score {row['score']:.3f}"
-    values = ", ".join(f"`{key}` = {plain(_cell(value))}" for key, value in row["params"].items())
+    pairs = [f"`{key}` = {markdown(_cell(value))}" for key, value in row["params"].items()]
+    values = ", ".join(pairs)
     run = f", run [`{row['run_id'][:8]}`](#/runs/{row['run_id']})" if row["run_id"] else ""
     return f"{found}{f' ({values})' if values else ''}{run}"
 

@@ -62,20 +62,20 @@ def config_from_sets(sets: tuple[str, ...]) -> "Config":
 
 def print_json(payload: dict[str, Any]) -> None:
     """Print one JSON object; what JSON cannot say (NaN, infinities) becomes null."""
-    text = json.dumps(_plain(payload), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_json_value(payload), ensure_ascii=False, allow_nan=False)
     click.echo(text)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _json_value(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [_json_value(inner) for inner in value]
     if isinstance(value, float):
         return float(value) if abs(value) < float("inf") else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+    return _json_value(value.item()) if hasattr(value, "item") else str(value)
 
 
 @contextmanager

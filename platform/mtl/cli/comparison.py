@@ -30,12 +30,12 @@ def print_comparison(payload: Mapping[str, Any]) -> None:
     screen = console()
     trials = payload["trials"]
     if not trials:
-        screen.print(_plain(f"{payload['study']}: nothing to compare yet, {payload['reason']}"))
+        screen.print(_unstyled(f"{payload['study']}: nothing to compare yet, {payload['reason']}"))
         return
     first, *others = (f"trial {trial['number']}" for trial in trials)
-    screen.print(_plain(f"{payload['study']}: {', '.join(others)} against {first}"))
+    screen.print(_unstyled(f"{payload['study']}: {', '.join(others)} against {first}"))
     if payload["reason"]:
-        screen.print(_plain(f"{first} is {payload['reason']}"))
+        screen.print(_unstyled(f"{first} is {payload['reason']}"))
     screen.print()
     screen.print(_config_table(payload["config"], trials))
     screen.print()
@@ -44,7 +44,7 @@ def print_comparison(payload: Mapping[str, Any]) -> None:
         _print_disagreement(screen, name, found, (first, others[0]))
 
 
-def _plain(value: object) -> Any:
+def _unstyled(value: object) -> Any:
     """Return a text without markup and without characters that steer a terminal."""
     from rich.text import Text
 
@@ -67,7 +67,9 @@ def _config_table(config: Mapping[str, list], trials: Sequence[Mapping[str, Any]
 def _configured(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return _plain("-" if value is None else ",".join(value) if isinstance(value, list) else value)
+    if value is None:
+        return _unstyled("-")
+    return _unstyled(",".join(value) if isinstance(value, list) else value)
 
 
 # ---- scores ------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def _trial_columns(
     gaps = [found["score"] for found in differences]
     return {
         "trial": Column("trial>", [str(trial["number"]) for trial in trials]),
-        "setting": Column("setting", [_plain(trial["setting"]) for trial in trials], folds=True),
+        "setting": Column("setting", [_unstyled(trial["setting"]) for trial in trials], folds=True),
         "score": Column("score", scores),
         "difference": Column("difference", ["", *(write(gap, "+") for gap in gaps)]),
         "verdict": Column("", ["", *map(_verdict, gaps)]),
@@ -173,7 +175,7 @@ def _print_disagreement(
     table = words.plain_table("label", *trials, "text", overflow="fold")
     for example in found["examples"]:
         values = (_answer(example[key], task) for key in ("label", "reference", "other"))
-        table.add_row(*values, _plain(" | ".join(example["texts"])))
+        table.add_row(*values, _unstyled(" | ".join(example["texts"])))
     screen.print(table)
 
 

@@ -13,14 +13,14 @@ _MARKS = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 _BLOCK = re.compile(r"^(\d{1,9}(?=[.)])|(?=[#+=-]))")
 
 
-def plain(text: object) -> str:
+def markdown(text: object) -> str:
     """Return a text that Markdown shows as it is within a line."""
     return _MARKS.sub(r"\\\g<0>", escape(" ".join(str(text).split()), quote=False))
 
 
 def paragraph(text: object) -> str:
     """Return a text that Markdown shows as it is, as a paragraph of one line."""
-    return _BLOCK.sub(r"\1\\", plain(text))
+    return _BLOCK.sub(r"\1\\", markdown(text))
 
 
 def count(number: int, noun: str) -> str:

@@ -112,7 +112,7 @@ def train_once(
     scores, epoch = (best.scores, best.epoch) if best else ({}, None)
     waiting = None if sent else str(home.spool)
     return TrainingResult(
-        run_id, profile, state, scores, epoch, _minutes(began), reason, waiting
+        run_id, profile, state, scores, epoch, _minutes_since(began), reason, waiting
     )
 
 
@@ -231,7 +231,7 @@ def _train(
         return recorder.finish(config, folder, home.cache, lambda: interrupts.asked).best
 
 
-def _minutes(began: float) -> float:
+def _minutes_since(began: float) -> float:
     return (time.monotonic() - began) / 60
 
 

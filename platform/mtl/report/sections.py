@@ -108,14 +108,14 @@ def _seeds_table(report: StudyReport) -> str:
     head = ("rank>", "setting", "seeds>", *(f"{title}>" for title in METRICS.values()), "minutes>")
     rows = []
     for rank, group in enumerate(grouped(report.rows)[:_SHOWN], start=1):
-        values = [_spread(group[name]) for name in ("score", *SCORES)]
+        values = [_with_deviation(group[name]) for name in ("score", *SCORES)]
         seeds = str(len(group["numbers"]))
         cells = [str(rank), text(group["setting"]), seeds, *values, minutes(group["minutes"][0])]
         rows.append(("best" if rank == 1 else "", cells))
     return table(head, rows) + paragraph("Mean ± standard deviation over seeds.", "note")
 
 
-def _spread(given: tuple[float, float | None]) -> str:
+def _with_deviation(given: tuple[float, float | None]) -> str:
     centre, deviation = given
     if deviation is None:
         return number(centre)

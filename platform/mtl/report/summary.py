@@ -94,13 +94,13 @@ def _gain_table(report: StudyReport) -> str:
         values += [estimate(gain, places, True), "yes" if gain["stands"] else "no"]
         rows.append([title, *values])
     changed = "; ".join(
-        f"{key}: {_plain(old)} → {_plain(new)}" for key, (old, new) in report.changed.items()
+        f"{key}: {_shown(old)} → {_shown(new)}" for key, (old, new) in report.changed.items()
     )
     differs = paragraph(f"They differ in {text(changed)}." if changed else "They differ in no key.")
     return table(head, rows) + differs
 
 
-def _plain(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "none" if value is None else short_value(value)
 
 
@@ -115,7 +115,7 @@ def _about(report: StudyReport) -> list[tuple[str, str]]:
         ("backbone", text(config.get("backbone", "differs between trials"))),
         ("budget of a trial", text(_budget(config))),
         ("trials", text(_states(report))),
-        ("minutes in all", text(_minutes(report))),
+        ("minutes in all", text(_total_minutes(report))),
     ]
 
 
@@ -167,7 +167,7 @@ def _states(report: StudyReport) -> str:
     return ", ".join(shown)
 
 
-def _minutes(report: StudyReport) -> str:
+def _total_minutes(report: StudyReport) -> str:
     known = [row["minutes"] for row in report.rows if row["minutes"] is not None]
     if not known:
         return "not recorded"

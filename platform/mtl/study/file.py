@@ -105,19 +105,19 @@ def find_line(text: str, section: str, key: str) -> int | None:
     The text is searched as text: TOML's reader keeps no positions. A key that is written twice
     (in two points) is found at its first place.
     """
-    wanted = _plain(f"{section}.{key}" if section else key)
+    wanted = _unquoted(f"{section}.{key}" if section else key)
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.match(line):
-            table = _plain(header[1])
+            table = _unquoted(header[1])
             if table == wanted:
                 return number
-        elif (assign := _ASSIGN.match(line)) and _plain(f"{table}.{assign[1]}") == wanted:
+        elif (assign := _ASSIGN.match(line)) and _unquoted(f"{table}.{assign[1]}") == wanted:
             return number
     return None
 
 
-def _plain(dotted: str) -> str:
+def _unquoted(dotted: str) -> str:
     return re.sub(r"""["'\s]""", "", dotted).strip(".")
 
 

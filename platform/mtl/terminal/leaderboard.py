@@ -10,7 +10,7 @@ from mtl.trials.states import COMPLETE, state_word
 
 from ..common.text import count
 from .tables import Column, fitted
-from .words import score, spread
+from .words import score, with_deviation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ def replicates_table(
     best = groups[:shown]
 
     def means(key: str, title: str, digits: int = 3) -> Column:
-        return Column(title, [spread(*group[key], digits=digits) for group in best])
+        return Column(title, [with_deviation(*group[key], digits=digits) for group in best])
 
     bare = {key: Column(title, [score(group[key][0]) for group in best])
             for key, title in SHORT_TASKS.items()}  # fmt: skip

@@ -90,6 +90,6 @@ def plain_table(*columns: str, **options: Any) -> Table:
     return table
 
 
-def spread(centre: float, deviation: float | None, digits: int = 3) -> str:
+def with_deviation(centre: float, deviation: float | None, digits: int = 3) -> str:
     """Write a mean with its deviation: ``0.781 ± 0.004``."""
     return score(centre, digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -119,15 +119,16 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _group(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     first = members[0]
+    measured = ("score", *SCORES, "minutes")
     return {
         "setting": row_label(first, seed=False),
         "numbers": [row["number"] for row in members],
         "trainable_parameters": first["trainable_parameters"],
-        **{key: _spread([row[key] for row in members]) for key in ("score", *SCORES, "minutes")},
+        **{key: _mean_and_deviation([row[key] for row in members]) for key in measured},
     }
 
 
-def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
+def _mean_and_deviation(values: list[float | None]) -> tuple[float | None, float | None]:
     known = [value for value in values if value is not None]
     if not known:
         return None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..common.text import paragraph, plain
+from ..common.text import markdown, paragraph
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +40,7 @@ def write_note(study: optuna.Study, body: str, trial_id: int | None = None) -> N
 
 def trial_note(label: str, address: str) -> str:
     """Say what a trial is (``label``) and where its run in MLflow is (``address``)."""
-    return f"**{plain(label) or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
+    return f"**{markdown(label) or 'as the study file says'}**\n\n[Its run in MLflow]({address})"
 
 
 def study_note(description: str, address: str) -> str:

@@ -78,7 +78,7 @@ def find_login(needed: str | None, ask: Callable[[], str] | None = None) -> Logi
 
 
 def _check_user(user: str) -> None:
-    if not user or ":" in user or not _plain(user):
+    if not user or ":" in user or not _is_printable(user):
         raise InputError(f"{USER_VARIABLE} is no name: letters and digits, and no colon")
 
 
@@ -87,13 +87,13 @@ def _check_password(password: str, source: str) -> None:
         raise InputError(f"{source} is empty; give {SHORTEST} characters or more")
     if len(password) < SHORTEST:
         raise InputError(f"{source} is too short; give {SHORTEST} characters or more")
-    if not _plain(password):  # programs differ in how they send others
+    if not _is_printable(password):  # programs differ in how they send others
         raise InputError(f"{source} has characters outside printable ASCII; leave them out")
     if len(set(password)) < _DIFFERENT or password in _OPEN_SECRETS:
         raise InputError(f"{source} is too easily guessed; take another")
 
 
-def _plain(text: str) -> bool:
+def _is_printable(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 

@@ -166,7 +166,7 @@ class _Trial:
         # Recorded before the trainer is asked to go on: only then it checkpoints this evaluation,
         # so after a kill the report comes again rather than never.
         self.recorder.on_epoch(report)
-        self.minutes = _minutes(report, self.config)
+        self.minutes = _minutes_until(report, self.config)
         self.send(
             Evaluated(
                 self.job.number, report.epoch, report.step, dict(report.scores), report.best_score
@@ -190,7 +190,7 @@ class _Trial:
             dict(best.scores),
             {name: asdict(given) for name, given in recorded.estimates.items()},
             best.epoch,
-            self.minutes or _minutes(best, self.config),
+            self.minutes or _minutes_until(best, self.config),
             recorded.trainable,
             sum(file.stat().st_size for file in checkpoints.glob("*.safetensors")),
             recorded.model_bytes,
@@ -198,7 +198,7 @@ class _Trial:
         )
 
 
-def _minutes(report: EpochReport, config: Config) -> float:
+def _minutes_until(report: EpochReport, config: Config) -> float:
     """Minutes of training and evaluation until a report, lives before this one included."""
     evaluations = -(-report.epoch // config.train.eval_every)
     return (report.train_seconds + report.eval_seconds * evaluations) / 60
