@@ -32,8 +32,9 @@ test: $(STAMP)  ## every test, offline
 ui: $(STAMP)  ## MLflow and the Optuna dashboard over what was recorded
 	@$(BIN)/mtl ui
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## ruff, and mypy over both packages
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 bench: $(STAMP)  ## ours beside transformers and peft, and the bookkeeping: on the demo, minutes
 	@$(BIN)/python benchmarks/steps.py

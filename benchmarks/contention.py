@@ -30,10 +30,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # what both share
 
-from invariants import broken  # noqa: E402
 from machine import machine  # noqa: E402
-from readers import Reader, ask, counts, open_pages, served, trouble_in  # noqa: E402
-from study_runs import Study  # noqa: E402
+
+from support.invariants import broken  # noqa: E402
+from support.readers import Reader, ask, counts, open_pages, served, trouble_in  # noqa: E402
+from support.study_runs import Study  # noqa: E402
 
 _BIN = Path(sys.executable).parent
 _PEER = Path(__file__).with_name("contention_peer.py")

@@ -9,15 +9,16 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
 import pytest
-from commands import Outcome, mtl_here, mtl_process
 from filelock import FileLock
-from homes import furnish
-from invariants import broken
-from study_runs import Study
-from tracking_samples import new_store
-from warm_workers import kept_warm
 
 from mtl.common import process
+from support.commands import Outcome, mtl_here, mtl_process
+from support.homes import furnish
+from support.invariants import broken
+from support.paths import REAL
+from support.study_runs import Study
+from support.tracking_samples import new_store
+from support.warm_workers import kept_warm
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -29,10 +30,6 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 process.tune_gc()  # as the command does: this process imports everything, too
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-REAL = REPOSITORY.parent / "shared"  # beside the repository: not part of it
-TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
 
 LONG = (
     *("test_dispatch", "test_cli_study", "test_lost_workers", "test_pages", "test_studies"),
@@ -101,7 +98,7 @@ def here():
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL server. A test may stop it: `postgres_url` finds it started again."""
-    from postgres import Postgres, binaries
+    from support.postgres import Postgres, binaries
 
     pytest.importorskip("psycopg")
     programs = binaries()
@@ -153,11 +150,6 @@ def storage(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.Monk
     if request.param == "postgresql":
         monkeypatch.setenv("MTL_STORAGE", request.getfixturevalue("postgres_url"))
     return request.param
-
-
-def sets(*pairs: str) -> list[str]:
-    """Spell ``--set`` once for each KEY=VALUE."""
-    return [word for pair in pairs for word in ("--set", pair)]
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from browser import Browser
-from readers import served
-from study_runs import MTL
+from support.browser import Browser
+from support.readers import served
+from support.study_runs import MTL
 
 _TRAINING = "?workflowType=machine_learning"  # MLflow's sidebar
 SETTLED = 4  # seconds: pages are drawn by then

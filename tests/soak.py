@@ -25,11 +25,19 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from chaos import Killer, draw_kills
-from invariants import broken, differences, read_trials
-from readers import MTL, Reader, command_line, dashboard_page, mlflow_page, served, trouble_in
-from shaky_server import ShakyServer
-from study_runs import Study
+from support.chaos import Killer, draw_kills
+from support.invariants import broken, differences, read_trials
+from support.readers import (
+    MTL,
+    Reader,
+    command_line,
+    dashboard_page,
+    mlflow_page,
+    served,
+    trouble_in,
+)
+from support.shaky_server import ShakyServer
+from support.study_runs import Study
 
 FAULTS = ("kills", "interrupts", "outages")
 _MORE = 10  # trials that are added when the study ends too early

@@ -1,67 +1,135 @@
-"""Data flows one way: who may import whom, and what may not be loaded early."""
+"""Data flows one way: who may import whom, what may not be loaded early, what the pages say of it.
+
+Room: all of mtl and minbert.
+"""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from support.imports import BASES, imports, modules
+from support.paths import REPOSITORY
+
 HEAVY = ("torch", "mlflow", "optuna", "plotly", "matplotlib", "pandas", "sklearn", "scipy")
+ROOMS = {
+    "mtl": (
+        *("__main__", "pyfunc", "cli", "ui", "terminal", "dispatch", "doctor", "executors"),
+        *("worker", "report", "housekeeping", "tracking", "artifacts", "trials", "study"),
+        *("storage", "common"),
+    ),
+    "minbert": (
+        *("inference", "training", "evaluation", "data", "demo", "multitask", "backbone"),
+        *("adapters", "model", "packing", "config", "tasks", "device", "common", "errors"),
+    ),
+}
+"""Folders and single modules of each package: imports run down the list, never up."""
 
 
-def imported(file: Path) -> set[str]:
-    """Top-level names of all modules that a file imports, in functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+def room(module: str) -> str:
+    """The room that a module is in; empty for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
 
 
-def relative(file: Path) -> set[str]:
-    """First parts of the names that a file imports from its own package, made absolute."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = file.parent
-            for _ in range(node.level - 1):
-                base = base.parent
-            parts = base.relative_to(ROOT / "platform").parts
-            tail = [node.module] if node.module else [alias.name for alias in node.names]
-            found.update(".".join((*parts, name)) for name in tail)
-    return found
+def upwards(package: str) -> list[str]:
+    """Say of each import that runs up the list where it stands and what it does."""
+    place = {name: number for number, name in enumerate(ROOMS[package])}
+    return [
+        f"{found}: {room(found.importer)} imports {found.target}, which stands above it"
+        for found in imports(package)
+        if found.target.partition(".")[0] == package and room(found.importer) and room(found.target)
+        if place[room(found.target)] < place[room(found.importer)]
+    ]
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_run_down_the_list_of_rooms(package: str):
+    assert {room(name) for name in modules(package)} - {""} == set(ROOMS[package])
+    assert upwards(package) == []
 
 
-@pytest.mark.parametrize("file", modules("models/minbert"), ids=lambda file: file.name)
-def test_minbert_knows_nothing_of_the_platform(file: Path):
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_modules_import_each_other_in_a_circle(package: str):
+    graph: dict[str, set[str]] = {name: set() for name in modules(package)}
+    for found in imports(package):
+        if found.target in graph and found.importer != package:  # the package hands names on
+            graph[found.importer].add(found.target)
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_an_import_that_runs_up_is_named_by_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """The test above can fail: on a package with one such import, in a function."""
+    for name, text in (("trials", ""), ("tracking", ""), ("__init__", "")):
+        file = tmp_path / "platform/mtl" / (f"{name}.py" if name == "__init__" else f"{name}/a.py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "platform/mtl/trials/a.py").write_text(
+        "def late():\n    from ..tracking import a\n"
+    )
+    monkeypatch.setitem(BASES, "mtl", tmp_path / "platform")
+    monkeypatch.setattr("support.imports.REPOSITORY", tmp_path)
+    (line,) = upwards("mtl")
+    assert line.startswith("platform/mtl/trials/a.py:2: trials imports mtl.tracking.a")
+
+
+def test_minbert_knows_nothing_of_the_platform():
     forbidden = {"click", "rich", "optuna", "mlflow", "mtl", "sqlalchemy"}
-    assert not forbidden & {name.partition(".")[0] for name in imported(file)}
+    taken = [f for f in imports("minbert") if f.target.partition(".")[0] in forbidden]
+    assert [f"{found}: {found.target}" for found in taken] == []
 
 
-@pytest.mark.parametrize(
-    "file",
-    [f for f in modules("platform/mtl") if "cli" not in f.parts and f.name != "__main__.py"],
-    ids=lambda file: file.name,
-)
-def test_nobody_reaches_back_to_the_command_line(file: Path):
-    names = imported(file) | relative(file)
-    assert not {name for name in names if name.startswith(("mtl.cli", "click"))}
+def test_the_command_line_alone_parses():
+    taken = [f for f in imports("mtl") if f.target.partition(".")[0] == "click"]
+    assert [str(found) for found in taken if room(found.importer) != "cli"] == []
 
 
 def test_the_worker_never_opens_optuna():
-    names: set[str] = set()
-    for file in ("worker/__main__.py", "worker/trial.py", "tracking/run_recorder.py"):
-        names |= imported(ROOT / "platform/mtl" / file)
-    assert "optuna" not in {name.partition(".")[0] for name in names}
+    """Not by itself, and not by anything that is loaded with it."""
+    early: dict[str, set[str]] = {}
+    for found in imports("mtl"):
+        if found.early:
+            early.setdefault(found.importer, set()).add(found.target)
+    loaded, left = set(), [name for name in modules("mtl") if room(name) == "worker"]
+    left += ["mtl.tracking.run_recorder", "mtl.tracking.sender"]  # what it imports before a trial
+    while left:
+        name = left.pop()
+        if name not in loaded:
+            loaded.add(name)
+            left += early.get(name, ())
+    assert "optuna" not in {name.partition(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_packages_begin_empty_or_lazy(package: str):
+    """Whoever imports one module of a room loads nothing but that."""
+    loud = []
+    for name, file in modules(package).items():
+        if file.name == "__init__.py":
+            loud += [str(f) for f in imports(package) if f.importer == name and f.early]
+    allowed = {"typing", "minbert.common.lazy", "mtl.common.telemetry"}
+    known = {str(f): f.target for f in imports(package)}
+    assert [line for line in loud if known[line] not in allowed] == []
+
+
+@pytest.mark.parametrize("package", ["mtl", "minbert"])
+def test_what_is_public_is_there_for_type_checkers_and_at_run_time(package: str):
+    """The plain re-exports that a type checker reads are the names that are loaded at first use."""
+    library = importlib.import_module(package)
+    tree = ast.parse((BASES[package] / package / "__init__.py").read_text("utf-8"))
+    typed = next(node for node in tree.body if isinstance(node, ast.If)).body
+    read = {a.asname: n.module for n in typed if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert read == library._PUBLIC and sorted(read) == sorted(library.__all__)
+    for name in library.__all__:
+        assert getattr(library, name) is not None and name in dir(library)
+    assert (BASES[package] / package / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("args", [["--help"], ["study", "run", "--help"], ["study", "list"]])
@@ -79,3 +147,66 @@ def test_light_commands_load_nothing_heavy(args: list[str]):
 def test_configurations_need_no_torch():
     code = "import sys, minbert; minbert.Config(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- what the pages say -------------------------------------------------------------------------
+
+
+def listed(page: str, package: str) -> list[str]:
+    """The rooms that a page lists under a package's name, in its order."""
+    text = (REPOSITORY / page).read_text("utf-8")
+    block = text.partition(f"\n{package}/\n")[2].partition("```")[0].partition("\n\n")[0]
+    return re.findall(r"^  (\w+)(?:/|\.py)", block, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_page_on_architecture_lists_the_rooms_in_their_order(package: str):
+    assert listed("docs/architecture.md", package) == list(ROOMS[package])
+
+
+def arrows(picture: list[str]) -> list[tuple[str, str]]:
+    """The pairs of rooms that arrows of a picture join, to the right and downwards."""
+    names = {
+        (row, column): name[0]
+        for row, line in enumerate(picture)
+        for name in re.finditer(r"(?:mtl|minbert)/\w+", line)
+        for column in range(*name.span())
+    }
+    found = []
+    for row, line in enumerate(picture):
+        across = re.finditer(r"─+► ", line)
+        found += [(names[row, each.start() - 2], names[row, each.end()]) for each in across]
+        for column in (each.start() for each in re.finditer("▼", line)):
+            above = row - 1
+            while picture[above][column] == "│":
+                above -= 1
+            found.append((names.get((above, column)), names[row + 1, column]))
+    return [(source, target) for source, target in found if source]
+
+
+def test_the_picture_of_the_flow_is_that_of_the_imports():
+    """Each arrow joins two rooms of which one imports the other."""
+    page = (REPOSITORY / "docs/architecture.md").read_text("utf-8")
+    drawn = arrows(page.partition("```text\n")[2].partition("```")[0].splitlines())
+    tied = {(place(f.importer), place(f.target)) for package in ROOMS for f in imports(package)}
+    assert len(drawn) == 14
+    assert [pair for pair in drawn if pair not in tied and pair[::-1] not in tied] == []
+
+
+def place(module: str) -> str:
+    """A module's room with its package, as the page writes it: ``mtl/study``."""
+    return "/".join(module.split(".")[:2])
+
+
+def tests() -> list[Path]:
+    return sorted((REPOSITORY / "tests").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("file", tests(), ids=lambda file: file.stem)
+def test_a_test_says_which_room_it_looks_at(file: Path):
+    said = re.search(r"^Room: (.+)\.$", ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "",
+                     flags=re.MULTILINE)  # fmt: skip
+    assert said, f"{file.name}: its first lines should end with `Room: PACKAGE/ROOM.`"
+    known = {f"{package}/{name}" for package, names in ROOMS.items() for name in names}
+    rooms = {"all of mtl and minbert"} & {said[1]} or set(said[1].split(", "))
+    assert rooms <= known | {"all of mtl and minbert"}

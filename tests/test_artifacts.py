@@ -1,4 +1,7 @@
-"""Confusion matrices, residuals and predictions of a training, as files."""
+"""Confusion matrices, residuals and predictions of a training, as files.
+
+Room: mtl/artifacts.
+"""
 
 import csv
 import tomllib
@@ -8,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tracking_samples import NASTY, epoch_report, predictions
 
 from minbert.evaluation.metrics import confusion_matrix
 from minbert.evaluation.predictions import TaskPredictions
 from mtl.artifacts.colours import TASK_COLOURS, ink_on, tint
 from mtl.artifacts.interactive import residuals_page
 from mtl.artifacts.training import write_config, write_report
+from support.tracking_samples import NASTY, epoch_report, predictions
 
 PAGES = ("confusion_matrix/sst.html", "confusion_matrix/para.html", "residuals/sts.html")
 

@@ -1,8 +1,10 @@
-"""Attention over blocks of near-equal lengths, filler, and the last layer for [CLS] alone."""
+"""Attention over blocks of near-equal lengths, filler, and the last layer for [CLS] alone.
+
+Room: minbert/model.
+"""
 
 import numpy as np
 import pytest
-import small
 import torch
 
 from minbert.model.attention import attention
@@ -11,6 +13,7 @@ from minbert.model.dropout_mask import DropoutMask
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
+from support import small
 
 HEADS, DIM = 2, 6
 LENGTHS = [[5, 9, 30, 33, 34, 200, 3], [7] * 4, [3, 90], [1], [1, 1, 4]]

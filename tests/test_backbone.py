@@ -1,4 +1,7 @@
-"""Backbones: found, checked, and pulled from a hub (a real server on loopback)."""
+"""Backbones: found, checked, and pulled from a hub (a real server on loopback).
+
+Room: minbert/backbone.
+"""
 
 import hashlib
 import json
@@ -7,12 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import small
-from loopback import Replies, serving
 
 from minbert import InputError, check_backbone, pull_backbone
 from minbert.backbone.weights import backbone_shape, find_backbone, pulled_folder
 from minbert.model.encoder import SHAPES
+from support import small
+from support.loopback import Replies, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/tiny-bert"

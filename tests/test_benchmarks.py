@@ -1,16 +1,19 @@
-"""What the benchmarks count, where a figure rests on it."""
+"""What the benchmarks count, where a figure rests on it.
+
+Room: minbert/model.
+"""
 
 import numpy as np
 import pytest
-import small
 import torch
-from conftest import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
 from minbert.model.dropout import Dropout
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
+from support import small
+from support.paths import REPOSITORY
 
 
 @pytest.mark.parametrize("lengths", [[7] * 4, [5, 5, 19]])

@@ -1,4 +1,7 @@
-"""The best model in MLflow's registry: loaded by MLflow, without pickle, for plain sentences."""
+"""The best model in MLflow's registry: loaded by MLflow, without pickle, for plain sentences.
+
+Room: mtl/tracking.
+"""
 
 import csv
 import json
@@ -8,10 +11,10 @@ import optuna
 import pandas as pd
 import pytest
 from optuna_dashboard import get_note
-from study_runs import Study
 
 from minbert import InputError
 from mtl.pyfunc import _rows
+from support.study_runs import Study
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""The command line's manners: exit codes, one-line errors, JSON, pipes."""
+"""The command line's manners: exit codes, one-line errors, JSON, pipes.
+
+Room: mtl/cli.
+"""
 
 import json
 import subprocess
@@ -7,11 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import command
-from conftest import sets
 
 from minbert.errors import InputError
 from mtl.cli.exits import run
+from support.commands import command, sets
 
 LLL = sets("backbone=bert-base-uncased", "train.mode=last-linear-layer", "lora.alpha=8")
 

@@ -1,4 +1,7 @@
-"""Studies from the command line to the end: run, look, continue, interrupt, predict, train."""
+"""Studies from the command line to the end: run, look, continue, interrupt, predict, train.
+
+Room: mtl/cli.
+"""
 
 import csv
 import os
@@ -10,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Outcome, command, mtl_here, mtl_process
-from conftest import TINY, sets
-from homes import furnish
+
+from support.commands import TINY, Outcome, command, mtl_here, mtl_process, sets
+from support.homes import furnish
 
 SWEEP = ("study", "run", "lora_sweep", "--jobs", "1")
 LONG = sets("train.epochs=500", "train.steps_per_epoch=20", "train.eval_limit=60")

@@ -1,9 +1,12 @@
 """Many workers on the same SQLite files, with both user interfaces open on them: no write waits in
-vain, nothing is lost, nothing is there twice."""
+vain, nothing is lost, nothing is there twice.
 
-from invariants import broken, read_trials
-from readers import open_pages, served, trouble_in
-from study_runs import Study
+Room: mtl/tracking, mtl/storage.
+"""
+
+from support.invariants import broken, read_trials
+from support.readers import open_pages, served, trouble_in
+from support.study_runs import Study
 
 WORKERS, TRIALS = 8, 16
 

@@ -1,4 +1,7 @@
-"""Reading files as they are, naming what cannot be used, tokenising once."""
+"""Reading files as they are, naming what cannot be used, tokenising once.
+
+Room: minbert/data.
+"""
 
 import json
 import os
@@ -7,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-import small
 from transformers import AutoTokenizer
 
 from minbert import InputError, check_data, data_digest
@@ -15,6 +17,7 @@ from minbert.backbone.weights import find_backbone
 from minbert.data.datasets import load_corpus
 from minbert.data.files import read_file
 from minbert.tasks.builtin import TASKS
+from support import small
 
 SST, PARA, STS = TASKS
 

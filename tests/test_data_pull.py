@@ -1,4 +1,7 @@
-"""The paper's data files, pulled from a GitHub on loopback that serves the embedded corpus."""
+"""The paper's data files, pulled from a GitHub on loopback that serves the embedded corpus.
+
+Room: minbert/data.
+"""
 
 import hashlib
 import json
@@ -14,13 +17,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from disks import Disk
-from loopback import Replies, serving
-from network_trap import Trap
 
 from minbert import InputError, check_data, data_digest, pull_data
 from minbert.data.pull import NEEDED, OTHERS, SOURCE
 from minbert.demo.corpus import write_corpus
+from support.disks import Disk
+from support.loopback import Replies, serving
+from support.network_trap import Trap
 
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 REVISIONS = {"main": COMMIT, "release/2023": OLDER, COMMIT: COMMIT, OLDER: OLDER}

@@ -1,4 +1,7 @@
-"""The embedded default: its corpus, its encoder, and that LoRA matters on them."""
+"""The embedded default: its corpus, its encoder, and that LoRA matters on them.
+
+Room: minbert/demo.
+"""
 
 import csv
 import hashlib
@@ -13,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minbert.demo import corpus as demo
-from minbert.demo import events as demo_events
-from minbert.demo import reviews as demo_reviews
-from minbert.demo import words as demo_words
+from minbert.demo import (
+    corpus as demo,
+    events as demo_events,
+    reviews as demo_reviews,
+    words as demo_words,
+)
 from minbert.demo.corpus import COLUMNS, FOLDER, SIZES
 
 

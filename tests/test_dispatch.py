@@ -4,12 +4,13 @@ On SQLite and on PostgreSQL: a study from its beginning to its last trial, the l
 of thirteen trials that is compared between both. What is marked `any_storage` goes through the same
 calls of the storage as those do, and asks what is decided above it; `pytest --every-storage` runs
 that on both, too.
+
+Room: mtl/dispatch.
 """
 
 import statistics
 
 import pytest
-from study_runs import Study
 
 from minbert import InputError
 from mtl.dispatch.run import run_study
@@ -18,6 +19,7 @@ from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, read_storage
 from mtl.study.load import load_study
+from support.study_runs import Study
 
 
 class Watcher(View):
@@ -50,7 +52,7 @@ def _run(study: Study, view: View | None = None, *, jobs=1, name=None, trials=No
 
 
 def _write(study: Study, **changes) -> None:
-    from study_runs import write_study
+    from support.study_runs import write_study
 
     write_study(study.file.parent, **changes)
 

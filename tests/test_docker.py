@@ -2,6 +2,8 @@
 
 Each service's command runs as a process with the environment that its container would have; only
 folders, ports and the names of services are those of this machine.
+
+Room: mtl/ui.
 """
 
 import json
@@ -28,11 +30,11 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, ConfigDict, Field
-from study_runs import write_study
 
 from mtl.doctor.servers import tracking_server
+from support.paths import REPOSITORY
+from support.study_runs import write_study
 
-ROOT = Path(__file__).resolve().parents[1]
 SERVERS = ("mlflow", "dashboard")
 
 
@@ -113,7 +115,7 @@ def interpolated(text: str, given: dict[str, str]) -> str:
 
 def compose(**given: str) -> Compose:
     """The compose file as it is understood with these variables in the environment."""
-    text = interpolated((ROOT / "docker-compose.yml").read_text(encoding="utf-8"), given)
+    text = interpolated((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"), given)
     read = yaml.safe_load(text)
     deploy = read["services"]["ray-worker"]["deploy"]
     deploy["replicas"] = int(deploy["replicas"])  # Compose reads a number in what it has filled in
@@ -122,7 +124,7 @@ def compose(**given: str) -> Compose:
 
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions with their arguments, comments and line breaks undone."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
@@ -176,7 +178,7 @@ def test_nothing_runs_as_root_and_nothing_has_a_password():
     for service in compose().ours.values():
         assert service.cap_drop == ["ALL"]
     for name in ("docker-compose.yml", "Dockerfile"):
-        text = (ROOT / name).read_text(encoding="utf-8")
+        text = (REPOSITORY / name).read_text(encoding="utf-8")
         # From the environment, without a default.
         given = r'(?i)(password|secret|token)\w*\s*[:=](?! "\$\{\w+-\}"( #.*)?$)'
         assert not re.search(given, text, re.MULTILINE)
@@ -205,7 +207,7 @@ def test_the_cluster_lets_nobody_in_without_its_token():
 
 
 def test_the_image_can_have_the_optional_parts():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for service in compose().ours.values():
         if isinstance(service.build, Build):
             chosen = service.build.args["EXTRAS"].split(",")
@@ -221,15 +223,15 @@ def test_which_study_runs_is_chosen_in_the_environment():
 def test_the_image_has_the_python_that_the_constraints_are_for():
     (image,) = (rest for name, rest in instructions() if name == "FROM")
     version = re.fullmatch(r"python:(\d+\.\d+)-slim-\w+", image)[1]
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    text = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
     assert f"Python {version}" in text.splitlines()[0]
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     assert SpecifierSet(re.search(r'requires-python = "(.*)"', project)[1]).contains(version)
 
 
 def sent(path: str) -> bool:
     """Whether .dockerignore lets a path of the top folder through; the last rule that fits wins."""
-    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let = True
     for rule in (rule for rule in rules if rule and not rule.startswith("#")):
         if fnmatch(path, rule.removeprefix("!")):
@@ -246,7 +248,7 @@ def copied() -> list[str]:
 def test_all_that_is_copied_is_there_and_is_sent():
     assert {"pyproject.toml", "constraints.txt", "platform", "models", "studies"} <= {*copied()}
     for path in copied():
-        assert (ROOT / path).exists() and sent(path), path
+        assert (REPOSITORY / path).exists() and sent(path), path
     for path in (".mtl", ".git", ".venv", "data", "tests"):
         assert not sent(path)
 
@@ -426,10 +428,10 @@ def test_the_dockerfiles_steps_in_an_empty_environment(tmp_path: Path):
     for name, rest in instructions():
         if name == "COPY":
             for path in shlex.split(rest)[:-1]:
-                if (ROOT / path).is_dir():
-                    shutil.copytree(ROOT / path, source / path, ignore=ignored)
+                if (REPOSITORY / path).is_dir():
+                    shutil.copytree(REPOSITORY / path, source / path, ignore=ignored)
                 else:
-                    shutil.copy(ROOT / path, source / path)
+                    shutil.copy(REPOSITORY / path, source / path)
         elif name == "RUN" and "useradd" not in rest:  # this machine keeps its users
             subprocess.run(["sh", "-c", rest], cwd=source, env=env, check=True)
             ran += 1

@@ -1,31 +1,32 @@
-"""Pages that are generated must be those that the code generates now."""
+"""Pages that are generated must be those that the code generates now.
+
+Room: mtl/cli.
+"""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from mtl.cli.docs import pages
 from mtl.study.load import load_study
-
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import REPOSITORY
 
 
 @pytest.mark.parametrize("name", ["cli.md", "configuration.md"])
 def test_generated_pages_are_up_to_date(name: str):
-    kept = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    kept = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
     assert kept == pages()[name], "run: python -m mtl.cli.docs docs"
 
 
 def test_links_between_pages_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_study_file_of_the_documentation_is_one(tmp_path):
-    text = (ROOT / "docs" / "study-files.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "study-files.md").read_text(encoding="utf-8")
     file = tmp_path / "mine.toml"
     file.write_text(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
     for profile, trials in (("demo", 8), ("paper", 16)):

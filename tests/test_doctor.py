@@ -1,4 +1,7 @@
-"""mtl doctor: what it finds, what it says to type, and that it leaves everything as it was."""
+"""mtl doctor: what it finds, what it says to type, and that it leaves everything as it was.
+
+Room: mtl/doctor.
+"""
 
 import http.server
 import os
@@ -12,9 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import sets
 from packaging.requirements import Requirement
-from tracking_samples import new_store
 
 from mtl.doctor.checks import guarded
 from mtl.doctor.databases import mlflow_database, optuna_database
@@ -26,6 +27,8 @@ from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
 from mtl.study.load import load_study
+from support.commands import sets
+from support.tracking_samples import new_store
 
 
 def by_name(outcome) -> dict[str, dict]:

@@ -1,4 +1,7 @@
-"""Our encoder against transformers' BertModel on the same weights."""
+"""Our encoder against transformers' BertModel on the same weights.
+
+Room: minbert/model.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What people and data files say is shown as it is: in CSV, HTML, Markdown, pictures, terminals."""
+"""What people and data files say is shown as it is: in CSV, HTML, Markdown, pictures, terminals.
+
+Room: mtl/common, mtl/artifacts.
+"""
 
 import csv
 import io
@@ -13,11 +16,8 @@ from urllib.request import urlopen
 
 import optuna
 import pytest
-from commands import Outcome
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from markdown_it import MarkdownIt
-from study_runs import write_study
 
 from minbert.common.csv_cells import cell_text, plain_cell
 from mtl.artifacts.study import describe_study
@@ -25,6 +25,8 @@ from mtl.common.text import markdown, paragraph
 from mtl.storage.home import Home
 from mtl.storage.optuna import read_storage
 from mtl.trials.leaderboard import leaderboard
+from support.commands import Outcome
+from support.study_runs import write_study
 
 NAME = "🌞 $x^{ 'q' <b>&amp; #?%2e; [y](z) [red]"
 SCRIPT = "<script>alert(1)</script>"
@@ -241,10 +243,9 @@ def test_no_note_runs_or_fetches_what_was_said(hostile):
 
 def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
     """While a study runs, its note is the description alone."""
-    from tracking_samples import new_store
-
     from mtl.tracking.store import connect
     from mtl.tracking.study_tracker import StudyTracker
+    from support.tracking_samples import new_store
 
     home = Home.resolve()
     uri = new_store(home.path / "mlflow.db")

@@ -1,12 +1,13 @@
-"""The contract of executors, run over every one of them."""
+"""The contract of executors, run over every one of them.
+
+Room: mtl/executors, mtl/worker.
+"""
 
 import os
 import signal
 
 import psutil
 import pytest
-import small
-from study_runs import wait_until
 
 from minbert import Config
 from mtl.executors.factory import EXECUTORS, open_executor
@@ -15,6 +16,8 @@ from mtl.storage.home import Home
 from mtl.tracking.outbox import Outbox
 from mtl.tracking.study_tracker import StudyTracker
 from mtl.worker.messages import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
+from support import small
+from support.study_runs import wait_until
 
 
 def _folders() -> Folders:

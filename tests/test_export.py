@@ -1,4 +1,7 @@
-"""Models as files: PEFT and Hugging Face read them and compute what we compute."""
+"""Models as files: PEFT and Hugging Face read them and compute what we compute.
+
+Room: minbert/inference.
+"""
 
 import json
 import re
@@ -7,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -25,6 +27,7 @@ from minbert import (
 )
 from minbert.data.datasets import load_corpus
 from minbert.evaluation.evaluate import predict_dataset
+from support import small
 
 LLL = {"train.mode": "last-linear-layer"}
 RECIPES = {

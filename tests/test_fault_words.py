@@ -1,4 +1,7 @@
-"""From what the system and the libraries say of a fault of the machine to one clear line."""
+"""From what the system and the libraries say of a fault of the machine to one clear line.
+
+Room: mtl/common.
+"""
 
 import errno
 import shutil

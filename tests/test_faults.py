@@ -1,6 +1,8 @@
 """What the machine refuses: disks that are full or read-only, databases that are damaged.
 
 On real file systems, which only root may mount: elsewhere those tests are skipped.
+
+Room: mtl/dispatch, mtl/common.
 """
 
 import errno
@@ -12,16 +14,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import small
 import torch
-from disks import Disk
-from invariants import broken, differences
 
 from minbert import InputError, train
 from minbert.training.checkpoint import LAST, PREVIOUS, Snapshot, read_snapshot, write_snapshot
 from mtl.dispatch.train import train_once
 from mtl.storage.home import Home
 from mtl.storage.sqlite import open_reading
+from support import small
+from support.disks import Disk
+from support.invariants import broken, differences
 
 TWO = ("--jobs", "1", "--trials", "2")
 READING = (

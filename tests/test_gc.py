@@ -1,4 +1,7 @@
-"""Tidying a home: what goes, and above all what stays."""
+"""Tidying a home: what goes, and above all what stays.
+
+Room: mtl/housekeeping.
+"""
 
 import os
 import shutil
@@ -9,10 +12,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import small
-from commands import Outcome
-from study_runs import Study, wait_until
-from tracking_samples import new_store
 
 from minbert.data.datasets import load_corpus
 from mtl.storage.home import Home
@@ -21,6 +20,10 @@ from mtl.storage.optuna import open_engine, open_storage
 from mtl.tracking.outbox import Outbox
 from mtl.tracking.store import connect
 from mtl.tracking.study_tracker import StudyTracker
+from support import small
+from support.commands import Outcome
+from support.study_runs import Study, wait_until
+from support.tracking_samples import new_store
 
 LONG_AGO = 90 * 86400.0
 

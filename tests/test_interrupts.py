@@ -1,4 +1,7 @@
-"""Signals while something is recorded: they raise nothing, and nobody who is stuck stays."""
+"""Signals while something is recorded: they raise nothing, and nobody who is stuck stays.
+
+Room: mtl/common.
+"""
 
 import signal
 import subprocess
@@ -6,8 +9,9 @@ import sys
 import tomllib
 
 import pytest
-from commands import Outcome
-from conftest import REPOSITORY
+
+from support.commands import Outcome
+from support.paths import REPOSITORY
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -1,12 +1,16 @@
 """kill -9 of a worker, of the dispatcher and of both, at random moments of a study: the same
-command again, until it ends, and the study is the one that nobody disturbed."""
+command again, until it ends, and the study is the one that nobody disturbed.
+
+Room: mtl/dispatch, mtl/worker.
+"""
 
 import os
 import random
 
 import pytest
-from chaos import Killer, draw_kills
-from invariants import broken, differences
+
+from support.chaos import Killer, draw_kills
+from support.invariants import broken, differences
 
 # Each costs a start of the study, which takes seconds. The soak has no end of them.
 KILLS = int(os.environ.get("MTL_KILLS", "3"))

@@ -1,4 +1,7 @@
-"""One dispatcher a study: taking, refusing, taking over, losing."""
+"""One dispatcher a study: taking, refusing, taking over, losing.
+
+Room: mtl/storage.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""Trials that take too much: recorded, but no candidates for the best."""
+"""Trials that take too much: recorded, but no candidates for the best.
+
+Room: mtl/study, mtl/trials.
+"""
 
 import optuna
 import pytest

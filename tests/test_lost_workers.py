@@ -1,4 +1,7 @@
-"""Workers that crash or run out of memory, and a dispatcher that is suspended."""
+"""Workers that crash or run out of memory, and a dispatcher that is suspended.
+
+Room: mtl/dispatch, mtl/worker.
+"""
 
 import os
 import signal
@@ -7,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from invariants import broken
-from study_runs import Study, wait_until
 
 from mtl.dispatch.synchronous import Barrier
 from mtl.worker.messages import Evaluated, Failed, Finished, Progress
 from mtl.worker.trial import _lacks_memory
+from support.invariants import broken
+from support.study_runs import Study, wait_until
 
 _CGROUPS = Path("/sys/fs/cgroup")
 

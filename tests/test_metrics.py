@@ -1,4 +1,7 @@
-"""Scores against scikit-learn and scipy, and intervals that mean something."""
+"""Scores against scikit-learn and scipy, and intervals that mean something.
+
+Room: minbert/evaluation.
+"""
 
 import numpy as np
 import pytest

@@ -1,7 +1,9 @@
-"""The multi-task model: parameter counts of the paper, LoRA, and what trains."""
+"""The multi-task model: parameter counts of the paper, LoRA, and what trains.
+
+Room: minbert/adapters, minbert/training.
+"""
 
 import pytest
-import small
 import torch
 
 from minbert import Config, count_parameters
@@ -10,6 +12,7 @@ from minbert.packing.pack import pack
 from minbert.tasks.builtin import TASKS
 from minbert.training.build import prepare_model
 from minbert.training.trainer import Trainer
+from support import small
 
 LLL, FM = "last-linear-layer", "full-model"
 

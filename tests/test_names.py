@@ -1,17 +1,19 @@
-"""Names of studies and files: none leaves the home, those that are fine work everywhere."""
+"""Names of studies and files: none leaves the home, those that are fine work everywhere.
+
+Room: mtl/study.
+"""
 
 import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import sets
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from study_runs import write_study
+from hypothesis import given, settings, strategies as st
 
 from minbert import InputError
 from mtl.storage.home import Home
 from mtl.study.names import check_distinct, check_name, fold
+from support.commands import sets
+from support.study_runs import write_study
 
 UNSAFE = [
     *("..", ".", "../x", "/etc/passwd", "a/b", "a\\b", "C:\\x", "", " ", "nul\0", "a\nb"),

@@ -1,4 +1,7 @@
-"""A database server that goes away in the middle of a study: nothing is lost, nothing twice."""
+"""A database server that goes away in the middle of a study: nothing is lost, nothing twice.
+
+Room: mtl/dispatch.
+"""
 
 import signal
 import sys
@@ -7,13 +10,9 @@ from collections import Counter, deque
 from pathlib import Path
 
 import pytest
-from invariants import broken
-from postgres import LossyProxy, free_port
-from study_runs import Study, wait_until
 
 from minbert.training.checkpoint import LAST
-from mtl.dispatch import outage
-from mtl.dispatch import run as dispatch
+from mtl.dispatch import outage, run as dispatch
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
 from mtl.executors.base import Executor
@@ -22,6 +21,9 @@ from mtl.storage.lease import _TABLE, Lease, LeaseLostError
 from mtl.storage.optuna import open_engine
 from mtl.study.load import load_study
 from mtl.worker.messages import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
+from support.invariants import broken
+from support.postgres import LossyProxy, free_port
+from support.study_runs import Study, wait_until
 
 # Which requests are lost: one in STRIDE, so that steps come to an end. Each offset, up to twice
 # STRIDE, is another set of requests, or other ways to lose the same.

@@ -1,4 +1,7 @@
-"""What is installed is whole: the wheel carries studies and the demo, and works from anywhere."""
+"""What is installed is whole: the wheel carries studies and the demo, and works from anywhere.
+
+Room: all of mtl and minbert.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +19,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's wheel, built from the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     code = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=REPOSITORY, check=True)
     (file,) = folder.glob("*.whl")
     return file
 
 
 def test_the_wheel_carries_what_is_no_code(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for study in (ROOT / "studies").glob("*.toml"):
+    for study in (REPOSITORY / "studies").glob("*.toml"):
         assert f"mtl/studies/{study.name}" in names
     for name in ("config.json", "model.safetensors", "vocab.txt"):
         assert f"minbert/demo/encoder/{name}" in names

@@ -1,14 +1,18 @@
-"""What a person sees in a browser: MLflow's pages, the dashboard and the report of a real study."""
+"""What a person sees in a browser: MLflow's pages, the dashboard and the report of a real study.
+
+Room: mtl/ui, mtl/tracking.
+"""
 
 import os
 import subprocess
 
 import pytest
-from browser import Browser
-from conftest import sets
-from homes import furnish
-from readers import served
-from study_runs import MTL
+
+from support.browser import Browser
+from support.commands import sets
+from support.homes import furnish
+from support.readers import served
+from support.study_runs import MTL
 
 TASKS = ("sst", "para", "sts")
 

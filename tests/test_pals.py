@@ -1,12 +1,13 @@
-"""Parallel adaptation layers: the paper's counts, and what TS(h) computes where it joins."""
+"""Parallel adaptation layers: the paper's counts, and what TS(h) computes where it joins.
+
+Room: minbert/adapters.
+"""
 
 import math
 
 import pytest
-import small
 import torch
 import torch.nn.functional as F
-from small import config
 
 from minbert import Config, InputError, count_parameters
 from minbert.adapters.pals import PAL, PAL_HEADS, Pals
@@ -15,6 +16,8 @@ from minbert.packing.pack import pack
 from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
 from minbert.training.trainer import Trainer
+from support import small
+from support.small import config
 
 SHAPE = EncoderShape(50, 24, 4, 3, 48, max_positions=40)
 

@@ -1,11 +1,13 @@
-"""The paper's tables as data, the studies that run them, and the counts they print."""
+"""The paper's tables as data, the studies that run them, and the counts they print.
+
+Room: mtl/report.
+"""
 
 import re
 import tomllib
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPOSITORY
 
 from minbert import Config, count_parameters
 from minbert.evaluation.metrics import score
@@ -14,6 +16,7 @@ from mtl.report.contents import StudyReport
 from mtl.report.paper_section import paper_section
 from mtl.report.paper_tables import beside_paper, method, printed_errors
 from mtl.study.load import load_study
+from support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "platform" / "mtl" / "report" / "paper"
 TABLES = {number: tomllib.loads((FOLDER / f"table{number}.toml").read_text("utf-8"))

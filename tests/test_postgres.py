@@ -1,4 +1,7 @@
-"""PostgreSQL in the place of files: for Optuna and the leases, and for MLflow's server."""
+"""PostgreSQL in the place of files: for Optuna and the leases, and for MLflow's server.
+
+Room: mtl/storage.
+"""
 
 import json
 import threading
@@ -8,10 +11,6 @@ from contextlib import closing
 import optuna
 import pytest
 import sqlalchemy as sa
-from invariants import broken
-from readers import ask
-from shaky_server import ShakyServer
-from study_runs import Study
 
 from mtl.doctor.checks import guarded
 from mtl.doctor.databases import optuna_database
@@ -22,6 +21,10 @@ from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
 from mtl.ui.addresses import Address
 from mtl.ui.dashboard import make_dashboard
+from support.invariants import broken
+from support.readers import ask
+from support.shaky_server import ShakyServer
+from support.study_runs import Study
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 Examples are mutations of what is valid, so that they reach deep, beside plain noise. All run in
 this process, through the real command line where there is one.
+
+Room: mtl/cli, minbert/training.
 """
 
 import io
@@ -13,16 +15,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-import small
 import torch
-from commands import Outcome
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.torch import save, save_file
 
 from minbert import InputError, save_model, train
 from minbert.config import KEYS
 from minbert.training.checkpoint import Snapshot, load_best, read_snapshot, write_snapshot
+from support import small
+from support.commands import Outcome
 
 EXAMPLES = int(os.environ.get("MTL_EXAMPLES", "1"))  # a factor: 20 for a long look
 

@@ -2,13 +2,14 @@
 
 Whether a step waits for the device is seen on the ``meta`` device: its tensors have no values, so
 whoever asks for one fails.
+
+Room: minbert/packing, minbert/model.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import small
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +23,7 @@ from minbert.tasks.builtin import get_task
 from minbert.training.build import prepare_model
 from minbert.training.optimizers import AdamW
 from minbert.training.smart import Smart
+from support import small
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 

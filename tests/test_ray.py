@@ -1,14 +1,17 @@
-"""A study on a real Ray cluster of three nodes, one of which is killed; what cannot run there."""
+"""A study on a real Ray cluster of three nodes, one of which is killed; what cannot run there.
+
+Room: mtl/executors.
+"""
 
 
 import sys
 from dataclasses import replace
 
 import pytest
-from invariants import broken
-from study_runs import Study
 
 from mtl.executors.ray_environment import settle_ray
+from support.invariants import broken
+from support.study_runs import Study
 
 settle_ray()  # before Ray is imported: token authentication
 

@@ -1,11 +1,13 @@
-"""The same trials with further seeds: which, in which order, and what the tables say of them."""
+"""The same trials with further seeds: which, in which order, and what the tables say of them.
+
+Room: mtl/trials.
+"""
 
 import json
 import statistics
 
 import optuna
 import pytest
-from study_runs import Study
 
 from minbert import InputError
 from mtl.study.load import load_study
@@ -13,6 +15,7 @@ from mtl.trials.leaderboard import grouped, leaderboard, replicated
 from mtl.trials.replicates import missing
 from mtl.trials.sampling import ask, resume
 from mtl.trials.tally import Tally
+from support.study_runs import Study
 
 FILE = """
 sampler = "tpe"

@@ -1,4 +1,7 @@
-"""The leaderboard of a study, its export, and what hangs on the study's run."""
+"""The leaderboard of a study, its export, and what hangs on the study's run.
+
+Room: mtl/artifacts, mtl/trials.
+"""
 
 import csv
 import io

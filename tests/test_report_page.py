@@ -1,4 +1,7 @@
-"""The report of studies that are odd: empty, huge, all failed, foreign; its words and figures."""
+"""The report of studies that are odd: empty, huge, all failed, foreign; its words and figures.
+
+Room: mtl/report.
+"""
 
 import re
 import shlex
@@ -7,7 +10,6 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from test_report import study, trial
 
 from minbert.evaluation.predictions import TaskPredictions
 from mtl.artifacts.axes import log_ticks
@@ -22,6 +24,7 @@ from mtl.storage.home import Home
 from mtl.study.load import load_study
 from mtl.study.overrides import parse_sets
 from mtl.trials.leaderboard import leaderboard
+from test_report import study, trial
 
 
 @pytest.fixture

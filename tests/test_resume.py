@@ -1,12 +1,15 @@
 """Studies that are killed, interrupted and run again: nothing lost, nothing twice.
 
 Through the real command line, in few but eventful lives: each start of a study takes seconds.
+
+Room: mtl/dispatch.
 """
 
 import signal
 
 import pytest
-from invariants import broken, differences
+
+from support.invariants import broken, differences
 
 TRIALS = 3
 OPTIONS = ("--jobs", "1", "--trials", str(TRIALS))

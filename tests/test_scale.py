@@ -1,4 +1,7 @@
-"""Many trials: what one costs does not depend on how many there were. Counted, not timed."""
+"""Many trials: what one costs does not depend on how many there were. Counted, not timed.
+
+Room: mtl/dispatch, mtl/trials.
+"""
 
 import os
 import shutil
@@ -11,12 +14,12 @@ from statistics import median
 
 import pytest
 import sqlalchemy as sa
-from conftest import REPOSITORY
 
 from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
 from mtl.storage.home import Home
 from mtl.study.load import load_study
+from support.paths import REPOSITORY
 
 FILE = """
 sampler = "random"

@@ -1,4 +1,7 @@
-"""Which task next, and which examples."""
+"""Which task next, and which examples.
+
+Room: minbert/training.
+"""
 
 from collections import Counter
 

@@ -1,4 +1,7 @@
-"""What is read, what is shown, what is sent: nothing unpickled, no secret, nobody told."""
+"""What is read, what is shown, what is sent: nothing unpickled, no secret, nobody told.
+
+Room: mtl/common, mtl/ui.
+"""
 
 import ast
 import io
@@ -14,13 +17,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import small
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from network_trap import Trap
-from study_runs import write_study
-from tracking_samples import new_store
+from hypothesis import given, strategies as st
 
 from mtl.common.masking import (
     clean,
@@ -32,9 +30,13 @@ from mtl.common.masking import (
 )
 from mtl.common.telemetry import OFF
 from mtl.ui.login import Login
+from support import small
+from support.network_trap import Trap
+from support.paths import REPOSITORY
+from support.study_runs import write_study
+from support.tracking_samples import new_store
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted([*(ROOT / "platform").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
+SOURCES = sorted([*(REPOSITORY / "platform").rglob("*.py"), *(REPOSITORY / "models").rglob("*.py")])
 
 # ---- what the code may not do -------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Both user interfaces, started for real over a small home."""
+"""Both user interfaces, started for real over a small home.
+
+Room: mtl/ui.
+"""
 
 import http.client
 import json
@@ -18,8 +21,6 @@ from contextlib import closing
 import optuna
 import psutil
 import pytest
-from network_trap import Trap
-from tracking_samples import new_store
 
 from minbert import InputError
 from mtl.common.telemetry import OFF
@@ -30,6 +31,8 @@ from mtl.ui.addresses import Address, bracketed
 from mtl.ui.dashboard import make_dashboard
 from mtl.ui.login import find_login
 from mtl.ui.serve import serve
+from support.network_trap import Trap
+from support.tracking_samples import new_store
 
 _SERVE = """
 import json, sys

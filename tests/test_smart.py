@@ -1,10 +1,11 @@
-"""SMART: its divergences, its gradient, its ball, and that lambda 0 is plain training."""
+"""SMART: its divergences, its gradient, its ball, and that lambda 0 is plain training.
+
+Room: minbert/training.
+"""
 
 import numpy as np
 import pytest
-import small
 import torch
-from small import config
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from minbert import Config, InputError
@@ -16,6 +17,8 @@ from minbert.tasks.builtin import TASKS, get_task
 from minbert.training.build import prepare_model
 from minbert.training.smart import Smart, divergence, project
 from minbert.training.trainer import Trainer
+from support import small
+from support.small import config
 
 SST, PARA, STS = TASKS
 

@@ -1,4 +1,7 @@
-"""Study files: what they mean, and every fault said in one line with file, line and key."""
+"""Study files: what they mean, and every fault said in one line with file, line and key.
+
+Room: mtl/study.
+"""
 
 import os
 from pathlib import Path

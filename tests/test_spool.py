@@ -1,12 +1,16 @@
-"""A real MLflow server that answers 500, hangs, and is gone: no training stops, nothing is lost."""
+"""A real MLflow server that answers 500, hangs, and is gone: no training stops, nothing is lost.
+
+Room: mtl/tracking.
+"""
 
 import os
 import signal
 
 import pytest
-from invariants import broken, differences
-from shaky_server import ShakyServer
-from study_runs import Study
+
+from support.invariants import broken, differences
+from support.shaky_server import ShakyServer
+from support.study_runs import Study
 
 TRIALS = 4
 

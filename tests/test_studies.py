@@ -1,13 +1,18 @@
-"""Every shipped study runs to its end: on the demo, and some on the paper's data."""
+"""Every shipped study runs to its end: on the demo, and some on the paper's data.
+
+Room: mtl/study.
+"""
 
 import csv
 import json
 from itertools import islice
 
 import pytest
-from conftest import REPOSITORY, sets
-from homes import furnish
-from warm_workers import kept_warm
+
+from support.commands import sets
+from support.homes import furnish
+from support.paths import REPOSITORY
+from support.warm_workers import kept_warm
 
 STUDIES = sorted(file.stem for file in (REPOSITORY / "studies").glob("*.toml"))
 SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")

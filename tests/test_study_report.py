@@ -1,4 +1,7 @@
-"""`mtl study report` and `compare` on a real study: its numbers against its own CSV files."""
+"""`mtl study report` and `compare` on a real study: its numbers against its own CSV files.
+
+Room: mtl/report.
+"""
 
 import csv
 import re
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_runs import Study
+
+from support.study_runs import Study
 from test_cli_study import mtl_in, on_a_terminal
 
 LABEL = "<script>pwned()</script> & [bold]"

@@ -1,4 +1,7 @@
-"""What a study and its trainings leave in a real MLflow store."""
+"""What a study and its trainings leave in a real MLflow store.
+
+Room: mtl/tracking.
+"""
 
 import json
 import multiprocessing
@@ -9,7 +12,6 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
-from tracking_samples import epoch_report, new_store, step_report
 
 from minbert import Config, InputError
 from mtl.storage.home import Home
@@ -22,6 +24,7 @@ from mtl.tracking.study_tracker import StudyTracker
 from mtl.tracking.uploader import Uploader
 from mtl.trials.labels import run_name, trial_label
 from mtl.trials.leaderboard import leaderboard
+from support.tracking_samples import epoch_report, new_store, step_report
 
 PARAMS = {
     "backbone": "demo",

@@ -1,4 +1,7 @@
-"""The training loop: learning, exact resumption, checkpoints, divergence."""
+"""The training loop: learning, exact resumption, checkpoints, divergence.
+
+Room: minbert/training.
+"""
 
 import contextlib
 import json
@@ -7,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-import small
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,6 +38,7 @@ from minbert.training.checkpoint import (
 )
 from minbert.training.checkpointer import Checkpointer
 from minbert.training.trainer import Trainer
+from support import small
 
 
 @pytest.fixture(scope="module")

@@ -7,51 +7,95 @@
 ...     print(report.epoch, report.scores)
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-# Name -> module. Loaded at first use: torch takes seconds, and most commands do not need it.
+from .common.lazy import lazy_names
+
+# What type checkers read; a test compares it with what is loaded at first use.
+if TYPE_CHECKING:
+    from .backbone.check import BackboneReport as BackboneReport, check_backbone as check_backbone
+    from .backbone.pull import pull_backbone as pull_backbone
+    from .backbone.weights import backbone_digest as backbone_digest
+    from .config import (
+        KEYS as KEYS,
+        Config as Config,
+        KeyInfo as KeyInfo,
+        describe_keys as describe_keys,
+    )
+    from .data.datasets import data_digest as data_digest
+    from .data.files import FileReport as FileReport, check_data as check_data
+    from .data.pull import DataPull as DataPull, pull_data as pull_data
+    from .errors import (
+        DivergedError as DivergedError,
+        InputError as InputError,
+        TrainingStopped as TrainingStopped,
+    )
+    from .evaluation.intervals import (
+        Estimate as Estimate,
+        differences as differences,
+        estimates as estimates,
+    )
+    from .evaluation.predictions import TaskPredictions as TaskPredictions
+    from .inference.model_folder import load_model as load_model, save_model as save_model
+    from .inference.prediction_files import predict_files as predict_files
+    from .inference.sentences import SentenceModel as SentenceModel
+    from .multitask import (
+        MultiTaskModel as MultiTaskModel,
+        ParameterCounts as ParameterCounts,
+        count_parameters as count_parameters,
+    )
+    from .tasks.builtin import TASKS as TASKS, get_task as get_task
+    from .tasks.task import Task as Task
+    from .training.checkpoint import load_best as load_best
+    from .training.cost import Measurement as Measurement, measure as measure
+    from .training.loop import (
+        evaluate_best as evaluate_best,
+        total_steps as total_steps,
+        train as train,
+    )
+    from .training.reports import EpochReport as EpochReport, StepReport as StepReport
+
 _PUBLIC = {
+    "BackboneReport": "backbone.check",
     "Config": "config",
+    "DataPull": "data.pull",
+    "DivergedError": "errors",
+    "EpochReport": "training.reports",
+    "Estimate": "evaluation.intervals",
+    "FileReport": "data.files",
+    "InputError": "errors",
     "KEYS": "config",
     "KeyInfo": "config",
-    "describe_keys": "config",
-    "InputError": "errors",
-    "DivergedError": "errors",
-    "TrainingStopped": "errors",
+    "Measurement": "training.cost",
+    "MultiTaskModel": "multitask",
     "ParameterCounts": "multitask",
-    "count_parameters": "multitask",
-    "EpochReport": "training.reports",
+    "SentenceModel": "inference.sentences",
     "StepReport": "training.reports",
-    "TaskPredictions": "evaluation.predictions",
     "TASKS": "tasks.builtin",
     "Task": "tasks.task",
-    "train": "training.loop",
-    "total_steps": "training.loop",
-    "evaluate_best": "training.loop",
-    "load_best": "training.checkpoint",
-    "save_model": "inference.model_folder",
-    "load_model": "inference.model_folder",
-    "predict_files": "inference.prediction_files",
-    "SentenceModel": "inference.sentences",
-    "Estimate": "evaluation.intervals",
+    "TaskPredictions": "evaluation.predictions",
+    "TrainingStopped": "errors",
+    "backbone_digest": "backbone.weights",
+    "check_backbone": "backbone.check",
+    "check_data": "data.files",
+    "count_parameters": "multitask",
+    "data_digest": "data.datasets",
+    "describe_keys": "config",
     "differences": "evaluation.intervals",
     "estimates": "evaluation.intervals",
+    "evaluate_best": "training.loop",
+    "get_task": "tasks.builtin",
+    "load_best": "training.checkpoint",
+    "load_model": "inference.model_folder",
     "measure": "training.cost",
-    "Measurement": "training.cost",
-    "check_data": "data.files",
-    "data_digest": "data.datasets",
-    "check_backbone": "backbone.check",
-    "backbone_digest": "backbone.weights",
+    "predict_files": "inference.prediction_files",
     "pull_backbone": "backbone.pull",
     "pull_data": "data.pull",
+    "save_model": "inference.model_folder",
+    "total_steps": "training.loop",
+    "train": "training.loop",
 }
-
 __all__ = sorted(_PUBLIC)
 
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # whom any name would pass for then
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from minbert.common.csv_cells import cell_text as uncell
-from minbert.common.csv_cells import plain_cell
+from minbert.common.csv_cells import cell_text as uncell, plain_cell
 from minbert.errors import InputError
 
 from ..trials.leaderboard import FIXED_COLUMNS, leaderboard

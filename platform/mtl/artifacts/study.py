@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.text import markdown, paragraph
 from ..study.demo import DEMO_NOTE, is_demo
-from ..trials.leaderboard import SCORES
+from ..trials.leaderboard import METRICS, SCORES
 from .csv_tables import write_rows
 from .pictures import history_png
 from .study_figures import study_figures
@@ -135,7 +135,7 @@ def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
 
     keys = _keys(rows)
     header = ["rank", "trial", *(short_key(key) for key in keys)]
-    header += ["score", "SST accuracy", "PARA accuracy", "STS Pearson", "trainable", "minutes"]
+    header += [*METRICS.values(), "trainable", "minutes"]
     return [*header, "state"], [_table_row(row, keys) for row in rows]
 
 

@@ -42,13 +42,12 @@ from .dispatcher import Dispatcher
 from .lifecycle import TrialLifecycle
 from .outage import Outage
 from .preflight import local_inputs, preflight
-from .view import StudyResult
+from .view import StudyResult, View
 
 if TYPE_CHECKING:
     import optuna
 
     from ..tracking.inputs import Inputs
-    from .view import View
 
 
 _LAST_WORDS = "stopped at once; nothing recorded is lost, and the same command goes on with it"
@@ -62,7 +61,7 @@ def run_study(
     executor: str = "local",
     cpus: float | None = None,
     gpus: float | None = None,
-    view: View,
+    view: View | None = None,
     study_name: str | None = None,
     synchronous: bool = False,
     command: str | None = None,
@@ -73,7 +72,7 @@ def run_study(
         jobs: trials at the same time; None: as the machine allows.
         executor: see `mtl.executors.factory.EXECUTORS`.
         cpus, gpus: of one trial, for executors that hand them out.
-        view: is told what happens.
+        view: is told what happens; None: nobody is.
         study_name: the study to record into; None: see `mtl.trials.recorded.choose_name`.
         synchronous: trials in rounds of ``jobs``, each asked for when all of the one before have
             ended: the same seed and jobs then give the same trials and scores (on processors).
@@ -85,7 +84,7 @@ def run_study(
         LeaseLostError: another dispatcher took the study over while this one was suspended.
         KeyboardInterrupt: interrupted while the database server was away, so nothing can be told.
     """
-    started = time.monotonic()
+    started, view = time.monotonic(), view or View()
     make_sampler(spec.sampler, 0)
     with Interrupts(_LAST_WORDS) as interrupts:
         interrupts.preparing = True

@@ -1,4 +1,7 @@
-"""What the terminal shows of running trials."""
+"""What the terminal shows of running trials.
+
+Room: mtl/terminal.
+"""
 
 import io
 import os

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from study_runs import Study
+
+from .study_runs import Study
 
 VICTIMS = ("worker", "dispatcher", "both")
 MOMENTS = ("start", "training", "checkpoint", "upload", "database")

@@ -10,10 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import small
-from commands import command as mtl_command
-from commands import mtl_here
-from tracking_samples import new_store
+from . import small
+from .commands import command as mtl_command, mtl_here
+from .tracking_samples import new_store
 
 MTL = mtl_command()
 # Timings, which no two runs share.

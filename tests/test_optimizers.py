@@ -1,13 +1,16 @@
-"""Our AdamW, dense and by row, against torch's."""
+"""Our AdamW, dense and by row, against torch's.
+
+Room: minbert/training.
+"""
 
 import numpy as np
 import pytest
-import small
 import torch
 from torch import nn
 
 from minbert.training.optimizers import AdamW, RowAdamW
 from minbert.training.trainer import Trainer, clip
+from support import small
 
 ROWS, WIDTH, LR = 300, 8, 1e-3
 

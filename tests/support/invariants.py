@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study_runs import TIMED, Study
+from .study_runs import TIMED, Study
 
 _FACTS = ("best_epoch", "model_bytes", "trainable_parameters")
 _FACTS_HIDDEN = ("mtl:config", "mtl:estimates", "mtl:point", "mtl:scores")

@@ -1,4 +1,7 @@
-"""Which values a trial gets: points first, then the sampler, and the same after any restart."""
+"""Which values a trial gets: points first, then the sampler, and the same after any restart.
+
+Room: mtl/trials.
+"""
 
 import optuna
 import pytest

@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tracking_samples import new_store
-
 from minbert.data.datasets import load_corpus
+
+from .tracking_samples import new_store
 
 
 def furnish(home: Path) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
+"""A training that takes no time, for `sets`."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -69,3 +72,8 @@ def mtl_here(folder: Path, *args: object, **env: str) -> Outcome:
     ):
         code = exits.run(cli, [str(arg) for arg in args])
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def sets(*pairs: str) -> list[str]:
+    """Spell ``--set`` once for each KEY=VALUE."""
+    return [word for pair in pairs for word in ("--set", pair)]

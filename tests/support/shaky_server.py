@@ -13,7 +13,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from readers import ask
+from .readers import ask
 
 _PATIENCE = 120.0  # seconds until a server answers, on a busy machine
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}

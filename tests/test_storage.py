@@ -1,4 +1,7 @@
-"""Home and databases: where they lie, reading without writing, faults in one line."""
+"""Home and databases: where they lie, reading without writing, faults in one line.
+
+Room: mtl/storage.
+"""
 
 import os
 
