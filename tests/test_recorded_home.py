@@ -16,6 +16,7 @@ import mlflow
 import pytest
 
 from support.commands import mtl_process
+from support.readers import ask, served
 from support.recorded_homes import restore
 from support.study_runs import Study
 
@@ -171,6 +172,17 @@ def test_nothing_is_wrong_with_it_and_nothing_of_it_is_unneeded(recorded, facts,
     assert checks["studies"]["mend"] == facts["status"]["command"]
     tidied = here(recorded, "gc", "--dry-run", "--json")
     assert (tidied.code, tidied.json["found"], tidied.json["failed"]) == (0, [], [])
+
+
+def test_both_pages_show_it(study, facts):
+    run = facts["best"]["best"]["run_id"]
+    with served(study.home) as (said, mlflow_page, dashboard):
+        assert "tiny" in said
+        found = json.loads(ask(f"{mlflow_page}/ajax-api/2.0/mlflow/runs/get?run_id={run}"))["run"]
+        metrics = {point["key"]: point["value"] for point in found["data"]["metrics"]}
+        assert metrics["final/score"] == pytest.approx(facts["best"]["best"]["score"])
+        names = json.loads(ask(f"{dashboard}/api/studies"))["study_summaries"]
+        assert [each["study_name"] for each in names] == ["tiny"]
 
 
 # ---- go on --------------------------------------------------------------------------------------
