@@ -26,7 +26,7 @@ def ragged_attention(
     if queries is None:
         (query,) = query
     else:
-        each = torch.arange(where.count + 1, device=qkv.device)
+        each = torch.arange(where.sequences + 1, device=qkv.device)
         one = where._replace(offsets=each, shortest=1, longest=1)
         query = _nested(F.pad(queries.unflatten(1, (heads, -1)), wider), one)
     context = F.scaled_dot_product_attention(
