@@ -122,15 +122,19 @@ class Blocks(Sequence[Block]):
         token, part = self.source.numpy()[place], np.arange(parts)[:, None]
         where = np.empty_like(cells)  # the reverse: where each cell went
         where.ravel()[rows] = np.arange(len(rows))
-        gather = where[self.places.numpy()]  # [T, N]
-        found = (
-            (token * parts + part) * number + head,
-            token * number + head,
-            gather,
-            gather[:, None] + part * len(rows),
+        places = where[self.places.numpy()]  # [T, N]
+        return HeadLayout(
+            parts,
+            take=_flat((token * parts + part) * number + head),
+            spread=_flat(token * number + head),
+            gather=_flat(places),
+            back=_flat(places[:, None] + part * len(rows)),
+            padding=_flat(np.flatnonzero(~self._real[place])) if self.padded else None,
         )
-        padding = torch.from_numpy(np.flatnonzero(~self._real[place])) if self.padded else None
-        return HeadLayout(parts, *(torch.from_numpy(each.ravel()) for each in found), padding)
+
+
+def _flat(indices: np.ndarray) -> Tensor:
+    return torch.from_numpy(indices.ravel())
 
 
 def _bias(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:
