@@ -158,7 +158,7 @@ def initialise(encoder: Encoder, objectives: Objectives) -> None:
     nn.init.normal_(encoder.embeddings.word.weight, std=0.05)
     hidden = encoder.shape.hidden_size
     with torch.no_grad():
-        query, key, _ = encoder.layers[0].qkv.weight.split(hidden)
+        query, key, _ = encoder.layer(0).qkv.weight.split(hidden)
         query[: hidden // 2] *= 1.4
         key[: hidden // 2] = query[: hidden // 2]
 
