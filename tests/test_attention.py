@@ -92,16 +92,16 @@ def test_groups_pad_little():
     rng = np.random.default_rng(4)
     lengths = np.sort(np.concatenate([rng.integers(5, 60, size=13), [180, 350, 500]]))
     batch = packed(lengths.tolist())
-    spent = sum(g.count * g.length**2 for g in batch.blocks)
+    spent = sum(g.sequences * g.length**2 for g in batch.blocks)
     assert spent < 1.1 * (lengths**2).sum() and len(batch.blocks) < 8
-    assert sum(g.count for g in batch.blocks) == len(lengths)
+    assert sum(g.sequences for g in batch.blocks) == len(lengths)
     assert batch.blocks.tokens == batch.tokens == lengths.sum()
 
 
 def test_level_groups_have_few_lengths_and_the_same_sequences():
     lengths = [5, 9, 30, 33, 34, 200, 3]
     exact, level = packed(lengths).blocks, packed(lengths, level=True).blocks
-    assert [g.count for g in level] == [g.count for g in exact]
+    assert [g.sequences for g in level] == [g.sequences for g in exact]
     assert [g.longest for g in level] == [g.length for g in exact]
     assert [g.length for g in level] == [-(-g.length // 16) * 16 for g in exact]
 

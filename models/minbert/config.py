@@ -41,10 +41,11 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-ALL_TASKS = ("sst", "para", "sts")
+TaskName = Literal["sst", "para", "sts"]
+ALL_TASKS: tuple[TaskName, ...] = ("sst", "para", "sts")
 _LARGEST = 1e30  # of a factor that kernels take as float32, or as a tenth of it
 TaskNames = Annotated[
-    tuple[Literal["sst", "para", "sts"], ...],
+    tuple[TaskName, ...],
     BeforeValidator(_tuple),
     AfterValidator(lambda tasks: tuple(t for t in ALL_TASKS if t in tasks)),
     Field(min_length=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -57,12 +58,19 @@ class MultiTaskModel(nn.Module):
         self.encoder.requires_grad_(mode == "full-model")
         self.heads.requires_grad_(self.lora is None)
         if self.lora is not None:
-            for linear, _ in self.lora.pairs(self.encoder, self.heads):
+            for linear, _ in self.lora.pairs(self.encoder, self._heads()):
                 linear.requires_grad_(False)
+
+    def head(self, task: str) -> nn.Linear:
+        """Return the head of a task."""
+        return cast(nn.Linear, self.heads[task])
+
+    def _heads(self) -> dict[str, nn.Linear]:
+        return {task: self.head(task) for task in self.heads}
 
     def initialise(self, seed: int) -> None:
         """Draw heads and adapters, each from a stream of its own."""
-        for task, head in self.heads.items():
+        for task, head in self._heads().items():
             stream = generator(seed, "head", task)
             bound = 1 / math.sqrt(head.in_features)  # torch's own default for a linear map
             nn.init.uniform_(head.weight, -bound, bound, generator=stream)
@@ -84,11 +92,10 @@ class MultiTaskModel(nn.Module):
         """
         weights: dict[int, Tensor] = {}
         if dtype != torch.float32:
-            linears = (linear for layer in self.encoder.layers for linear in layer.linears())
-            weights = {id(each): each.weight.detach().to(dtype) for each in linears
+            weights = {id(each): each.weight.detach().to(dtype) for each in self.encoder.linears()
                        if each.weight.requires_grad}  # fmt: skip
         if self.lora is not None:
-            weights |= self.lora.merged(self.encoder, self.heads, dtype)
+            weights |= self.lora.merged(self.encoder, self._heads(), dtype)
         return self._with_pals(MergedWeights(weights) if weights else NO_ADAPTER)
 
     def _with_pals(self, linears: Adapter) -> Adapter:
@@ -122,7 +129,7 @@ class MultiTaskModel(nn.Module):
         pooled = self.encoder.pool_cls(cls)
         if dropout:
             pooled = dropout.apply(pooled, self.head_dropout)
-        out = adapter.head(task.name, self.heads[task.name], pooled)
+        out = adapter.head(task.name, self.head(task.name), pooled)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
 

@@ -8,7 +8,8 @@ the rank. A is Gaussian with standard deviation 1/sqrt(r), B is zero, so trainin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +114,14 @@ class Lora(nn.Module, Adapter):
             {task: LowRank(hidden, outputs, rank, alpha) for task, outputs in heads.items()}
         )
 
+    def beside(self, layer: int, site: str) -> LowRank:
+        """Return the matrices beside a linear map of a layer."""
+        return cast("Mapping[str, LowRank]", self.layers[layer])[site]
+
+    def beside_head(self, task: str) -> LowRank:
+        """Return the matrices beside the head of a task."""
+        return cast(LowRank, self.heads[task])
+
     def initialise(self, seed: int) -> None:
         """Draw every A from a stream of its own, so that no site moves another's."""
         for name, module in self.named_modules():
@@ -122,12 +131,13 @@ class Lora(nn.Module, Adapter):
     def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
         if site not in SITES:
             return linear(x)
-        return self.layers[layer][site].forward(linear.ready(product_dtype(x)), linear.bias, x)
+        weight = linear.ready(product_dtype(x))
+        return self.beside(layer, site).forward(weight, linear.bias, x)
 
     def cls_queries(
         self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
-        site = self.layers[layer]["qkv"]
+        site = self.beside(layer, "qkv")
         joint = linear.ready(product_dtype(x)), linear.bias, site.a, site.b
         query, others = zip(*(split_queries(each) for each in joint), strict=True)
         return (
@@ -136,7 +146,7 @@ class Lora(nn.Module, Adapter):
         )
 
     def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return self.heads[task].forward(linear.weight, linear.bias, x)
+        return self.beside_head(task).forward(linear.weight, linear.bias, x)
 
     def merged(
         self, encoder: Encoder, heads: Mapping[str, nn.Linear], dtype: torch.dtype
@@ -145,10 +155,12 @@ class Lora(nn.Module, Adapter):
         pairs = self.pairs(encoder, heads)
         return {id(linear): low_rank.merged(linear.weight).to(dtype) for linear, low_rank in pairs}
 
-    def pairs(self, encoder: Encoder, heads: Mapping[str, nn.Linear]):
+    def pairs(
+        self, encoder: Encoder, heads: Mapping[str, nn.Linear]
+    ) -> Iterator[tuple[nn.Linear, LowRank]]:
         """Yield each linear map that carries LoRA, with its matrices."""
-        for layer, sites in zip(encoder.layers, self.layers, strict=True):
+        for index, layer in zip(range(len(self.layers)), encoder.layers, strict=True):
             for site in SITES:
-                yield getattr(layer, site), sites[site]
-        for task, low_rank in self.heads.items():
-            yield heads[task], low_rank
+                yield getattr(layer, site), self.beside(index, site)
+        for task in self.heads:
+            yield heads[task], self.beside_head(task)

@@ -15,6 +15,7 @@ TS always takes the layer's input h; where it joins is :attr:`Adapter.placement`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from ..common.streams import generator
 from ..model.attention import attention
 from ..model.dropout import Dropout
-from ..model.encoder import Adapter, EncoderShape, split_projection
+from ..model.encoder import Adapter, EncoderShape, Linear, split_projection
 from ..packing.pack import PackedBatch, Span
 
 LOW_RANK, PAL, PAL_HEADS = 100, 204, 6  # d_s, d_s, attention heads
@@ -65,8 +66,14 @@ class TaskLayers(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=_DEVIATION, generator=stream)
                 nn.init.zeros_(module.bias)
-        for projection in self.projections.values():
-            nn.init.zeros_(projection.decoder.weight)
+        for name in self.projections:
+            nn.init.zeros_(self._projection(name).decoder.weight)
+
+    def _projection(self, name: str) -> Projection:
+        return cast(Projection, self.projections[name])
+
+    def _attention(self, name: str) -> nn.Linear:
+        return cast(nn.Linear, self.attentions[name])
 
     def forward(
         self,
@@ -82,11 +89,11 @@ class TaskLayers(nn.Module):
             cls_positions: where each sequence's [CLS] lies, if only these are wanted: [S, H].
         """
         name, attention_name = self._plan[layer]
-        projection = self.projections[name]
+        projection = self._projection(name)
         if attention_name is None:
             h = h if cls_positions is None else h.index_select(0, cls_positions)
             return projection.decoder(F.gelu(projection.encoder(h)))
-        small, joint = projection.encoder(h), self.attentions[attention_name]  # [T, d_s]
+        small, joint = projection.encoder(h), self._attention(attention_name)  # [T, d_s]
         if cls_positions is None:
             queries, qkv = None, joint(small)  # [T, 3 d_s]
         else:
@@ -126,8 +133,11 @@ class Pals(nn.Module, Adapter):
 
     def initialise(self, seed: int) -> None:
         """Draw each task's weights from a stream of its own."""
-        for task, layers in self.tasks.items():
-            layers.initialise(generator(seed, "pals", task))
+        for task in self.tasks:
+            self._layers(task).initialise(generator(seed, "pals", task))
+
+    def _layers(self, task: str) -> TaskLayers:
+        return cast(TaskLayers, self.tasks[task])
 
     def parallel(
         self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool
@@ -155,7 +165,7 @@ class Pals(nn.Module, Adapter):
     ) -> Tensor:
         if span.task not in self.tasks:
             return torch.zeros_like(h if cls_positions is None else h[: len(cls_positions)])
-        return self.tasks[span.task](layer, h, span, dropout, cls_positions).to(h.dtype)
+        return self._layers(span.task)(layer, h, span, dropout, cls_positions).to(h.dtype)
 
 
 class LoraAndPals(Adapter):
@@ -163,6 +173,20 @@ class LoraAndPals(Adapter):
 
     def __init__(self, linears: Adapter, pals: Pals) -> None:
         self.placement = pals.placement
-        self.linear, self.head = linears.linear, linears.head
-        self.cls_queries = linears.cls_queries
-        self.parallel = pals.parallel
+        self._linears, self._pals = linears, pals
+
+    def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
+        return self._linears.linear(layer, site, linear, x)
+
+    def cls_queries(
+        self, layer: int, linear: Linear, x: Tensor, cls: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self._linears.cls_queries(layer, linear, x, cls)
+
+    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
+        return self._linears.head(task, linear, x)
+
+    def parallel(
+        self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool
+    ) -> Tensor | None:
+        return self._pals.parallel(layer, h, batch, dropout, cls_only)

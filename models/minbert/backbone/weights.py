@@ -103,11 +103,11 @@ def read_shape(folder: Path) -> EncoderShape:
         rates = {key: float(raw[key]) for key in _RATES}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{file}: {error} is missing or not a number; is this a BERT?") from None
-    for key, value in (sizes | rates).items():
+    for key, number in (sizes | rates).items():
         low, high = (1, _LARGEST) if key in sizes else (0, 1)
-        if not low <= value < high:
+        if not low <= number < high:
             right = f"at least {low} and below {high}"
-            raise InputError(f"{file}: {key} is {short(value)}; it should be {right}")
+            raise InputError(f"{file}: {key} is {short(number)}; it should be {right}")
     shape = EncoderShape(*sizes.values(), *rates.values())
     if shape.hidden_size % shape.num_heads:
         raise InputError(

@@ -121,7 +121,9 @@ def change(event: Event, part: str, rng: Random) -> Event:
     }
     taken = {event.agent, event.patient}
     table = {c: w for c, w in tables[part].items() if part == "verb" or c not in taken}
-    return replace(event, **{part: _pick(rng, table, getattr(event, part))})
+    parts = {name: getattr(event, name) for name in WEIGHTS}
+    parts[part] = _pick(rng, table, parts[part])
+    return replace(event, **parts)
 
 
 def swap_roles(event: Event) -> Event:
@@ -144,7 +146,7 @@ def similarity(first: Event, second: Event) -> float:
 def _patient(event: Event, style: Style) -> tuple[str, bool]:
     """The patient's noun phrase and whether it is plural."""
     noun = style.word(event.patient)
-    if event.is_dealing:
+    if event.count is None:  # a person
         return f"the {noun}", False
     quality = f"{style.word(event.quality)} " if event.quality else ""
     many = event.count != "one"
@@ -176,7 +178,10 @@ def say(event: Event, style: Style) -> str:
 
 def leave_out(event: Event, rng: Random) -> Event:
     """The event without some of its circumstances."""
-    return replace(event, **{name: None for name in CIRCUMSTANCES if rng.random() < 0.35})
+    quality, place, time = (
+        None if rng.random() < 0.35 else getattr(event, name) for name in CIRCUMSTANCES
+    )
+    return replace(event, quality=quality, place=place, time=time)
 
 
 @dataclass(frozen=True)

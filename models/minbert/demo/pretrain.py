@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +44,11 @@ MASKED = 0.15  # of the tokens
 # Of verdicts: to predict them is to understand what came before. Nothing else of such a text is
 # hidden.
 TELLING = 0.8
-SHAPE = {
-    "hidden_size": 128, "layers": 2, "num_heads": 4, "intermediate_size": 512,
-    "max_positions": 512, "hidden_dropout": 0.0, "attention_dropout": 0.0,
-}  # fmt: skip
+SHAPE = EncoderShape(
+    vocab_size=0,  # as many words as the texts give
+    hidden_size=128, layers=2, num_heads=4, intermediate_size=512,
+    max_positions=512, hidden_dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def initialise(encoder: Encoder, objectives: Objectives) -> None:
     nn.init.normal_(encoder.embeddings.word.weight, std=0.05)
     hidden = encoder.shape.hidden_size
     with torch.no_grad():
-        query, key, _ = encoder.layers[0].qkv.weight.split(hidden)
+        query, key, _ = encoder.layer(0).qkv.weight.split(hidden)
         query[: hidden // 2] *= 1.4
         key[: hidden // 2] = query[: hidden // 2]
 
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--batch-size: more than there are --texts")
     texts = pretraining_texts(options.texts, options.seed)
     tokenizer = train_vocabulary(texts)
-    shape = EncoderShape(vocab_size=tokenizer.get_vocab_size(), **SHAPE)
+    shape = replace(SHAPE, vocab_size=tokenizer.get_vocab_size())
     data = encode(tokenizer, texts)
     encoder = pretrain(
         data, Teacher(tokenizer), shape, steps=options.steps,
@@ -261,4 +261,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -98,14 +98,14 @@ ASPECTS = {
 FILMS = ("the film", "the movie", "this picture", "this comedy", "this drama", "the sequel",
          "this thriller", "the remake")  # fmt: skip
 
-ADJECTIVES = {
+_ADJECTIVES = {
     2: "superb brilliant wonderful magnificent outstanding masterful gorgeous unforgettable",
     1: "good pleasant charming enjoyable solid clever engaging likable decent",
     0: "ordinary average familiar conventional passable unremarkable",
     -1: "bad weak dull clumsy predictable flat tedious shallow messy",
     -2: "awful terrible horrible dreadful unbearable disastrous atrocious abysmal",
 }
-ADJECTIVES = {value: tuple(words.split()) for value, words in ADJECTIVES.items()}
+ADJECTIVES = {value: tuple(words.split()) for value, words in _ADJECTIVES.items()}
 
 # What an aspect did, for verbs that judge: value, then with an adverb that drives it home.
 VERBS = {

@@ -100,8 +100,8 @@ def differences(
         points.append(task_metric(one) - task_metric(other))
         spreads.append(resampled(*_metric(one)) - resampled(*_metric(other)))
     found = {
-        task.metric: _estimate(*pair)
-        for task, *pair in zip(TASKS, points, spreads, strict=True)
+        task.metric: _estimate(point, spread)
+        for task, point, spread in zip(TASKS, points, spreads, strict=True)
     }
     constant = score(0.0, 0.0, 0.0)  # of the correlation's move to 0-1: it falls out
     found["score"] = _estimate(score(*points) - constant, score(*spreads) - constant)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from ..tasks.builtin import TASKS, get_task
 from .predictions import TaskPredictions
+
+_Score = TypeVar("_Score", float, np.ndarray)  # of one model, or of each resampling
 
 
 def accuracy(predictions: TaskPredictions) -> float:
@@ -39,7 +42,7 @@ def task_metric(predictions: TaskPredictions) -> float:
     return pearson(predictions) if regression else accuracy(predictions)
 
 
-def score(sst: float, para: float, sts: float) -> float:
+def score(sst: _Score, para: _Score, sts: _Score) -> _Score:
     """Return the paper's score (section 5.2): accuracies, and the correlation moved to 0-1."""
     return (sst + para + (sts + 1) / 2) / 3
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..adapters.lora import SITES, LowRank
+from ..adapters.lora import SITES, Lora, LowRank
 from ..backbone.weights import (
     WEIGHTS,
     backbone_digest,
@@ -81,7 +82,7 @@ def save_model(
     if model.pals is not None:
         save_file(_detached(model.pals.state_dict()), out_dir / "pals.safetensors")
     if model.lora is not None:
-        write_peft(model, config.backbone, out_dir)
+        write_peft(model.lora, config.backbone, out_dir)
     if config.train.mode == "full-model":
         _write_encoder(model, find_backbone(config.backbone, cache_dir), out_dir)
 
@@ -95,9 +96,12 @@ def to_toml(config: Config) -> str:
 
 def _head_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
     """Return the heads' own tensors, with their LoRA, by their names in the file."""
-    tensors = {f"{task}.{n}": p for task, h in model.heads.items() for n, p in h.named_parameters()}
+    tensors: dict[str, Tensor] = {
+        f"{task}.{n}": p for task, h in model.heads.items() for n, p in h.named_parameters()
+    }
     if model.lora is not None:
-        for task, low_rank in model.lora.heads.items():
+        for task in model.lora.heads:
+            low_rank = model.lora.beside_head(task)
             tensors[f"{task}.lora_A"], tensors[f"{task}.lora_B"] = low_rank.a[0], low_rank.b[0]
     return tensors
 
@@ -115,20 +119,20 @@ def _write_encoder(model: MultiTaskModel, backbone: Path, out_dir: Path) -> None
             shutil.copyfile(backbone / name, out_dir / name)
 
 
-def write_peft(model: MultiTaskModel, base: str, out_dir: Path) -> None:
+def write_peft(lora: Lora, base: str, out_dir: Path) -> None:
     """Write the encoder's LoRA in PEFT's format.
 
     Args:
         base: what ``base_model_name_or_path`` says.
     """
-    tensors = _detached(_peft_tensors(model))
+    tensors = _detached(_peft_tensors(lora))
     save_file(tensors, out_dir / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base,
-        "r": model.lora.rank,
-        "lora_alpha": model.lora.alpha * model.lora.rank,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha * lora.rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -139,18 +143,20 @@ def write_peft(model: MultiTaskModel, base: str, out_dir: Path) -> None:
     (out_dir / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
-def _peft_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
+def _peft_tensors(lora: Lora) -> dict[str, Tensor]:
     """Return the tensors of the encoder's LoRA, by their names in PEFT's format."""
     tensors: dict[str, Tensor] = {}
-    for index, sites in enumerate(model.lora.layers):
+    for index in range(len(lora.layers)):
         for site in SITES:
-            for name, a, b in _peft_parts(index, site, sites[site]):
+            for name, a, b in _peft_parts(index, site, lora.beside(index, site)):
                 tensors[f"{_PEFT}{name}.lora_A.weight"] = a
                 tensors[f"{_PEFT}{name}.lora_B.weight"] = b
     return tensors
 
 
-def _peft_parts(layer: int, site: str, low_rank: LowRank):
+def _peft_parts(
+    layer: int, site: str, low_rank: LowRank
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield a site's Hugging Face module names with the matrices A [r, in] and B [out, r]."""
     names = hf_names(f"layers.{layer}.{site}.weight")
     for name, a, b in zip(names, low_rank.a, low_rank.b, strict=True):
@@ -190,7 +196,7 @@ def load_model(folder: Path, cache_dir: Path | None = None) -> tuple[Config, Mul
     model = prepare_model(config, cache_dir, torch.device("cpu"))
     _fill(folder / "heads.safetensors", _head_tensors(model))
     if model.lora is not None:
-        _fill(folder / "adapter_model.safetensors", _peft_tensors(model))
+        _fill(folder / "adapter_model.safetensors", _peft_tensors(model.lora))
     if model.pals is not None:
         _fill(folder / "pals.safetensors", model.pals.state_dict())
     return config, model

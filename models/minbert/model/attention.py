@@ -59,12 +59,12 @@ def _without_dropout(
 ) -> Tensor:
     """Return the outputs of every place of the blocks, [P, 3H] -> [P, H], or of [CLS] alone."""
     parts, sizes = [], [block.places for block in blocks]
-    cls = [None] * len(blocks) if queries is None else queries.split([b.count for b in blocks])
+    cls = [None] * len(blocks) if queries is None else queries.split([b.sequences for b in blocks])
     each = zip(rows.split(sizes), cls, blocks, blocks.padding_bias(rows.dtype), strict=True)
     for part, query, block, bias in each:
-        shape = (block.count, block.length, 3 if query is None else 2, num_heads, -1)
+        shape = (block.sequences, block.length, 3 if query is None else 2, num_heads, -1)
         *q, k, v = part.view(shape).permute(2, 0, 3, 1, 4)
-        q = q[0] if query is None else query.view(block.count, num_heads, 1, -1)
+        q = q[0] if query is None else query.view(block.sequences, num_heads, 1, -1)
         context = F.scaled_dot_product_attention(q, k, v, bias)
         parts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -142,7 +142,7 @@ def _backward(given, q, context, q_grad, k, v, k_grad, v_grad, kept, dropped, ta
 def _softmax(scores: Tensor, bias: Tensor | None, block: Block) -> Tensor:
     """Return the weights, [n * N, queries, L]: none on padding."""
     if bias is not None:
-        scores.view(block.count, -1, *scores.shape[1:]).add_(bias)
+        scores.view(block.sequences, -1, *scores.shape[1:]).add_(bias)
     return torch.softmax(scores, -1)
 
 
@@ -150,9 +150,9 @@ def _block_rows(
     rows: Tensor, blocks: Blocks, num_heads: int, cls_only: bool = False
 ) -> Iterator[Tensor]:
     """Yield each block's rows, [n * N, L, D], or with ``cls_only`` [n * N, 1, D]."""
-    sizes = [block.count * num_heads * (1 if cls_only else block.length) for block in blocks]
+    sizes = [block.sequences * num_heads * (1 if cls_only else block.length) for block in blocks]
     for part, block in zip(rows.split(sizes), blocks, strict=True):
-        yield part.view(block.count * num_heads, -1, rows.shape[1])
+        yield part.view(block.sequences * num_heads, -1, rows.shape[1])
 
 
 def _gathered(rows: Tensor, where: Tensor, shape: tuple[int, int]) -> Tensor:

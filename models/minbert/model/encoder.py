@@ -21,7 +21,9 @@ Whoever reads the model begins here, and reads on in this order:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +70,7 @@ class Adapter:
 
     placement = "original"
 
-    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
+    def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
         """Apply ``linear`` of ``layer``: qkv, attention_output, intermediate or output."""
         return linear(x)
 
@@ -257,6 +259,15 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
         self.pooler = Linear(shape.hidden_size, shape.hidden_size)
+
+    def layer(self, index: int) -> Layer:
+        """Return one of the layers."""
+        return cast(Layer, self.layers[index])
+
+    def linears(self) -> Iterator[Linear]:
+        """Yield the linear maps of all layers."""
+        for index in range(len(self.layers)):
+            yield from self.layer(index).linears()
 
     def forward(
         self, batch: PackedBatch, adapter: Adapter = NO_ADAPTER, dropout: Dropout | None = None

@@ -22,11 +22,11 @@ def ragged_attention(
     parts = qkv.unflatten(1, (3 if queries is None else 2, heads, -1)).transpose(0, 1)
     width = parts.shape[3]  # [3 or 2, T, N, D]
     wider = 0, -width % 8  # the kernels want multiples of eight
-    *query, key, value = (_nested(part, where) for part in F.pad(parts, wider).contiguous())
+    *first, key, value = (_nested(part, where) for part in F.pad(parts, wider).contiguous())
     if queries is None:
-        (query,) = query
+        (query,) = first
     else:
-        each = torch.arange(where.count + 1, device=qkv.device)
+        each = torch.arange(where.sequences + 1, device=qkv.device)
         one = where._replace(offsets=each, shortest=1, longest=1)
         query = _nested(F.pad(queries.unflatten(1, (heads, -1)), wider), one)
     context = F.scaled_dot_product_attention(

@@ -21,33 +21,33 @@ LEVEL = 16  # lengths of blocks are multiples of it, where few should occur
 class Block(NamedTuple):
     """Sequences of near-equal length that follow each other in the stream: one attention product.
 
-    Padded, they are ``count`` rows of ``length`` places each.
+    Padded, they are ``sequences`` rows of ``length`` places each.
     """
 
-    count: int  # sequences
+    sequences: int
     longest: int  # tokens of the longest
     length: int  # that, or rounded up
-    lengths: np.ndarray  # int64 [count], tokens of each
+    lengths: np.ndarray  # int64 [sequences], tokens of each
 
     @property
     def places(self) -> int:
-        return self.count * self.length
+        return self.sequences * self.length
 
     @property
     def real(self) -> np.ndarray:
-        """Which places are not padding, bool [count, length]."""
+        """Which places are not padding, bool [sequences, length]."""
         return np.arange(self.length) < self.lengths[:, None]
 
     @property
     def within(self) -> np.ndarray:
-        """Which token of its sequence stands in each place, int64 [count, length]."""
+        """Which token of its sequence stands in each place, int64 [sequences, length]."""
         return np.minimum(np.arange(self.length), self.lengths[:, None] - 1)
 
 
 class HeadLayout(NamedTuple):
     """Where rows of one head, [., D], lie, in the stream and in the blocks.
 
-    A block has them as [count * N, length, D], and one block follows the other.
+    A block has them as [sequences * N, length, D], and one block follows the other.
     """
 
     parts: int  # 3: queries, keys and values; 2: keys and values alone
@@ -81,7 +81,7 @@ class Blocks(Sequence[Block]):
         self._real = np.concatenate([block.real.ravel() for block in self])
         self.padded = not self._real.all()
         within = np.concatenate([block.within.ravel() for block in self])
-        widths = np.repeat([g.length for g in self], [g.count for g in self])
+        widths = np.repeat([g.length for g in self], [g.sequences for g in self])
         self.source = torch.from_numpy(np.repeat(np.cumsum(lengths) - lengths, widths) + within)
         self.places = torch.from_numpy(np.flatnonzero(self._real))
         self._layouts: dict[tuple[int, int], HeadLayout] = {}
@@ -95,7 +95,7 @@ class Blocks(Sequence[Block]):
 
     @torch.inference_mode(False)  # whoever asks first may be an evaluation
     def padding_bias(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """Return what is added to a block's scores, [count, 1, 1, length]; None: nothing.
+        """Return what is added to a block's scores, [sequences, 1, 1, length]; None: nothing.
 
         Minus infinity on padding: a sum takes a tenth of the time of filling by mask.
         """
@@ -115,22 +115,26 @@ class Blocks(Sequence[Block]):
         cells = np.arange(self._real.size * number).reshape(-1, number)  # a head of a place
         blocks = np.split(cells, np.cumsum([block.places for block in self])[:-1])
         rows = np.concatenate(  # which cell each row of the blocks is
-            [block.reshape(g.count, g.length, number).swapaxes(1, 2).ravel()
+            [block.reshape(g.sequences, g.length, number).swapaxes(1, 2).ravel()
              for block, g in zip(blocks, self, strict=True)]
         )  # fmt: skip
         place, head = np.divmod(rows, number)
         token, part = self.source.numpy()[place], np.arange(parts)[:, None]
         where = np.empty_like(cells)  # the reverse: where each cell went
         where.ravel()[rows] = np.arange(len(rows))
-        gather = where[self.places.numpy()]  # [T, N]
-        found = (
-            (token * parts + part) * number + head,
-            token * number + head,
-            gather,
-            gather[:, None] + part * len(rows),
+        places = where[self.places.numpy()]  # [T, N]
+        return HeadLayout(
+            parts,
+            take=_flat((token * parts + part) * number + head),
+            spread=_flat(token * number + head),
+            gather=_flat(places),
+            back=_flat(places[:, None] + part * len(rows)),
+            padding=_flat(np.flatnonzero(~self._real[place])) if self.padded else None,
         )
-        padding = torch.from_numpy(np.flatnonzero(~self._real[place])) if self.padded else None
-        return HeadLayout(parts, *(torch.from_numpy(each.ravel()) for each in found), padding)
+
+
+def _flat(indices: np.ndarray) -> Tensor:
+    return torch.from_numpy(indices.ravel())
 
 
 def _bias(real: np.ndarray, dtype: torch.dtype) -> Tensor | None:

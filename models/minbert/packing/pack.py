@@ -21,8 +21,8 @@ from .blocks import LEVEL, Blocks
 class Ragged(NamedTuple):
     """Sequences that follow each other in the stream, for attention that takes variable lengths."""
 
-    offsets: Tensor  # int64 [count + 1], where each begins, and behind the last
-    count: int  # sequences
+    offsets: Tensor  # int64 [sequences + 1], where each begins, and behind the last
+    sequences: int
     shortest: int  # tokens
     longest: int
 

@@ -63,12 +63,13 @@ class Checkpointer:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._identity = _identity(config, cache_dir)
             tidy(self._folder)
-            self._resume(on_notice)
+            self._resume(self._folder, on_notice)
 
-    def _resume(self, on_notice: Callable[[str], None] | None) -> None:
+    def _resume(self, folder: Path, on_notice: Callable[[str], None] | None) -> None:
         """Go on from the newest checkpoint that can be used; set aside those that cannot."""
         problems: list[str] = []
-        used = next((file for file in self._files() if self._go_on(file, problems)), None)
+        files = [file for name in (LAST, PREVIOUS) if (file := folder / name).is_file()]
+        used = next((file for file in files if self._go_on(file, problems)), None)
         if not problems:
             return
         follows = "the checkpoint before is used" if used else "the training begins anew"
@@ -76,10 +77,6 @@ class Checkpointer:
         _log.warning(notice)
         if on_notice is not None:
             on_notice(notice)
-
-    def _files(self) -> list[Path]:
-        files = [self._folder / name for name in (LAST, PREVIOUS)]
-        return [file for file in files if file.is_file()]
 
     def _go_on(self, file: Path, problems: list[str]) -> bool:
         """Load a checkpoint; say whether that succeeded, and if not, note why."""
@@ -111,9 +108,9 @@ class Checkpointer:
     def _check_best(self, best_epoch: int, checkpoint: Path) -> None:
         """Make sure that the best epoch that a checkpoint knows of is there: its training would
         end without anything to show."""
-        file = self._folder / BEST
         if best_epoch == 0:
             return
+        file = checkpoint.with_name(BEST)
         if not file.is_file():
             raise DamagedError(f"{checkpoint}: without its best epoch, {BEST} is gone")
         try:

@@ -73,9 +73,9 @@ def train(
     try:
         while trainer.epoch <= config.train.epochs:
             for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
-                report = trainer.take_step(task)
+                step = trainer.take_step(task)
                 if on_step is not None:
-                    on_step(report)
+                    on_step(step)
                 check_stop()
                 checkpointer.save_if_due(_SECONDS_BETWEEN)
             if trainer.evaluates():

@@ -130,14 +130,14 @@ class RowAdamW:
         """Move the rows that have a gradient; the others only fall behind. Drops the gradient."""
         gradient = self.weight.grad
         self.weight.grad = None
-        rows, values = None, None
-        if gradient is not None:
-            gradient = gradient.coalesce()
-            rows, values = gradient.indices()[0], gradient.values()
-            self.catch_up(rows)
+        if gradient is None:
+            self.step += 1
+            return
+        gradient = gradient.coalesce()
+        rows = gradient.indices()[0]
+        self.catch_up(rows)
         self.step += 1
-        if rows is not None:
-            self._move(rows, values)
+        self._move(rows, gradient.values())
 
     def _move(self, rows: Tensor, gradient: Tensor) -> None:
         b1, b2 = self._betas

@@ -14,7 +14,8 @@ divergence from a teacher whose weights are a running average of the model's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,11 @@ def _sequence_norms(delta: Tensor, batch: PackedBatch) -> Tensor:
     return squares.sqrt()[owner, None]
 
 
+def _return_to_here(dropout: Dropout | None) -> Callable[[], None]:
+    """Return what takes dropout's stream back to where it stands now."""
+    return partial(dropout.load_state, dropout.state()) if dropout else lambda: None
+
+
 class Smart:
     """The regulariser of one training.
 
@@ -95,13 +101,12 @@ class Smart:
         self, batch: PackedBatch, task: Task, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor | float]:
         """Return a batch's outputs, [S, outputs], and what is to be added to their loss."""
-        begin = dropout.state() if dropout else None
+        restart = _return_to_here(dropout)
         embedded = self._model.encoder.embeddings(batch, dropout)
-        masks = dropout.state() if dropout else None
+        rewind = _return_to_here(dropout)
 
         def head(x: Tensor) -> Tensor:
-            if dropout:
-                dropout.load_state(masks)  # every pass sees the same masks
+            rewind()  # every pass sees the same masks
             return self._model.outputs(x, batch, task, dropout=dropout)
 
         outputs = head(embedded)
@@ -110,14 +115,18 @@ class Smart:
             delta = self.perturbation(embedded.detach(), outputs.detach(), head, batch, task)
             extra = self._config.weight * divergence(task, head(embedded + delta), outputs)
         if self._config.proximal:
-            if dropout:
-                dropout.load_state(begin)
+            restart()
             taught = self._taught(batch, task, dropout)
             extra = extra + self._config.proximal * divergence(task, outputs, taught)
         return outputs, extra
 
     def perturbation(
-        self, embedded: Tensor, outputs: Tensor, head, batch: PackedBatch, task: Task
+        self,
+        embedded: Tensor,
+        outputs: Tensor,
+        head: Callable[[Tensor], Tensor],
+        batch: PackedBatch,
+        task: Task,
     ) -> Tensor:
         """Return delta, [T, H], in the ball.
 

@@ -149,8 +149,8 @@ class Trainer:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
         with autocast(self.device, self.dtype):
             outputs, extra = self._forward(to_device(batch, self.device), task)
-        (labels,) = send((torch.from_numpy(labels),), self.device)
-        loss = (task_loss(task, outputs, labels) + extra) * share
+        (wanted,) = send((torch.from_numpy(labels),), self.device)
+        loss = (task_loss(task, outputs, wanted) + extra) * share
         loss.backward()
         value = loss.item()  # here a GPU is waited for, with everything but the update on its way
         if not math.isfinite(value):
@@ -223,7 +223,7 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that trains, the optimizer's moments and the random stream."""
-        tensors = {f"weights/{name}": p for name, p in self.trained.items()}
+        tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in self.trained.items()}
         for name, p in self._dense.items():
             for part, value in self.optimizer.state[p].items():
                 tensors[f"optimizer/{part}/{name}"] = value
