@@ -31,8 +31,9 @@ def confusion_png(task: Task, matrix: np.ndarray, path: Path) -> None:
     image = np.array([[_rgb(tint(colour, share)) for share in row] for row in shares])
     axes.imshow(image, interpolation="nearest", aspect="equal")
     for (row, column), count in np.ndenumerate(matrix):
-        ink = ink_on(tint(colour, shares[row, column]))
-        axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", color=ink, fontsize=12,
+        share = float(shares[row, column])
+        ink = ink_on(tint(colour, share))
+        axes.text(column, row, f"{count}\n{share:.0%}", color=ink, fontsize=12,
                   ha="center", va="center")  # fmt: skip
     labels = [name.replace(" ", "\n") for name in task.classes]
     axes.set_xticks(range(size), labels, fontsize=11)
@@ -88,7 +89,7 @@ def history_png(rows: list[tuple[int, float]], title: str, path: Path) -> None:
     axes = figure.add_subplot()
     axes.step(numbers, np.maximum.accumulate(scores), where="post", color=INK, label="best so far")
     axes.scatter(numbers, scores, s=40, color=SCORE_COLOUR, label="trial", zorder=3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("trial number", fontsize=12)
     axes.set_ylabel("dev score (0 to 1)", fontsize=12)
     axes.tick_params(labelsize=11)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _LINES = 200  # trials in the figure of one line a trial
 _FOREST = 300  # trials from which importances are learned
 _DARK = "#08306b"
+# Named without a `target`: with one, Optuna takes low values to be the better ones.
+_SCORE = "dev score"
 _FEW = 4  # complete trials below which an importance is noise
 
 
@@ -31,8 +33,6 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         return [], ["No trial is complete: there is nothing to draw yet."]
-    # No `target`: with one, Optuna takes low values to be the better ones.
-    named = {"target_name": "dev score"}
     drawn = _drawn(trials)
     every = len(drawn) == len(trials)
     few = study if every else _study_of(drawn)
@@ -40,21 +40,21 @@ def study_figures(study: optuna.Study) -> tuple[list[tuple[str, go.Figure]], lis
     of = ""
     if not every:
         of = f" ({len(drawn):,} of {len(trials):,} trials: every best, others evenly chosen)"
-    figures, omitted = [(f"Score of each trial{of}", _history(few, numbers, named))], []
+    figures, omitted = [(f"Score of each trial{of}", _history(few, numbers))], []
     varied = _varied(trials)
     if not varied:
         return _dressed(figures), ["No searched parameter varies: there is nothing to compare."]
     if len(varied) > 1:
         most = f"the best {_LINES} trials" if len(trials) > _LINES else "each trial"
-        lines = _parallel(_best_of(trials), varied, named)
+        lines = _parallel(_best_of(trials), varied)
         figures.append((f"Parameters of {most} (one line a trial)", lines))
-    figures.append((f"Score by parameter{of}", _slices(few, numbers, varied, named)))
+    figures.append((f"Score by parameter{of}", _slices(few, numbers, varied)))
     if len(varied) > 1:
         whole = [trial for trial in trials if trial.params.keys() >= set(varied)]
         if reason := _why_no_importances(whole):
             omitted.append(reason)
         else:
-            chart = _importances(whole, varied, named)
+            chart = _importances(whole, varied)
             figures.append(("How much each parameter matters", chart))
     return _dressed(figures), omitted
 
@@ -63,19 +63,23 @@ def _drawn(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTr
     """Return as many of the trials as can be told apart, evenly chosen, and all that were better
     than those before them."""
     chosen = {trial.number for trial in thinned(trials, DRAWN)}
-    best = accumulate((trial.value for trial in trials), max)
+    best = accumulate(map(_score, trials), max)
     before = chain([-inf], best)
     return [t for t, least in zip(trials, before, strict=False)
-            if t.number in chosen or t.value > least]  # fmt: skip
+            if t.number in chosen or _score(t) > least]  # fmt: skip
 
 
-def _slices(
-    study: optuna.Study, numbers: dict[int, int], varied: list[str], named: dict[str, str]
-) -> go.Figure:
+def _score(trial: optuna.trial.FrozenTrial) -> float:
+    """Return what a complete trial reached: it has a value."""
+    assert trial.value is not None
+    return trial.value
+
+
+def _slices(study: optuna.Study, numbers: dict[int, int], varied: list[str]) -> go.Figure:
     """Draw the score by each parameter. `numbers`: see `_history`."""
     from optuna import visualization
 
-    chart = visualization.plot_slice(study, params=varied, **named)
+    chart = visualization.plot_slice(study, params=varied, target_name=_SCORE)
     _recolour(chart)
     for trace in chart.data:
         colours = trace.marker.color  # the trials' numbers; of those over a limit one colour
@@ -86,7 +90,7 @@ def _slices(
     return chart
 
 
-def _history(study: optuna.Study, numbers: dict[int, int], named: dict[str, str]) -> go.Figure:
+def _history(study: optuna.Study, numbers: dict[int, int]) -> go.Figure:
     """Draw the score of each trial, and the best so far.
 
     Args:
@@ -94,7 +98,7 @@ def _history(study: optuna.Study, numbers: dict[int, int], named: dict[str, str]
     """
     from optuna import visualization
 
-    chart = visualization.plot_optimization_history(study, **named)
+    chart = visualization.plot_optimization_history(study, target_name=_SCORE)
     for trace in chart.data:
         trace.x = [numbers.get(number, number) for number in trace.x]
     chart.update_traces(marker=dots(len(chart.data[0].x)), selector={"mode": "markers"})
@@ -114,9 +118,7 @@ def _why_no_importances(trials: list[optuna.trial.FrozenTrial]) -> str | None:
     return None
 
 
-def _importances(
-    trials: list[optuna.trial.FrozenTrial], varied: list[str], named: dict[str, str]
-) -> go.Figure:
+def _importances(trials: list[optuna.trial.FrozenTrial], varied: list[str]) -> go.Figure:
     from optuna import visualization
 
     # Optuna's default (PED-ANOVA) looks at the best tenth of the trials: of sixteen that is two.
@@ -125,7 +127,9 @@ def _importances(
 
     few = _study_of(_alike(list(thinned(trials, _FOREST))))  # as many as a forest learns in seconds
     forest = FanovaImportanceEvaluator(seed=0)
-    chart = visualization.plot_param_importances(few, evaluator=forest, params=varied, **named)
+    chart = visualization.plot_param_importances(
+        few, evaluator=forest, params=varied, target_name=_SCORE
+    )
     of = f", {_FOREST} trials" if len(trials) > _FOREST else ""
     chart.update_xaxes(title=f"share of the score's variance that it explains (fANOVA{of})")
     chart.update_yaxes(title=None)
@@ -158,7 +162,7 @@ def _widest(kinds: list[Any]) -> Any:
 
 def _best_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
     """Return a study of the best trials alone: more lines than some could not be told apart."""
-    best = sorted(trials, key=lambda trial: -trial.value)[:_LINES]
+    best = sorted(trials, key=lambda trial: -_score(trial))[:_LINES]
     return _study_of(sorted(best, key=lambda trial: trial.number))
 
 
@@ -170,10 +174,10 @@ def _study_of(trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
     return study
 
 
-def _parallel(study: optuna.Study, varied: list[str], named: dict[str, str]) -> go.Figure:
+def _parallel(study: optuna.Study, varied: list[str]) -> go.Figure:
     from optuna import visualization
 
-    chart = visualization.plot_parallel_coordinate(study, params=varied, **named)
+    chart = visualization.plot_parallel_coordinate(study, params=varied, target_name=_SCORE)
     lines = chart.select_traces(selector={"mode": "lines"})
     for line in (line for line in lines if line.y[0] is not None):  # what the legend shows has none
         line.update(line_width=2.5, opacity=0.85, line_color=tint(_DARK, _shade(line.y[0])))

@@ -7,7 +7,7 @@ import click
 from .common import json_option, print_json, reserved_stdout
 
 if TYPE_CHECKING:
-    from minbert.backbone.weights import BackboneReport
+    from minbert.backbone.check import BackboneReport
 
 
 @click.group()

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def config_from_sets(sets: tuple[str, ...]) -> "Config":
     return Config.from_keys(parse_sets(sets))
 
 
-def print_json(payload: dict[str, Any]) -> None:
+def print_json(payload: Mapping[str, Any]) -> None:
     """Print one JSON object; what JSON cannot say (NaN, infinities) becomes null."""
     text = json.dumps(_json_value(payload), ensure_ascii=False, allow_nan=False)
     click.echo(text)
@@ -135,9 +135,14 @@ def load(
     from mtl.study.load import load_study
     from mtl.study.overrides import parse_sets
 
-    given = {"profile": profile, "trials": trials, "replicates": replicates}
     try:
-        return load_study(name, overrides=parse_sets(sets), **given)
+        return load_study(
+            name,
+            profile=profile,
+            overrides=parse_sets(sets),
+            trials=trials,
+            replicates=replicates,
+        )
     except NoSuchStudyError:
         from .payloads import command_of
 

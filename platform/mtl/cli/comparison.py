@@ -128,7 +128,7 @@ def _task_columns(trials: Sequence[Mapping], titles: Mapping[str, str]) -> dict[
     }
 
 
-def _shorter(trials: Sequence[Mapping]) -> list[dict[str, Column | None]]:
+def _shorter(trials: Sequence[Mapping]) -> list[Mapping[str, Column | None]]:
     """What several trials' table does without on a narrow screen, the least first."""
     bare = Column("score", [words.score(trial["score"]) for trial in trials])
     return [

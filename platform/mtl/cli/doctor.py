@@ -42,7 +42,8 @@ def doctor(sets: tuple[str, ...], as_json: bool) -> int:
 
 def _ports() -> list[tuple[str, int]]:
     """The ports that ``mtl ui`` takes by itself, with their options; MLflow's first."""
-    return [(p.opts[0], p.default) for p in ui.params if re.search(r"port$", p.opts[0])]
+    ports = [p for p in ui.params if re.search(r"port$", p.opts[0])]
+    return [(p.opts[0], p.default) for p in ports if isinstance(p.default, int)]
 
 
 def _print(checks: "list[Check]") -> None:

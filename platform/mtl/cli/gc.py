@@ -61,8 +61,8 @@ def _print(removal: "Removal") -> None:
         for row in removal.found:
             table.add_row(row.what, _where(removal, row.path), words.size(row.bytes))
         screen.print(table)
-    for row in (*removal.kept, *removal.failed):
-        line = f"left alone: {_where(removal, row.path)}: {row.why}"
+    for kept in (*removal.kept, *removal.failed):
+        line = f"left alone: {_where(removal, kept.path)}: {kept.why}"
         screen.print(line, soft_wrap=True)
     total = words.size(sum(row.bytes for row in removal.found))
     number = count(len(removal.found), "thing")

@@ -225,21 +225,19 @@ def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
         ("evaluations", f"{plan['evaluations']:,} in all"),
         ("at a time", workers),
     ]
-    if plan["seconds"] is None:
-        return lines
+    step, seconds = plan["seconds_per_step"], plan["seconds"]
+    memory, checkpoint = plan["memory_bytes"], plan["checkpoint_bytes"]
+    if step is None or seconds is None or memory is None or checkpoint is None:
+        return lines  # nothing was measured
     return [
         *lines,
         (
             "measured",
-            f"{1000 * plan['seconds_per_step']:.0f} ms a step, {plan['eval_seconds']:.1f} s an "
+            f"{1000 * step:.0f} ms a step, {plan['eval_seconds']:.1f} s an "
             f"evaluation of {plan['dev_examples']:,} examples",
         ),
-        ("time", f"about {words.clock(plan['seconds'])}"),
-        (
-            "memory",
-            f"about {_bytes(plan['memory_bytes'])}; a checkpoint is "
-            f"{_bytes(plan['checkpoint_bytes'])}",
-        ),
+        ("time", f"about {words.clock(seconds)}"),
+        ("memory", f"about {_bytes(memory)}; a checkpoint is {_bytes(checkpoint)}"),
     ]
 
 

@@ -60,8 +60,8 @@ def _authorization(login: str) -> str | None:
         pair = f"{unquote(name)}:{unquote(password)}"
     elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return f"Bearer {token}"
-    elif name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{name}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+    elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
     else:
         return None
     return "Basic " + base64.b64encode(pair.encode()).decode()

@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 # SIGHUP: the terminal was closed, or the connection to it lost.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,6 +24,8 @@ _PATIENCE = 2.0  # seconds to leave in after a second signal
 _PREPARING = 3.0  # seconds to leave in after the first, while there is nothing to checkpoint
 _INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"
+
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Interrupts:
@@ -101,5 +104,5 @@ def _nothing(number: int, frame: object) -> None:
     """Handle a signal: that there is a handler makes the system write it into the pipe."""
 
 
-def _restored(number: int, handler: object) -> Callable[[], object]:
+def _restored(number: int, handler: _Handler) -> Callable[[], object]:
     return lambda: signal.signal(number, handler)

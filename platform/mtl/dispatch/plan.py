@@ -191,7 +191,8 @@ def _estimate(plan: Plan, measured: list[Measurement]) -> None:
     work = plan["steps"] * step + plan["evaluations"] * evaluation
     plan["seconds_per_step"], plan["eval_seconds"] = step, evaluation
     plan["dev_examples"] = examples
-    plan["seconds_per_trial"] = work / plan["trials"]
-    plan["seconds"] = plan["seconds_per_trial"] * math.ceil(plan["trials"] / plan["jobs"])
+    each = work / plan["trials"]
+    plan["seconds_per_trial"] = each
+    plan["seconds"] = each * math.ceil(plan["trials"] / plan["jobs"])
     plan["memory_bytes"] = plan["jobs"] * max(m.peak_bytes for m in measured)
     plan["checkpoint_bytes"] = max(m.checkpoint_bytes for m in measured)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..storage.home import Home
 from ..study.spec import StudySpec
@@ -62,7 +62,7 @@ def read_inputs(config: Config, home: Home) -> Inputs:
 
 def _readings(spec: StudySpec) -> list[Config]:
     """A configuration for every data folder and backbone that a trial can have."""
-    axes = []
+    axes: list[list[dict[str, Any]]] = []
     for key in ("data.path", "backbone"):
         values = [point[key] for point in spec.points if key in point]
         values += spec.search[key].corners() if key in spec.search else []

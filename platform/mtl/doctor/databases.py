@@ -100,7 +100,11 @@ def _elsewhere(name: str, variable: str, url: str, schema: Callable[[str], str])
     except _SchemaError as error:
         return bad(name, f"{url}: {error}", error.mend)
     except ImportError as error:
-        driver = missing_driver(error) or MissingDriver(error.name, f"pip install {error.name}")
+        driver = missing_driver(error)
+        if driver is None and error.name:
+            driver = MissingDriver(error.name, f"pip install {error.name}")
+        if driver is None:
+            return bad(name, f"{url} cannot be opened: {said(error)}", mend)
         return bad(name, f"{url}: the driver {driver.name} is missing", driver.mend)
     except SQLAlchemyError as error:
         return bad(name, f"{url} cannot be opened: {said(error)}", mend)
@@ -152,8 +156,8 @@ def _mlflow_schema(url: str) -> str:
         if not sqlalchemy.inspect(engine).has_table("alembic_version"):
             return "no tables yet"
         with engine.connect() as connection:
-            has = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
-            has = has.scalar()
+            asked = sqlalchemy.text("SELECT version_num FROM alembic_version")
+            has = connection.execute(asked).scalar()
     known, heads = _mlflow_revisions()
     if known and has not in known:
         raise _SchemaError(f"made by a newer MLflow (schema {has})", "pip install -U mlflow")
@@ -170,7 +174,8 @@ def _mlflow_revisions() -> tuple[set[str], set[str]]:
     """
     spec = find_spec("mlflow")
     folders = [] if spec is None else spec.submodule_search_locations or []
-    known, before = set(), set()
+    known: set[str] = set()
+    before: set[str] = set()
     for folder in folders:
         for file in Path(folder, "store", "db_migrations", "versions").glob("*.py"):
             for kind, revision in _REVISION.findall(file.read_text(encoding="utf-8")):

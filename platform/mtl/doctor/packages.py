@@ -25,7 +25,7 @@ def packages() -> Iterator[Check]:
         yield note("python", platform.python_version(), "")
         yield bad("mtl", "runs, but is not installed: versions cannot be compared", _ALL)
         return
-    yield _python(about.get("Requires-Python", ""))
+    yield _python(about.get_all("Requires-Python", [""])[0])
     yield ok("mtl", about["Version"])
     wanted = [Requirement(text) for text in about.get_all("Requires-Dist", [])]
     wanted = [need for need in wanted if need.marker is None or need.marker.evaluate()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import os
 import socket
 from collections.abc import Iterator
 
@@ -62,8 +61,8 @@ def port_free(option: str, port: int) -> Iterator[Check]:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            reason = _who(f"http://127.0.0.1:{port}") if taken else os.strerror(error.errno)
-            yield note(name, reason, mend)
+            reason = _who(f"http://127.0.0.1:{port}") if taken else error.strerror
+            yield note(name, reason or said(error), mend)
             return
     yield ok(name, "free")
 

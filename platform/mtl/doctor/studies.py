@@ -79,11 +79,13 @@ def goes_on(name: str, attributes: Mapping[str, Any]) -> str:
     file, settings = name.partition("@")[0], attributes.get("settings")
     profile = attributes.get("profile")
     try:
+        if not settings:
+            raise KeyError(name)
         spec = load_study(file, profile=profile)
-        changed = differing_keys(settings, spec.settings) if settings else []
+        changed = differing_keys(settings, spec.settings)
         sets = {key: settings["config"][key] for key in changed}
         spec = load_study(file, profile=profile, overrides=sets)
-        if not settings or differing_keys(settings, spec.settings):
+        if differing_keys(settings, spec.settings):
             raise KeyError(name)
     except (InputError, KeyError):
         return f"the command that ran it: mtl study run FILE (mtl study status {shlex.quote(name)})"

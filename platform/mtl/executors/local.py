@@ -85,10 +85,10 @@ class LocalExecutor(Executor):
         if not self._slots:
             time.sleep(timeout)
             return []
-        by_connection = {worker.connection: slot for slot, worker in self._slots.items()}
+        slots: dict[object, int] = {w.connection: slot for slot, w in self._slots.items()}
         events: list[Event] = []
-        for connection in wait(list(by_connection), timeout):
-            slot = by_connection[connection]
+        for connection in wait([w.connection for w in self._slots.values()], timeout):
+            slot = slots[connection]
             try:
                 event = self._slots[slot].connection.recv()
             except (EOFError, OSError):

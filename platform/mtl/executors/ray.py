@@ -88,7 +88,7 @@ class RayExecutor(Executor):
         actor = ray.remote(Mailbox).options(
             num_cpus=0, resources=dict(self._cluster.head), max_concurrency=2 * self.width + 100
         )
-        self._mailbox = actor.remote()
+        self._mailbox: Any = actor.remote()  # Ray's types know no `.remote` of its methods
         self._asked = self._ask()
         self._task = ray.remote(train).options(
             num_cpus=self._cpus,
@@ -187,7 +187,7 @@ class RayExecutor(Executor):
         self._asked = self._ask()
         return list(self._told(said))
 
-    def _told(self, said: list[tuple[str, object]]) -> Iterator[Event]:
+    def _told(self, said: list[tuple[str, Event | Begun]]) -> Iterator[Event]:
         by_token = {attempt.token: attempt for attempt in self._attempts.values()}
         for token, event in said:
             attempt = by_token.get(token)

@@ -37,18 +37,18 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, object]] = []
+        self._events: list[tuple[str, Event | Begun]] = []
         self._words: defaultdict[str, deque] = defaultdict(deque)
         self._changed = asyncio.Condition()
         self._heard = time.monotonic()
 
-    async def post(self, token: str, event: object) -> None:
+    async def post(self, token: str, event: Event | Begun) -> None:
         """Say something to the dispatcher."""
         async with self._changed:
             self._events.append((token, event))
             self._changed.notify_all()
 
-    async def events(self, timeout: float) -> list[tuple[str, object]]:
+    async def events(self, timeout: float) -> list[tuple[str, Event | Begun]]:
         """Return what was said to the dispatcher, in order; wait for it up to `timeout` seconds."""
         await self._wait_for(lambda: self._events, timeout)
         said, self._events = self._events, []
@@ -190,7 +190,9 @@ def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Eve
     line = _Line(mailbox, token, job)
     commands = Commands(line)
     try:
-        return run_trial(commands.next_job(), commands, send)
+        begun = commands.next_job()
+        assert begun is not None  # it stands in the line from the start
+        return run_trial(begun, commands, send)
     finally:
         commands.close()
         line.ended = True

@@ -104,14 +104,15 @@ def _is_locked(file: Path) -> bool:
 
 def _tidy_trainings(removal: Removal, folder: Path, runs: Runs | None) -> None:
     trainings = [path for path in removal.children(folder) if _RUN_ID.match(path.name)]
-    if trainings and runs is None:
+    if runs is not None:
+        for path in trainings:
+            what = _ended_training(removal, path, runs)
+            # One that ended a moment ago still tidies up behind itself.
+            if what is not None and removal.is_old([path]):
+                removal.drop("training", what, path)
+    elif trainings:
         removal.leave(folder, "what became of these trainings is not recorded in this home")
         return
-    for path in trainings:
-        what = _ended_training(removal, path, runs)
-        # One that ended a moment ago still tidies up behind itself.
-        if what is not None and removal.is_old([path]):
-            removal.drop("training", what, path)
     removal.forget_empty(folder)
 
 

@@ -76,10 +76,10 @@ def _run(row) -> Run:
     parts = urlsplit(row.artifact_uri or "")
     artifacts = Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
     # Below the run's folder lie its artifacts; what is laid out otherwise is not ours to remove.
-    ours = artifacts is not None and artifacts.parent.name == row.run_uuid
+    ours = artifacts if artifacts is not None and artifacts.parent.name == row.run_uuid else None
     study = row.study if row.kind in ("study", "trial") else None
     deleted = row.lifecycle_stage == "deleted"
-    folder = artifacts.parent if ours else None
+    folder = None if ours is None else ours.parent
     return Run(row.run_uuid, row.name or "", row.status, deleted, study, folder)
 
 

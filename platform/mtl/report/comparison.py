@@ -167,7 +167,7 @@ def compare_trials(study: optuna.Study, numbers: Sequence[int], home: Home) -> d
         "trials": [_facts(row) for row in chosen],
         "config": differing_config(chosen),
         "differences": [differences(given, first) for given in predictions[1:]],
-        "disagreements": disagreements(*predictions) if len(chosen) == 2 else None,
+        "disagreements": disagreements(first, predictions[1]) if len(chosen) == 2 else None,
     }
 
 

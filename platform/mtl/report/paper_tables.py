@@ -143,7 +143,7 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
     """Complete a configuration that was recorded before some key existed: it has its default."""
-    return _defaults() | config
+    return {**_defaults(), **config}
 
 
 @cache

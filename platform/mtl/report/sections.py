@@ -190,7 +190,7 @@ def _against(report: StudyReport, drawing: Drawing) -> str:
     sides = [report.predictions[row["number"]] for row in rows.values()]
     parts = []
     for task in TASKS:
-        pair = tuple((title, side[task.name]) for title, side in zip(titles, sides, strict=True))
+        pair = (titles[0], sides[0][task.name]), (titles[1], sides[1][task.name])
         if task.classes:
             said = (
                 "Shares of the true class, counts below. The difference is best minus compared, "

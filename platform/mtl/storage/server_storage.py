@@ -27,10 +27,11 @@ class ServerStorage(RDBStorage):
     def _get_prepared_new_trial(self, study_id: int, template_trial: Any, session: Any) -> Any:
         # Ids come from a sequence: none that was rolled back is given again.
         if self._asked_for is not None:
-            trial = session.get(models.TrialModel, self._asked_for)
-            if trial is not None:
-                return trial
-        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+            known = session.get(models.TrialModel, self._asked_for)
+            if known is not None:
+                return known
+        # Typed as a class with columns, and an instance has values.
+        trial: Any = super()._get_prepared_new_trial(study_id, template_trial, session)
         self._asked_for = trial.trial_id
         return trial
 

@@ -158,7 +158,7 @@ class FloatRange(_Range):
 
     def grid(self) -> list[Any] | None:
         count = self.grid_size()
-        return count and [self._at(index) for index in range(count)]
+        return None if count is None else [self._at(index) for index in range(count)]
 
     def _at(self, index: int) -> float:
         """The value after so many steps, in decimals as Optuna has it: 0.3 after two steps of 0.1
@@ -229,10 +229,9 @@ def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
     for name in ("low", "high"):
         if name not in raw:
             raise InputError(f"{where}: a range needs both low and high; {name} is missing")
-    low, high, log, step = (raw.get(name) for name in _RANGE_KEYS)
-    for name, value in (("low", low), ("high", high), ("step", step)):
-        if value is not None and not _is_number(value):
-            raise InputError(f"{where}: {name} = {short(value)} is not a number")
+    low, high = (_number(f"{where}: {name}", raw[name]) for name in ("low", "high"))
+    step = None if raw.get("step") is None else _number(f"{where}: step", raw["step"])
+    log = raw.get("log")
     if not isinstance(log, bool | None):
         raise InputError(f"{where}: log = {short(log)} does not fit; use true or false")
     _check_bounds(where, low, high, bool(log), step)
@@ -242,11 +241,15 @@ def _parse_range(key: str, raw: Mapping[str, object]) -> IntRange | FloatRange:
     return FloatRange(float(low), float(high), bool(log), None if step is None else float(step))
 
 
-def _is_number(value: object) -> bool:
-    """Whether a value is a number that arithmetic can be done with."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # no NaN either
+def _number(where: str, value: object) -> float:
+    """Return a number that arithmetic can be done with: whole ones stay so, NaN is none."""
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not abs(value) <= sys.float_info.max
+    ):
+        raise InputError(f"{where} = {short(value)} is not a number")
+    return value
 
 
 def _check_bounds(where: str, low: Any, high: Any, log: bool, step: Any) -> None:

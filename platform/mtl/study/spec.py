@@ -166,7 +166,8 @@ class StudySpec(BaseModel):
         return digest({"config": changed, "search": self.settings["search"]})
 
 
-_SWITCHES = {  # keys that begin so have no effect where all of these have these values
+# Keys that begin so have no effect where all of these have these values.
+_SWITCHES: dict[str, dict[str, object]] = {
     "lora.alpha": {"lora.rank": 0},
     "pals.": {"pals.kind": "none"},
     "smart.": {"smart.lambda": 0.0, "smart.proximal": 0.0},

@@ -63,7 +63,8 @@ def replicates_table(
     best = groups[:shown]
 
     def means(key: str, title: str, digits: int = 3) -> Column:
-        return Column(title, [with_deviation(*group[key], digits=digits) for group in best])
+        pairs: list[tuple[float, float | None]] = [group[key] for group in best]
+        return Column(title, [with_deviation(*pair, digits) for pair in pairs])
 
     bare = {key: Column(title, [score(group[key][0]) for group in best])
             for key, title in SHORT_TASKS.items()}  # fmt: skip

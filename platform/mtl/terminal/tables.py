@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .words import plain_table
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.table import Table
 
 
@@ -71,7 +71,7 @@ def lay_out(
     if narrow:
         table.padding = (0, 1, 0, 0)
     for title, _, folds, least in columns:
-        side = "right" if title.endswith(">") else "left"
+        side: JustifyMethod = "right" if title.endswith(">") else "left"
         table.add_column(title.removesuffix(">"), justify=side, overflow="fold",
                          no_wrap=not folds, min_width=least)  # fmt: skip
     rows = list(zip(*(column.cells for column in columns), strict=True))

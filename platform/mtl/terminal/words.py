@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.text import count
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -85,7 +86,7 @@ def plain_table(*columns: str, **options: Any) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, show_edge=False)
     for name in columns:
-        side = "right" if name.endswith(">") else "left"
+        side: JustifyMethod = "right" if name.endswith(">") else "left"
         table.add_column(name.removesuffix(">"), justify=side, **options)
     return table
 

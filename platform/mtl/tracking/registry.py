@@ -7,6 +7,7 @@ which loads it, ``mtl.pyfunc``: nothing is pickled.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
     return Promotion(name, int(version), uri, row["number"], row["score"], run_id, new)
 
 
-def _chosen(study: optuna.Study, number: int | None) -> dict[str, Any]:
+def _chosen(study: optuna.Study, number: int | None) -> Mapping[str, Any]:
     from ..trials.leaderboard import best_of, leaderboard, why_no_best
 
     rows = leaderboard(study)
@@ -104,7 +105,7 @@ def _champion(client: Any, name: str) -> str | None:
     return client.get_registered_model(name).aliases.get(ALIAS)
 
 
-def _register(home: Home, client: Any, name: str, row: dict[str, Any]) -> str:
+def _register(home: Home, client: Any, name: str, row: Mapping[str, Any]) -> str:
     run_id = row["run_id"]
     with tempfile.TemporaryDirectory(prefix="mtl-champion-") as folder:
         packed = Path(folder) / _FOLDER

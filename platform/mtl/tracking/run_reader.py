@@ -6,6 +6,7 @@ import csv
 import http.client
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,6 @@ def _on_its_side(chances: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.where(classes == 1, np.maximum(chances, above), np.minimum(chances, 0.5))
 
 
-def text_of(row: dict[str, str], task: str) -> tuple[str, ...]:
+def text_of(row: Mapping[str, str], task: str) -> tuple[str, ...]:
     """Return the one or two sentences of a row of `Runs.worst`."""
     return tuple(uncell(row[name]) for name in get_task(task).text_columns)

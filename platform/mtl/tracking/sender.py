@@ -132,7 +132,7 @@ class Sender:
 
     def _reopen(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         """Set a run RUNNING again, whatever became of it: deleted in the user interface, too."""
-        run_id = outbox.run.run_id
+        run_id = _run_of(outbox).run_id
         run = self._client.get_run(run_id)
         outbox.set_run(Run(run_id, run.info.experiment_id))
         if run.info.lifecycle_stage == "deleted":
@@ -143,47 +143,51 @@ class Sender:
 
     def _end(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         self._client.set_terminated(
-            outbox.run.run_id, TO_MLFLOW[fields["state"]], end_time=fields["time"]
+            _run_of(outbox).run_id, TO_MLFLOW[fields["state"]], end_time=fields["time"]
         )
 
     def _view(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
-        offer_view(self._client, outbox.run.experiment_id, outbox.run.run_id, fields["keys"])
+        run = _run_of(outbox)
+        # Unknown where only the id was noted, and this was to be sent before the run's reopening.
+        experiment = run.experiment_id or self._client.get_run(run.run_id).info.experiment_id
+        offer_view(self._client, experiment, run.run_id, fields["keys"])
 
     # ---- what runs hold -------------------------------------------------------------------------
 
     def _params(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
+        run_id = _run_of(outbox).run_id
         params = [Param(key, value) for key, value in fields["values"].items()]
         for part in _parts(params, _PARAMS_PER_CALL):
-            self._client.log_batch(outbox.run.run_id, params=part)
+            self._client.log_batch(run_id, params=part)
 
     def _tags(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        values = fields["values"]
+        run_id, values = _run_of(outbox).run_id, fields["values"]
         tags = [RunTag(key, value) for key, value in values.items() if value is not None]
-        self._client.log_batch(outbox.run.run_id, tags=tags)
+        self._client.log_batch(run_id, tags=tags)
         for key in (key for key, value in values.items() if value is None):
-            self._client.delete_tag(outbox.run.run_id, key)
+            self._client.delete_tag(run_id, key)
 
     def _inputs(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         parts = [_dataset(part) for part in fields["datasets"]]
-        self._client.log_inputs(outbox.run.run_id, datasets=parts)
+        self._client.log_inputs(_run_of(outbox).run_id, datasets=parts)
 
     def _files(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         """Upload a folder of the outbox; one that is gone was made again by a later life."""
         folder = outbox.folder / fields["folder"]
         if folder.is_dir():
-            self._client.log_artifacts(outbox.run.run_id, str(folder))
+            self._client.log_artifacts(_run_of(outbox).run_id, str(folder))
 
     def _text(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
-        self._client.log_text(outbox.run.run_id, fields["text"], fields["path"])
+        self._client.log_text(_run_of(outbox).run_id, fields["text"], fields["path"])
 
     def _metrics(self, outbox: Outbox, points: list[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric
 
-        has = self._points(outbox)
+        run_id, has = _run_of(outbox).run_id, self._points(outbox)
         metrics = [
             Metric(key, float(value), fields["time"], fields["step"])
             for fields in points
@@ -191,14 +195,14 @@ class Sender:
             if (key, fields["step"]) not in has
         ]
         for part in _parts(metrics, _METRICS_PER_CALL):
-            self._client.log_batch(outbox.run.run_id, metrics=part)
+            self._client.log_batch(run_id, metrics=part)
             has.update(_places(part))
 
     def _points(self, outbox: Outbox) -> set[tuple[str, int]]:
         """The points that the run has in MLflow: whoever sent before may have died before it
         noted so, and points with another time would be others to MLflow."""
         if outbox.folder not in self._has:
-            run_id = outbox.run.run_id
+            run_id = _run_of(outbox).run_id
             keys = self._client.get_run(run_id).data.metrics
             histories = (self._client.get_metric_history(run_id, key) for key in keys)
             self._has[outbox.folder] = {place for h in histories for place in _places(h)}
@@ -249,6 +253,13 @@ _HOW: dict[str, Callable[[Sender, Outbox, Mapping[str, Any]], None]] = {
     "files": Sender._files,
     "text": Sender._text,
 }
+
+
+def _run_of(outbox: Outbox) -> Run:
+    """Return the run of an outbox, which is there once `Sender._do` has let an operation pass."""
+    run = outbox.run
+    assert run is not None
+    return run
 
 
 def _groups(waiting: Iterable[Operation]) -> Iterator[list[Operation]]:

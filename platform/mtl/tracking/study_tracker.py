@@ -230,11 +230,11 @@ class StudyTracker:
 
     def address(self, run: Run) -> str:
         """Return where a browser finds a run: on the server, or where `mtl ui` serves it."""
-        return self.root + run_path(run.experiment_id, run.run_id)
+        return self.root + run_path(_experiment_of(run), run.run_id)
 
     def list_path(self, run: Run) -> str:
         """Return the path of the list of a study's runs on the server."""
-        return view_path(run.experiment_id)
+        return view_path(_experiment_of(run))
 
     @property
     def root(self) -> str:
@@ -243,6 +243,12 @@ class StudyTracker:
         root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self._home.mlflow_uri).rstrip("/")
         served = root.startswith(("http://", "https://"))
         return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
+
+
+def _experiment_of(run: Run) -> str:
+    """Return the experiment's id of a run that MLflow has created or opened again."""
+    assert run.experiment_id is not None
+    return run.experiment_id
 
 
 def _dataset(part: DatasetInput) -> dict[str, Any]:

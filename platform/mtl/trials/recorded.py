@@ -22,6 +22,7 @@ from .states import COUNTED, TO_OPTUNA
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 _DIGITS = 6  # of a variant's name
 
@@ -73,7 +74,7 @@ def open_recorded(home: Home, name: str) -> optuna.Study:
 
     storage = read_storage(home)
     known = [study.study_name for study in storage.get_all_studies()] if storage else []
-    if name not in known:
+    if storage is None or name not in known:
         near = nearest(name, known)
         raise UnknownStudyError(f"no study {name!r} is recorded in {home.path}; {near}")
     return optuna.load_study(study_name=name, storage=storage)
@@ -93,14 +94,17 @@ def summarize(study: optuna.Study) -> RecordedStudy:
         description=attributes.get("description", ""),
         trials=len(trials),
         states={state: states[TO_OPTUNA[state]] for state in COUNTED},
-        best=best
-        and {
-            "number": best.number,
-            "score": best.value,
-            "params": dict(best.params),
-            "run_id": run_of(best, {}) or late_runs(study).get(best.number),
-        },
+        best=None if best is None else _described(best, study),
     )
+
+
+def _described(best: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
+    return {
+        "number": best.number,
+        "score": best.value,
+        "params": dict(best.params),
+        "run_id": run_of(best, {}) or late_runs(study).get(best.number),
+    }
 
 
 def to_continue(attributes: Mapping[str, Any]) -> str | None:
@@ -138,25 +142,26 @@ def choose_name(
     }
     wanted = check_name(spec.name if name is None else name)
     check_distinct(wanted, settings)
-    if fits(settings, wanted, spec):
+    differing = _differing(settings, wanted, spec)
+    if not differing:
         return wanted
-    differing = ", ".join(differing_keys(settings[wanted], spec.settings))
     if name is not None:
         raise InputError(
             f"--as {name}: that study has other settings in {differing}; use another name"
         )
     variant = f"{wanted}@{spec.identity[:_DIGITS]}"
-    if not fits(settings, variant, spec):
-        raise InputError(
-            f"study {variant} has other settings in "
-            f"{', '.join(differing_keys(settings[variant], spec.settings))}; "
-            "use --as NAME"
-        )
+    if others := _differing(settings, variant, spec):
+        raise InputError(f"study {variant} has other settings in {others}; use --as NAME")
     say(f"study {wanted} has other settings in {differing}: this one is {variant}")
     return variant
 
 
 def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
     """Say whether a study of that name does not exist, or has the settings of `spec`."""
+    return not _differing(settings, name, spec)
+
+
+def _differing(settings: Mapping[str, Any], name: str, spec: StudySpec) -> str:
+    """Name the settings in which a study of that name is another; empty if it is not."""
     known = settings.get(name)
-    return known is None or not differing_keys(known, spec.settings)
+    return "" if known is None else ", ".join(differing_keys(known, spec.settings))

@@ -138,10 +138,11 @@ def _given(spec: StudySpec, tally: Tally) -> _Given:
     if replicate is not None:
         values, label = replicate.config, replicate.label
         attributes: dict[str, Any] = {REPLICATE: replicate.original}
+    elif (key := _next_point(spec, tally)) is not None:
+        values, label = spec.keyed_listing[key], spec.labels.get(key)
+        attributes = {"point": key}
     else:
-        key = _next_point(spec, tally)
-        values, label = spec.keyed_listing.get(key, {}), spec.labels.get(key)
-        attributes = {} if key is None else {"point": key}
+        values, label, attributes = {}, None, {}
     if label is not None:
         attributes["label"] = label
     return _Given(values, attributes, _sampler(spec, tally, values))

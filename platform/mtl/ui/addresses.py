@@ -46,7 +46,7 @@ class Address:
             raise InputError(f"host {host!r} is not known; give an address of this machine") from (
                 None
             )
-        address = cls(host, found[0][4][0], tuple(name.lower() for name in others))
+        address = cls(host, str(found[0][4][0]), tuple(name.lower() for name in others))
         _check_ours(address)
         return address
 

@@ -73,7 +73,8 @@ class _Server(ThreadingMixIn, WSGIServer):
     def server_bind(self) -> None:
         # Not HTTPServer's, which asks a name server for this machine's name: it may not answer.
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
         self.setup_environ()
 
 
@@ -112,9 +113,8 @@ def make_dashboard(
         storage = open_storage(home)  # makes the tables where nothing was recorded yet
     store = FileSystemArtifactStore(str(home.optuna_artifacts))
     names = (*address.names, *address.others)
-    app = Guard(wsgi(storage, artifact_store=store), names, allow_edit)
-    if login is not None:
-        app = DashboardLogin(app, login)
+    guard = Guard(wsgi(storage, artifact_store=store), names, allow_edit)
+    app = guard if login is None else DashboardLogin(guard, login)
     server = _Server6 if address.family == socket.AF_INET6 else _Server
     return make_server(address.ip, port, app, server_class=server, handler_class=_QuietHandler)
 

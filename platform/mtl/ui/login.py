@@ -63,16 +63,22 @@ def find_login(needed: str | None, ask: Callable[[], str] | None = None) -> Logi
     """
     user = os.environ.get(USER_VARIABLE, "mtl")
     password = os.environ.get(PASSWORD_VARIABLE)
-    if password is None and needed is None:
+    if password is not None:
+        return _login(user, lambda: password, PASSWORD_VARIABLE)
+    if needed is None:
         return None
-    if password is None and ask is None:
+    if ask is None:
         raise InputError(
             f"{needed} and needs a password: set {PASSWORD_VARIABLE} ({SHORTEST} characters or "
             "more), or start it at a terminal, which asks for one"
         )
+    return _login(user, ask, "the password")
+
+
+def _login(user: str, read: Callable[[], str], source: str) -> Login:
+    """Return a login that is good; the password is not read where the name is not."""
     _check_user(user)
-    source = PASSWORD_VARIABLE if password is not None else "the password"
-    password = ask() if password is None else password
+    password = read()
     _check_password(password, source)
     return Login(user, password)
 

@@ -76,9 +76,11 @@ def _tell(
         "port": port,
         "login": None if login is None else asdict(login),
     }
+    pipe = process.stdin
+    assert pipe is not None
     try:
-        process.stdin.write(json.dumps(given).encode())
-        process.stdin.close()
+        pipe.write(json.dumps(given).encode())
+        pipe.close()
     except BrokenPipeError:
         pass  # it has ended already, which is seen by whoever waits for it
 
