@@ -47,4 +47,4 @@ screenshots: $(STAMP)  ## the pictures in docs/images, of a demo study (minutes;
 	@$(BIN)/python tests/screenshots.py docs/images
 
 clean:  ## remove .venv and caches; recorded studies (.mtl) stay
-	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -72,9 +72,9 @@ class TrainConfig(_Group):
     grad_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 means any")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before each head")
     seed: int = Field(11711, ge=0, lt=2**63, description="seed of every random stream")
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelling)
-    ] = Field("auto", description="auto takes bfloat16 where the hardware multiplies it")
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelling)] = (
+        Field("auto", description="auto takes bfloat16 where the hardware multiplies it")
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
@@ -82,9 +82,9 @@ class TrainConfig(_Group):
     eval_limit: int = Field(
         0, ge=0, description="dev examples of each task while training; 0 means all, as the best is"
     )
-    mode: Annotated[
-        Literal["full-model", "last-linear-layer"], BeforeValidator(_spelling)
-    ] = Field("full-model", description="what trains beside the adapters")
+    mode: Annotated[Literal["full-model", "last-linear-layer"], BeforeValidator(_spelling)] = Field(
+        "full-model", description="what trains beside the adapters"
+    )
 
 
 class LoraConfig(_Group):

@@ -61,7 +61,7 @@ class Champion:
         # Nullable: a table of sentences and pairs keeps whole numbers.
         return pd.array(classes, dtype="Int64"), [SST.classes[c] for c in classes]
 
-    def _pairs(self, texts: list[tuple[str, ...]]) -> tuple[Sequence, ...]:
+    def _pairs(self, texts: list[tuple[str, ...]]) -> tuple[Any, ...]:
         return self._model.predict("para", texts), self._model.predict("sts", texts)
 
 

@@ -51,9 +51,7 @@ def check_backbone(name: str, cache_dir: Path | None = None) -> BackboneReport:
             f"run: mtl backbone pull {name}"
         )
     parameters = sum(t.numel() for t in state.values())
-    return BackboneReport(
-        name, folder, shape, parameters, digest, tokenizer_file(folder), pulled
-    )
+    return BackboneReport(name, folder, shape, parameters, digest, tokenizer_file(folder), pulled)
 
 
 def _read_note(note: Path, name: str) -> dict:

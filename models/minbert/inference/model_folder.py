@@ -154,9 +154,7 @@ def _peft_tensors(lora: Lora) -> dict[str, Tensor]:
     return tensors
 
 
-def _peft_parts(
-    layer: int, site: str, low_rank: LowRank
-) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _peft_parts(layer: int, site: str, low_rank: LowRank) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield a site's Hugging Face module names with the matrices A [r, in] and B [out, r]."""
     names = hf_names(f"layers.{layer}.{site}.weight")
     for name, a, b in zip(names, low_rank.a, low_rank.b, strict=True):

@@ -35,9 +35,7 @@ class Dropout:
         """
         return x if rate == 0 else masked(x, self._draw_rows(x, rate, rows), keeping(rate))
 
-    def add(
-        self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
-    ) -> Tensor:
+    def add(self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         """Return ``residual`` plus what :meth:`apply` makes of ``x``; it keeps its precision."""
         if rate == 0:
             return residual + x
@@ -93,9 +91,7 @@ class DeviceDropout(Dropout):
     def apply(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         return F.dropout(x, rate)
 
-    def add(
-        self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None
-    ) -> Tensor:
+    def add(self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         return residual + F.dropout(x, rate)
 
     def state(self) -> Tensor:

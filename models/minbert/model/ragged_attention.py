@@ -29,9 +29,7 @@ def ragged_attention(
         each = torch.arange(where.sequences + 1, device=qkv.device)
         one = where._replace(offsets=each, shortest=1, longest=1)
         query = _nested(F.pad(queries.unflatten(1, (heads, -1)), wider), one)
-    context = F.scaled_dot_product_attention(
-        query, key, value, dropout_p=rate, scale=width**-0.5
-    )
+    context = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, scale=width**-0.5)
     return context.transpose(1, 2).values()[..., :width].flatten(1)
 
 

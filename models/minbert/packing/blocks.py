@@ -1,6 +1,6 @@
 """Sequences of near-equal lengths as blocks, for attention on a CPU: only there are they padded.
 
-    T tokens   P places of all blocks, padding included   N heads   D a head's size
+T tokens   P places of all blocks, padding included   N heads   D a head's size
 """
 
 from __future__ import annotations

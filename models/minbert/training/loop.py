@@ -9,7 +9,7 @@ The module is not called after its function: ``minbert.train`` is the function.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def train(
     on_evaluation: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_notice: Callable[[str], None] | None = None,
-) -> Iterator[EpochReport]:
+) -> Generator[EpochReport, None, None]:
     """Train, yielding a report at each evaluation on the dev sets.
 
     Where ``checkpoint_dir`` holds a checkpoint of this configuration, the training goes on from it
@@ -71,28 +71,39 @@ def train(
             raise TrainingStopped(f"stopped after step {trainer.step}")
 
     try:
-        while trainer.epoch <= config.train.epochs:
-            for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
-                step = trainer.take_step(task)
-                if on_step is not None:
-                    on_step(step)
-                check_stop()
-                checkpointer.save_if_due(_SECONDS_BETWEEN)
-            if trainer.evaluates():
-                if on_evaluation is not None:
-                    on_evaluation()
-                report = trainer.evaluate(check_stop)
-                checkpointer.note(report)
-                yield report
-            trainer.next_epoch()
-            checkpointer.save_if_due(0)
-            check_stop()
+        yield from _epochs(checkpointer, on_step, on_evaluation, check_stop)
         checkpointer.save()  # whoever comes back finds it finished
     except TrainingStopped:
         checkpointer.save()
         raise
     finally:
         checkpointer.save_best()
+
+
+def _epochs(
+    checkpointer: Checkpointer,
+    on_step: Callable[[StepReport], None] | None,
+    on_evaluation: Callable[[], None] | None,
+    check_stop: Callable[[], None],
+) -> Generator[EpochReport, None, None]:
+    """Go on from where the checkpointer's trainer stands, to the last epoch; see :func:`train`."""
+    trainer = checkpointer.trainer
+    while trainer.epoch <= trainer.config.train.epochs:
+        for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
+            step = trainer.take_step(task)
+            if on_step is not None:
+                on_step(step)
+            check_stop()
+            checkpointer.save_if_due(_SECONDS_BETWEEN)
+        if trainer.evaluates():
+            if on_evaluation is not None:
+                on_evaluation()
+            report = trainer.evaluate(check_stop)
+            checkpointer.note(report)
+            yield report
+        trainer.next_epoch()
+        checkpointer.save_if_due(0)
+        check_stop()
 
 
 def evaluate_best(

@@ -31,9 +31,7 @@ def cell(value: object) -> object:
     return "" if value is None else value
 
 
-def write_csv(
-    out: Path | TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
+def write_csv(out: Path | TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, comma separated, to a file (UTF-8) or an open stream.
 
     Raises:

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted training.")
 @json_option
-def train(
-    sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool
-) -> int:
+def train(sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
     from mtl.dispatch.train import interrupted_config, train_once
     from mtl.storage.home import Home

@@ -40,9 +40,7 @@ class Outage:
         say: is told when the database goes away and when it is back, once each.
     """
 
-    def __init__(
-        self, engine: Engine, say: Callable[[str], None], interrupts: Interrupts
-    ) -> None:
+    def __init__(self, engine: Engine, say: Callable[[str], None], interrupts: Interrupts) -> None:
         self._engine, self._say, self._interrupts = engine, say, interrupts
         self._patient = engine.dialect.name != "sqlite"
         self._away = False

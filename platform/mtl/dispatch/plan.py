@@ -25,7 +25,30 @@ class Sized(TypedDict):
     trainable: int
 
 
-class Plan(TypedDict):
+class _Measured(TypedDict):
+    """The part of a plan that is measured."""
+
+    dev_examples: int | None
+    seconds_per_step: float | None
+    eval_seconds: float | None
+    seconds_per_trial: float | None
+    seconds: float | None
+    memory_bytes: int | None
+    checkpoint_bytes: int | None
+
+
+_NOT_MEASURED: _Measured = {
+    "dev_examples": None,
+    "seconds_per_step": None,
+    "eval_seconds": None,
+    "seconds_per_trial": None,
+    "seconds": None,
+    "memory_bytes": None,
+    "checkpoint_bytes": None,
+}
+
+
+class Plan(_Measured):
     """What a study would do. JSON values.
 
     Attributes:
@@ -54,13 +77,6 @@ class Plan(TypedDict):
     steps_per_trial: list[int]
     steps: int
     evaluations: int
-    dev_examples: int | None
-    seconds_per_step: float | None
-    eval_seconds: float | None
-    seconds_per_trial: float | None
-    seconds: float | None
-    memory_bytes: int | None
-    checkpoint_bytes: int | None
     note: str | None
 
 
@@ -104,13 +120,7 @@ def plan_study(
         "steps_per_trial": [min(steps), max(steps)],
         "steps": spec.replicates * round(sum(steps[: len(points)]) + searched * per_searched),
         "evaluations": spec.replicates * round(sum(evaluations)),
-        "dev_examples": None,
-        "seconds_per_step": None,
-        "eval_seconds": None,
-        "seconds_per_trial": None,
-        "seconds": None,
-        "memory_bytes": None,
-        "checkpoint_bytes": None,
+        **_NOT_MEASURED,
         "note": "; ".join(spec.notes) or None,
     }
     if measure:

@@ -119,9 +119,7 @@ class _Life:
     interrupts: Interrupts
     interrupted: bool = False
 
-    def train(
-        self, executor: str, resources: Resources, synchronous: bool, lease: Lease
-    ) -> None:
+    def train(self, executor: str, resources: Resources, synchronous: bool, lease: Lease) -> None:
         """Train what the study lacks, until it has it or is interrupted."""
         # The workers load their libraries while this process looks at data and weights.
         with closing(open_executor(executor, resources, self._folders())) as pool:

@@ -200,9 +200,7 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _train(
-    config: Config, home: Home, folder: Path, box: Outbox, watcher: Watcher
-) -> EpochReport:
+def _train(config: Config, home: Home, folder: Path, box: Outbox, watcher: Watcher) -> EpochReport:
     import minbert
 
     from ..tracking.run_recorder import RunRecorder

@@ -76,9 +76,7 @@ class View:
     ) -> None:
         """A trial was evaluated on the dev sets after ``epoch``."""
 
-    def trial_ended(
-        self, number: int, state: str, score: float | None, reason: str | None
-    ) -> None:
+    def trial_ended(self, number: int, state: str, score: float | None, reason: str | None) -> None:
         """A trial ended (complete, pruned or failed), or is left unfinished."""
 
     def message(self, text: str) -> None:

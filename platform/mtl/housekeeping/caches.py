@@ -1,5 +1,4 @@
-"""Cached data that no data file refers to any more, and what killed processes left half written.
-"""
+"""Cached data that no data file refers to any more, and what killed processes left half written."""
 
 from __future__ import annotations
 

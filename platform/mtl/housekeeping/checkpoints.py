@@ -1,5 +1,4 @@
-"""Checkpoints that no training goes on from: of trials and trainings that have ended, or are gone.
-"""
+"""Checkpoints that no training goes on from: of trials and trainings that ended, or are gone."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from .removal import Removal
 if TYPE_CHECKING:
     from ..storage.home import Home
 
+
 def tidy(home: Home, remove: bool) -> Removal:
     """Look through a home for what nobody needs any more.
 

@@ -1,5 +1,4 @@
-"""The report's figures, by plotly: plain data in, a figure out, or None where it would say nothing.
-"""
+"""The report's figures, by plotly: plain data in, a figure out, or None where it has no point."""
 
 from __future__ import annotations
 

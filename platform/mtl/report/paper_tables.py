@@ -110,9 +110,7 @@ def beside_paper(study: str, rows: Sequence[Row]) -> list[PaperTable]:
         rows: its leaderboard.
     """
     complete = [
-        (row, method(row["config"]))
-        for row in rows
-        if row["state"] == COMPLETE and _is_ours(row)
+        (row, method(row["config"])) for row in rows if row["state"] == COMPLETE and _is_ours(row)
     ]
     own = study.partition("@")[0]
     tables = (_table(number, complete) for number in TABLES)

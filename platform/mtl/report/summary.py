@@ -46,9 +46,7 @@ def _found(report: StudyReport) -> list[str]:
     score = estimate(best["estimates"].get("score")) if best["estimates"] else number(best["score"])
     lines = [f"Best is <b>{trial_name(best)}</b> with a dev score of <b>{score}</b>."]
     lines.append(_against(report, best, reference, text(reason)))
-    notes = (
-        "In brackets 95 % intervals by bootstrap over the dev examples; differences are paired."
-    )
+    notes = "In brackets 95 % intervals by bootstrap over the dev examples; differences are paired."
     if len(report.ranked) > 1:
         notes += (
             f" The best of {len(report.ranked):,} trials was chosen on these same examples: its "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtl.study.spec import StudySpec
     from mtl.worker.messages import Progress
 
+
 class LiveView(View):
     """Draws on a terminal. Ended trials scroll away above; the running ones stay below."""
 
@@ -77,9 +78,7 @@ class LiveView(View):
         row.scores.append(scores["score"])
         self._note_best(best_score, number, row.label)
 
-    def trial_ended(
-        self, number: int, state: str, score: float | None, reason: str | None
-    ) -> None:
+    def trial_ended(self, number: int, state: str, score: float | None, reason: str | None) -> None:
         row = self._running.pop(number, RunningTrial("", False))
         self._progress.done += state != UNFINISHED
         self._progress.here += 1.0 - (row.first_step or 0) / max(row.total_steps, 1)

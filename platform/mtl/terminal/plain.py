@@ -57,18 +57,14 @@ class PlainView(QuietView):
     ) -> None:
         self.say(f"trial {number} epoch {epoch}: {words.scores(scores)}, best {best_score:.3f}")
 
-    def trial_ended(
-        self, number: int, state: str, score: float | None, reason: str | None
-    ) -> None:
+    def trial_ended(self, number: int, state: str, score: float | None, reason: str | None) -> None:
         self.say(words.ending(number, state, score, reason))
 
     def study_ended(self, result: StudyResult, rows: Sequence[Mapping[str, Any]]) -> None:
         show_end(self.screen, result, rows)
 
 
-def show_end(
-    screen: Console, result: StudyResult, rows: Sequence[Mapping[str, Any]]
-) -> None:
+def show_end(screen: Console, result: StudyResult, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the leaderboard and how the study stands."""
     if rows:
         screen.print(leaderboard_table(screen, rows))

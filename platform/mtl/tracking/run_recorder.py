@@ -128,7 +128,7 @@ class RunRecorder:
         size = sum(file.stat().st_size for file in (work_dir / "model").rglob("*.safetensors"))
         self._outbox.append("files", folder=work_dir.name)
         counts = count_parameters(config, cache_dir)
-        points = {keys.TRAINABLE: counts.trainable, keys.TOTAL: counts.total}
+        points: dict[str, float] = {keys.TRAINABLE: counts.trainable, keys.TOTAL: counts.total}
         points |= {keys.final(name): given.value for name, given in sure.items()}
         score = sure["score"]
         points |= {keys.final("score_low"): score.low, keys.final("score_high"): score.high}

@@ -23,9 +23,7 @@ SIDEBAR = "workflowType=machine_learning"  # else that of language models' trace
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
-def offer_view(
-    client: MlflowClient, experiment: str, study_run: str, keys: Sequence[str]
-) -> None:
+def offer_view(client: MlflowClient, experiment: str, study_run: str, keys: Sequence[str]) -> None:
     """Put the view of a study's runs on its experiment: trials by score, best first.
 
     Args:

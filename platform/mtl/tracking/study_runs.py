@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
+
 def note_run(
     study: optuna.Study, number: int, run: Run, address: str, late: Mapping[int, str]
 ) -> None:

@@ -100,9 +100,7 @@ class PointsFirst(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def ask(
-    study: optuna.Study, spec: StudySpec, tally: Tally | None = None
-) -> tuple[Trial, Config]:
+def ask(study: optuna.Study, spec: StudySpec, tally: Tally | None = None) -> tuple[Trial, Config]:
     """Create the next trial and give it its values.
 
     Args:

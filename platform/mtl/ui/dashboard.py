@@ -1,5 +1,4 @@
-"""Optuna dashboard as a WSGI application that shows and, unless it is allowed to, changes nothing.
-"""
+"""Optuna dashboard as a WSGI application that shows, and changes only if it is allowed to."""
 
 from __future__ import annotations
 

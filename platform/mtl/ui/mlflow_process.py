@@ -94,14 +94,18 @@ def _environment(address: Address, port: int) -> dict[str, str]:
     # A tracking address of the caller would send the server's own calls elsewhere.
     dropped = {"MLFLOW_TRACKING_URI", PASSWORD_VARIABLE}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    return QUIET | kept | {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
-        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
-        # They evaluate language models: nothing here does, and they take processes and seconds.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
-    }
+    return (
+        QUIET
+        | kept
+        | {
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+            "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+            # They evaluate language models: nothing here does, and they take processes and seconds.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+        }
+    )
 
 
 def _end_group(process: subprocess.Popen) -> None:

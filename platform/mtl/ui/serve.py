@@ -89,9 +89,14 @@ def serve(
         if login is not None:
             _warn(address, [] if remote else [port], dashboard.server_port, login)
         print("Ctrl-C stops both.", flush=True)
-        while not stop.wait(0.2):
-            if mlflow is not None and mlflow.poll() is not None:
-                return _failed(home)
+        return _wait_for_end(home, mlflow, stop)
+
+
+def _wait_for_end(home: Home, mlflow: subprocess.Popen | None, stop: threading.Event) -> int:
+    """Wait until a stop is asked for, or MLflow's server ends by itself; return the exit code."""
+    while not stop.wait(0.2):
+        if mlflow is not None and mlflow.poll() is not None:
+            return _failed(home)
     return 0
 
 
@@ -131,9 +136,7 @@ def _dashboard(
         server.server_close()
 
 
-def _wait_ready(
-    process: subprocess.Popen | None, address: str, stop: threading.Event
-) -> bool:
+def _wait_ready(process: subprocess.Popen | None, address: str, stop: threading.Event) -> bool:
     """Wait until a server answers; False if it ended, took too long, or a stop was asked for."""
     deadline = time.monotonic() + _START_SECONDS
     while process is not None and time.monotonic() < deadline:
