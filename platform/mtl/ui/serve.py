@@ -63,11 +63,8 @@ def serve(
             address of this machine, or there is no good password where there must be one.
     """
     remote = home.mlflow_uri.startswith(("http://", "https://"))
-    if port == dashboard_port != 0 and not remote:
-        raise InputError(
-            f"--port and --dashboard-port are both {port}: give two different ones, or 0 for any "
-            "free one"
-        )
+    if not remote:
+        _check_two_ports(port, dashboard_port)
     address = Address.resolve(host, allowed_hosts)
     login = find_login(_why_a_password(address), ask)
     if not remote:
@@ -90,6 +87,14 @@ def serve(
             _warn(address, [] if remote else [port], dashboard.server_port, login)
         print("Ctrl-C stops both.", flush=True)
         return _wait_for_end(home, mlflow, stop)
+
+
+def _check_two_ports(port: int, dashboard_port: int) -> None:
+    if port == dashboard_port != 0:
+        raise InputError(
+            f"--port and --dashboard-port are both {port}: give two different ones, or 0 for any "
+            "free one"
+        )
 
 
 def _wait_for_end(home: Home, mlflow: subprocess.Popen | None, stop: threading.Event) -> int:
