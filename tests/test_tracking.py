@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from minbert import Config, InputError
 from mtl.storage.home import Home
 from mtl.tracking.inputs import DatasetInput
-from mtl.tracking.outbox import Outbox
+from mtl.tracking.outbox import Outbox, Run
 from mtl.tracking.run_recorder import RunRecorder
 from mtl.tracking.sender import Sender
 from mtl.tracking.store import connect
@@ -247,6 +247,18 @@ def test_a_sender_that_died_before_it_noted_what_it_sent_is_followed_by_another(
     client = connect(uri)
     experiments = [client.get_experiment_by_name("sweep").experiment_id]
     assert len(client.search_runs(experiments)) == 2  # the study's and the trial's
+
+
+def test_a_view_is_offered_where_only_the_run_s_id_was_noted(tracker, uri):
+    """It waits before the reopening that would say which experiment the run is in."""
+    study_run(tracker)
+    box = tracker.study_box("key")
+    sent(tracker, box)
+    box.set_run(Run(box.run.run_id, None))
+    box.append("view", keys=["lora.rank"])
+    sent(tracker, box)
+    experiment = connect(uri).get_experiment_by_name("sweep")
+    assert "params.`lora.rank`" in experiment.tags["mlflow.sharedViewState.mtl"]
 
 
 def test_a_line_that_was_cut_off_spoils_no_other(tracker, uri):
