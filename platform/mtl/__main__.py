@@ -13,7 +13,7 @@ def main() -> None:
     _fill_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored (nohup)
         signal.signal(signal.SIGINT, _leave)
-    from mtl.cli.main import main as run
+    from .cli.main import main as run
 
     run()
 

@@ -24,7 +24,8 @@ def check(name: str, as_json: bool) -> None:
     NAME is a folder in the Hugging Face layout, an id that was pulled, or demo (the default).
     """
     from minbert import check_backbone
-    from mtl.storage.home import Home
+
+    from ..storage.home import Home
 
     with reserved_stdout(as_json):
         report = check_backbone(name, Home.resolve(create=False).cache)
@@ -41,7 +42,8 @@ def pull(name: str, revision: str | None, as_json: bool) -> None:
     Its commit and the sha256 of each file are kept beside it; only safetensors is read.
     """
     from minbert import pull_backbone
-    from mtl.storage.home import Home
+
+    from ..storage.home import Home
 
     with reserved_stdout(as_json):
         report = pull_backbone(name, Home.resolve().cache, revision=revision)

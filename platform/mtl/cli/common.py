@@ -14,7 +14,8 @@ from minbert.errors import InputError
 
 if TYPE_CHECKING:
     from minbert import Config
-    from mtl.study.spec import StudySpec
+
+    from ..study.spec import StudySpec
 
 
 class OrderedGroup(click.Group):
@@ -55,7 +56,8 @@ def config_from_sets(sets: tuple[str, ...]) -> "Config":
         InputError: a key that does not exist or a value that does not fit.
     """
     from minbert import Config
-    from mtl.study.overrides import parse_sets
+
+    from ..study.overrides import parse_sets
 
     return Config.from_keys(parse_sets(sets))
 
@@ -131,9 +133,9 @@ def load(
     Raises:
         InputError: it cannot be read; if it was recorded from a file, by which command is said.
     """
-    from mtl.study.file import NoSuchStudyError
-    from mtl.study.load import load_study
-    from mtl.study.overrides import parse_sets
+    from ..study.file import NoSuchStudyError
+    from ..study.load import load_study
+    from ..study.overrides import parse_sets
 
     try:
         return load_study(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import get_task
-from mtl.terminal import words
-from mtl.terminal.console import console
-from mtl.terminal.leaderboard import SHORT_TASKS, TASKS
-from mtl.terminal.tables import Column, fits, fitted, lay_out
-from mtl.trials.leaderboard import METRICS
+
+from ..terminal import words
+from ..terminal.console import console
+from ..terminal.leaderboard import SHORT_TASKS, TASKS
+from ..terminal.tables import Column, fits, fitted, lay_out
+from ..trials.leaderboard import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -32,7 +32,8 @@ def check(path: str, as_json: bool) -> None:
     missing: only predictions need them.
     """
     from minbert import check_data
-    from mtl.storage.home import Home
+
+    from ..storage.home import Home
 
     reports = check_data(path, Home.resolve().cache)
     if as_json:
@@ -59,7 +60,8 @@ def pull(folder: str, revision: str | None, repository: str | None, as_json: boo
     """
     from minbert import pull_data
     from minbert.data.pull import SOURCE
-    from mtl.terminal.console import console
+
+    from ..terminal.console import console
 
     with console(stderr=True).status("asking GitHub") as status:  # on a terminal only
         pulled = pull_data(
@@ -85,8 +87,7 @@ def pull(folder: str, revision: str | None, repository: str | None, as_json: boo
 
 
 def _print(path: str, reports: Sequence["FileReport"]) -> None:
-    from mtl.terminal.console import console
-
+    from ..terminal.console import console
     from .tables import data_table
 
     screen = console()

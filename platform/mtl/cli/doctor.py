@@ -10,7 +10,7 @@ from .exits import DONE, FAILED
 from .ui import ui
 
 if TYPE_CHECKING:
-    from mtl.doctor.checks import Check
+    from ..doctor.checks import Check
 
 _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
@@ -25,11 +25,11 @@ def doctor(sets: tuple[str, ...], as_json: bool) -> int:
     or bad. Nothing is made or changed. --set backbone=... and data.path=... say which backbone
     and data to look at, else the demo's. The exit code is 1 if anything is bad.
     """
-    from mtl.terminal.console import busy
+    from ..terminal.console import busy
 
     config = config_from_sets(sets)
     with reserved_stdout(as_json), busy("Looking"):
-        from mtl.doctor.diagnose import diagnose
+        from ..doctor.diagnose import diagnose
 
         checks = diagnose(config, _ports())
     good = not any(check.state == "bad" for check in checks)
@@ -49,7 +49,7 @@ def _ports() -> list[tuple[str, int]]:
 def _print(checks: "list[Check]") -> None:
     from rich.text import Text
 
-    from mtl.terminal.console import console
+    from ..terminal.console import console
 
     screen = console()
     width = max(len(check.name) for check in checks)

@@ -17,8 +17,9 @@ from pathlib import Path
 import click
 
 from minbert.errors import InputError
-from mtl.common.faults import explain, unreadable
-from mtl.common.masking import clean
+
+from ..common.faults import explain, unreadable
+from ..common.masking import clean
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _EMPTY = re.compile(r"--[\w-]+=")

@@ -9,7 +9,7 @@ from .common import json_option, print_json, reserved_stdout
 from .exits import DONE, FAILED
 
 if TYPE_CHECKING:
-    from mtl.housekeeping.removal import Removal
+    from ..housekeeping.removal import Removal
 
 
 @click.command()
@@ -22,8 +22,8 @@ def gc(dry_run: bool, as_json: bool) -> int:
     artifacts of deleted runs, pictures of deleted trials, old tracebacks. Never anything of a
     study that runs, nor what an interrupted training goes on from.
     """
-    from mtl.housekeeping.tidy import tidy
-    from mtl.storage.home import Home
+    from ..housekeeping.tidy import tidy
+    from ..storage.home import Home
 
     with reserved_stdout(as_json):
         removal = tidy(Home.resolve(create=False), remove=not dry_run)
@@ -52,8 +52,8 @@ def _payload(removal: "Removal") -> dict[str, Any]:
 
 
 def _print(removal: "Removal") -> None:
-    from mtl.terminal import words
-    from mtl.terminal.console import console
+    from ..terminal import words
+    from ..terminal.console import console
 
     screen = console()
     if removal.found:

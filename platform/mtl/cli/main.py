@@ -39,9 +39,9 @@ for _command in (study, train, predict, params, ui, data, backbone, doctor, gc):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from mtl.common import process
-    from mtl.common.masking import mask_logging
-    from mtl.common.signals import SIGNALS
+    from ..common import process
+    from ..common.masking import mask_logging
+    from ..common.signals import SIGNALS
 
     process.tune_gc()
     mask_logging()

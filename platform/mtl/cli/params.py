@@ -11,7 +11,8 @@ from .common import config_from_sets, json_option, print_json, set_option
 def params(sets: tuple[str, ...], as_json: bool) -> None:
     """Count parameters, total and trainable. Needs no weights."""
     import minbert
-    from mtl.storage.home import Home
+
+    from ..storage.home import Home
 
     config = config_from_sets(sets)
     counts = minbert.count_parameters(config, Home.resolve(create=False).cache)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
-from mtl.trials.states import COUNTED, FAILED, RUNNING, UNFINISHED, WAITING
+
+from ..trials.states import COUNTED, FAILED, RUNNING, UNFINISHED, WAITING
 
 if TYPE_CHECKING:
     import optuna
 
-    from mtl.storage.home import Home
-    from mtl.trials.recorded import RecordedStudy
+    from ..storage.home import Home
+    from ..trials.recorded import RecordedStudy
 
 
 def open_study(name: str) -> optuna.Study:
@@ -20,9 +21,9 @@ def open_study(name: str) -> optuna.Study:
     Raises:
         InputError: nothing is recorded under that name; how to record it is said if it is known.
     """
-    from mtl.storage.home import Home
-    from mtl.study.load import list_studies
-    from mtl.trials.recorded import UnknownStudyError, open_recorded
+    from ..storage.home import Home
+    from ..study.load import list_studies
+    from ..trials.recorded import UnknownStudyError, open_recorded
 
     try:
         return open_recorded(Home.resolve(create=False), name)
@@ -36,8 +37,8 @@ def open_study(name: str) -> optuna.Study:
 
 def command_of(name: str) -> str | None:
     """Return the command that last ran a recorded study; None if there is no such study."""
-    from mtl.storage.home import Home
-    from mtl.trials.recorded import UnknownStudyError, open_recorded, to_continue
+    from ..storage.home import Home
+    from ..trials.recorded import UnknownStudyError, open_recorded, to_continue
 
     try:
         return to_continue(open_recorded(Home.resolve(create=False), name).user_attrs)
@@ -60,9 +61,9 @@ def summary_payload(recorded: RecordedStudy, dispatcher: str | None) -> dict[str
 
 def list_payload(home: Home) -> list[dict[str, Any]]:
     """Say of every recorded study of a home how many trials it has, by state."""
-    from mtl.storage.lease import dispatchers
-    from mtl.storage.optuna import read_engine
-    from mtl.trials.recorded import recorded_studies
+    from ..storage.lease import dispatchers
+    from ..storage.optuna import read_engine
+    from ..trials.recorded import recorded_studies
 
     studies = recorded_studies(home)
     begun = any(study.states.get(RUNNING) for study in studies)
@@ -72,11 +73,11 @@ def list_payload(home: Home) -> list[dict[str, Any]]:
 
 def status_payload(study: optuna.Study) -> dict[str, Any]:
     """Say how far a study is: counts by state, the running and failed trials, the best one."""
-    from mtl.storage.home import Home
-    from mtl.storage.lease import dispatcher_of
-    from mtl.storage.optuna import read_engine
-    from mtl.trials.leaderboard import best_of, leaderboard
-    from mtl.trials.recorded import summarize, to_continue
+    from ..storage.home import Home
+    from ..storage.lease import dispatcher_of
+    from ..storage.optuna import read_engine
+    from ..trials.leaderboard import best_of, leaderboard
+    from ..trials.recorded import summarize, to_continue
 
     engine = read_engine(Home.resolve(create=False))
     dispatcher = dispatcher_of(engine, study.study_name)
@@ -99,13 +100,13 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
 
 
 def _failed(row: dict[str, Any]) -> dict[str, Any]:
-    from mtl.trials.leaderboard import row_label
+    from ..trials.leaderboard import row_label
 
     return {"number": row["number"], "setting": row_label(row), "reason": row["reason"]}
 
 
 def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    from mtl.trials.leaderboard import row_label
+    from ..trials.leaderboard import row_label
 
     values = trial.intermediate_values
     epochs = sorted(values)
@@ -135,6 +136,6 @@ def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int)
 
 def best_payload(study: optuna.Study) -> dict[str, Any]:
     """Return the best trial as the leaderboard has it; None where none has ended."""
-    from mtl.trials.leaderboard import best_of, leaderboard
+    from ..trials.leaderboard import best_of, leaderboard
 
     return {"study": study.study_name, "best": best_of(leaderboard(study))}

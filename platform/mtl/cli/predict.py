@@ -26,9 +26,10 @@ def predict(run: str, data_dir: str, out_dir: str, as_json: bool) -> None:
     RUN is the id of a run, or a folder that holds a run's model.
     """
     from minbert import predict_files
-    from mtl.storage.home import Home
-    from mtl.terminal.console import busy
-    from mtl.tracking.run_models import model_folder
+
+    from ..storage.home import Home
+    from ..terminal.console import busy
+    from ..tracking.run_models import model_folder
 
     home = Home.resolve(create=False)
     with reserved_stdout(as_json), busy("Predicting"):

@@ -14,11 +14,10 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
 
     It loads by mlflow.pyfunc.load_model("models:/NAME@champion"), and answers to plain sentences.
     """
-    from mtl.common.masking import masked
-    from mtl.storage.home import Home
-    from mtl.terminal.console import busy
-    from mtl.tracking.registry import promote as register
-
+    from ..common.masking import masked
+    from ..storage.home import Home
+    from ..terminal.console import busy
+    from ..tracking.registry import promote as register
     from .payloads import open_study
 
     home = Home.resolve()

@@ -18,10 +18,9 @@ def compare(name: str, trials: tuple[int, ...], as_json: bool) -> int:
     The first trial is what the others are compared with; without any it is the best trial against
     the baseline, which is trial 0.
     """
-    from mtl.report.comparison import compare_trials
-    from mtl.storage.home import Home
-    from mtl.terminal.console import busy
-
+    from ..report.comparison import compare_trials
+    from ..storage.home import Home
+    from ..terminal.console import busy
     from .comparison import print_comparison
     from .payloads import open_study
 
@@ -44,10 +43,9 @@ def report(name: str, out: str | None, as_json: bool) -> int:
 
     It stands on what is recorded, also while the study runs; what is missing is said on it.
     """
-    from mtl.report.page import report_name, write_report_page
-    from mtl.storage.home import Home
-    from mtl.terminal.console import busy
-
+    from ..report.page import report_name, write_report_page
+    from ..storage.home import Home
+    from ..terminal.console import busy
     from .payloads import open_study
 
     recorded = open_study(name)

@@ -22,8 +22,8 @@ from .common import (
 from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
-    from mtl.dispatch.view import StudyResult
-    from mtl.study.spec import StudySpec
+    from ..dispatch.view import StudyResult
+    from ..study.spec import StudySpec
 
 _GO_ON = "Interrupted. To go on where it stopped"
 _as_option = click.option(
@@ -89,7 +89,7 @@ def run(
     and a larger --trials continues it.
     """
     try:
-        from mtl.storage.lease import LeaseLostError
+        from ..storage.lease import LeaseLostError
 
         spec = load(name, profile, trials, sets, replicates)
         result = _run(
@@ -115,11 +115,11 @@ def run(
 
 
 def _run(spec: "StudySpec", as_json: bool, **options: Any) -> "StudyResult":
-    from mtl.terminal.choose import choose_view
+    from ..terminal.choose import choose_view
 
     with reserved_stdout(as_json), choose_view(stderr=as_json) as view:
-        from mtl.dispatch.run import run_study
-        from mtl.storage.home import Home
+        from ..dispatch.run import run_study
+        from ..storage.home import Home
 
         return run_study(spec, Home.resolve(), view=view, **options)
 

@@ -33,9 +33,8 @@ def study() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """List shipped studies and recorded ones."""
-    from mtl.storage.home import Home
-    from mtl.study.load import list_studies
-
+    from ..storage.home import Home
+    from ..study.load import list_studies
     from .payloads import list_payload
     from .tables import print_studies
 
@@ -87,10 +86,9 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what a study would do, and its time and memory."""
-    from mtl.dispatch.plan import plan_study
-    from mtl.storage.home import Home
-    from mtl.terminal.console import busy
-
+    from ..dispatch.plan import plan_study
+    from ..storage.home import Home
+    from ..terminal.console import busy
     from .tables import print_plan
 
     spec = load(name, profile, trials, sets, replicates)
@@ -143,9 +141,8 @@ def best(name: str, as_json: bool) -> int:
 @json_option
 def export(name: str, out: str | None, as_json: bool) -> int:
     """Write the trials as CSV, best first."""
-    from mtl.artifacts.csv_tables import export_csv
-    from mtl.trials.leaderboard import leaderboard
-
+    from ..artifacts.csv_tables import export_csv
+    from ..trials.leaderboard import leaderboard
     from .payloads import open_study
 
     recorded = open_study(name)

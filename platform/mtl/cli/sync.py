@@ -15,8 +15,8 @@ def sync(name: str | None, as_json: bool) -> int:
     While MLflow is away, what is recorded waits in the home, and a running study sends it as soon
     as MLflow is back.
     """
-    from mtl.storage.home import Home
-    from mtl.tracking.sync import sync_runs
+    from ..storage.home import Home
+    from ..tracking.sync import sync_runs
 
     result = sync_runs(Home.resolve(), name)
     if as_json:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtl.study.demo import DEMO_NOTE, is_demo
-from mtl.terminal import words
-from mtl.terminal.console import console
-from mtl.terminal.progress import evaluated_table
-from mtl.terminal.tables import Column, fitted
-from mtl.trials.labels import trial_label
-from mtl.trials.leaderboard import METRICS, row_label
-from mtl.trials.states import COUNTED, RUNNING, UNFINISHED
-
 from ..common.text import count
+from ..study.demo import DEMO_NOTE, is_demo
+from ..terminal import words
+from ..terminal.console import console
+from ..terminal.progress import evaluated_table
+from ..terminal.tables import Column, fitted
+from ..trials.labels import trial_label
+from ..trials.leaderboard import METRICS, row_label
+from ..trials.states import COUNTED, RUNNING, UNFINISHED
 from .common import to_predict
 
 if TYPE_CHECKING:
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from minbert.data.files import FileReport
-    from mtl.dispatch.plan import Plan, Sized
-    from mtl.study.spec import StudySpec
+
+    from ..dispatch.plan import Plan, Sized
+    from ..study.spec import StudySpec
 
 
 _FAILED_SHOWN = 5
@@ -91,7 +91,7 @@ def spec_payload(spec: StudySpec) -> dict[str, Any]:
 
 def spec_toml(spec: StudySpec) -> str:
     """Return a study as a study file that means the same without profiles."""
-    from mtl.study.spec import point_key
+    from ..study.spec import point_key
 
     payload = spec_payload(spec)
     lines = [f"# {spec.name}" + (f", profile {spec.profile}" if spec.profile else "")]
@@ -196,7 +196,7 @@ def _plan_parts(plan: Plan) -> list[str]:
 
 def _sizes_table(screen: Console, sizes: Sequence[Sized], spec: StudySpec) -> Table:
     """Lay out the parameter counts of each point, then of the ends of what is searched."""
-    from mtl.study.spec import point_key
+    from ..study.spec import point_key
 
     labels = [spec.labels.get(point_key(point)) for point in spec.points]
     rows = [(row["what"], row, label) for row, label in zip(sizes, labels, strict=False)]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtl.trials import states
-
+from ..trials import states
 from .common import json_option, print_json, reserved_stdout, set_option, to_predict
 from .exits import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from minbert import Config
-    from mtl.dispatch.train import TrainingResult
+
+    from ..dispatch.train import TrainingResult
 
 
 @click.command()
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 @json_option
 def train(sets: tuple[str, ...], profile: str | None, resume: str | None, as_json: bool) -> int:
     """Train once, tracked in MLflow under the experiment "train"."""
-    from mtl.dispatch.train import interrupted_config, train_once
-    from mtl.storage.home import Home
-    from mtl.terminal.console import console
-    from mtl.terminal.training import TrainingView
-    from mtl.tracking.run_models import model_address
+    from ..dispatch.train import interrupted_config, train_once
+    from ..storage.home import Home
+    from ..terminal.console import console
+    from ..terminal.training import TrainingView
+    from ..tracking.run_models import model_address
 
     if resume and (sets or profile):
         raise click.UsageError("--resume takes the recorded configuration; leave --set out")
@@ -52,7 +52,8 @@ def train(sets: tuple[str, ...], profile: str | None, resume: str | None, as_jso
 def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, str]:
     """Return the configuration (--set over the profile's recipe), the profile, and a remark."""
     from minbert import Config
-    from mtl.study.overrides import parse_sets
+
+    from ..study.overrides import parse_sets
 
     given = parse_sets(sets)
     remark = "" if profile else " (no --profile given)"
@@ -63,7 +64,7 @@ def _config(sets: tuple[str, ...], profile: str | None) -> tuple["Config", str, 
 
 def _recipe(profile: str) -> Mapping[str, Any]:
     """Return how a profile trains: the paper's are the defaults, the demo's its study file's."""
-    from mtl.study.load import load_study
+    from ..study.load import load_study
 
     if profile == "paper":
         return {}
@@ -72,7 +73,7 @@ def _recipe(profile: str) -> Mapping[str, Any]:
 
 
 def _say_end(result: "TrainingResult", data: str, quiet: bool) -> None:
-    from mtl.terminal import words
+    from ..terminal import words
 
     if result.waiting:
         click.echo(

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from mtl.tracking.store import UI_PORT
+from ..tracking.store import UI_PORT
 
 _port = click.IntRange(0, 65535)
 
@@ -44,8 +44,8 @@ def ui(
     The password is read from MTL_UI_PASSWORD, else asked for at the terminal; the name that goes
     with it is mtl, or MTL_UI_USER.
     """
-    from mtl.storage.home import Home
-    from mtl.ui.serve import serve
+    from ..storage.home import Home
+    from ..ui.serve import serve
 
     return serve(
         Home.resolve(),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from minbert.errors import InputError
-from mtl.common.masking import clean
+
+from ..common.masking import clean
 
 
 class Check(NamedTuple):

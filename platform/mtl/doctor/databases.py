@@ -10,11 +10,10 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-from mtl.storage.home import Home
-from mtl.storage.server import MissingDriver, missing_driver
-from mtl.storage.sqlite import mend, one, open_reading, quick_check, sqlite_file
-
+from ..storage.home import Home
+from ..storage.server import MissingDriver, missing_driver
 from ..storage.short_look import optuna_storage, short_engine
+from ..storage.sqlite import mend, one, open_reading, quick_check, sqlite_file
 from .checks import Check, bad, note, ok, said
 
 _LONGEST = 20.0  # seconds that SQLite may read a file; a gigabyte takes a few

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minbert import InputError
-from mtl.storage.home import Home
 
+from ..storage.home import Home
 from .checks import Check, bad, guarded
 from .databases import mlflow_database, optuna_database
 from .home import disk, writable

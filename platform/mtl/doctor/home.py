@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl.storage.home import Home
-
+from ..storage.home import Home
 from .checks import Check, bad, note, ok
 
 _LITTLE, _NOTHING = 5e9, 0.5e9  # bytes that are free

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mtl.storage.home import Home
-from mtl.storage.optuna import read_engine
-from mtl.storage.sqlite import sqlite_file
-
+from ..storage.home import Home
+from ..storage.optuna import read_engine
+from ..storage.sqlite import sqlite_file
 from .checks import Check, ok
 
 
@@ -17,7 +16,7 @@ def leases(home: Home) -> Iterator[Check]:
     Raises:
         InputError: the database cannot be opened.
     """
-    from mtl.storage.lease import dispatchers, has_leases
+    from ..storage.lease import dispatchers, has_leases
 
     if sqlite_file("MTL_STORAGE", home.storage_url) is not None:
         return

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl.executors.resources import threads_for
-
+from ..executors.resources import threads_for
 from .checks import Check, bad, note, ok, said
 
 _CGROUP = Path("/sys/fs/cgroup")

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
-from mtl.storage.home import Home
-from mtl.storage.optuna import read_engine
-from mtl.storage.sqlite import sqlite_file
-from mtl.trials.recorded import to_continue
 
+from ..storage.home import Home
+from ..storage.optuna import read_engine
 from ..storage.short_look import optuna_storage
+from ..storage.sqlite import sqlite_file
+from ..trials.recorded import to_continue
 from .checks import Check, note, ok
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def _look(home: Home, storage: RDBStorage) -> list[Check]:
 def _left(home: Home, study: optuna.Study, storage: RDBStorage) -> Check | None:
     from optuna.trial import TrialState
 
-    from mtl.common.text import count
-    from mtl.storage.lease import dispatcher_of
+    from ..common.text import count
+    from ..storage.lease import dispatcher_of
 
     # Of the study itself one would get these by way of all its trials.
     running = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
@@ -71,8 +71,8 @@ def goes_on(name: str, attributes: Mapping[str, Any]) -> str:
         name: of the recorded study.
         attributes: the study's user attributes: settings, profile.
     """
-    from mtl.study.load import load_study
-    from mtl.study.spec import differing_keys
+    from ..study.load import load_study
+    from ..study.spec import differing_keys
 
     if typed := to_continue(attributes):
         return typed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from mtl.worker.messages import Event, TrialJob
+from ..worker.messages import Event, TrialJob
 
 
 class Executor(ABC):

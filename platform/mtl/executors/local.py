@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from minbert import InputError
-from mtl.worker.messages import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
 
+from ..worker.messages import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
 from .base import Executor
 from .resources import Folders, Resources, default_jobs, threads_for, visible_gpus
 

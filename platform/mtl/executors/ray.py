@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minbert import InputError
-from mtl.common.masking import clean
-from mtl.worker.messages import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 
+from ..common.masking import clean
+from ..worker.messages import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 from .base import Executor
 from .resources import Folders, Resources
 

@@ -18,10 +18,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from minbert import InputError
-from mtl.common.faults import causes
-from mtl.common.masking import clean
-from mtl.common.signals import SIGNALS
 
+from ..common.faults import causes
+from ..common.masking import clean
+from ..common.signals import SIGNALS
 from .ray_task import HOME_ID, NodeContext, Seen, look, machine_id
 from .resources import Folders, cores
 

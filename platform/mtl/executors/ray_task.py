@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from mtl.worker.messages import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
+from ..worker.messages import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
 
 _PACE = 5.0  # seconds that a question to the mailbox may stay open
 HOME_ID = ".home-id"
@@ -181,8 +181,8 @@ def train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> None
 
 def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Event:
     _settle_in(tuple(sorted(context.environment.items())), context.folder)
-    from mtl.worker.commands import Commands
-    from mtl.worker.trial import run_trial
+    from ..worker.commands import Commands
+    from ..worker.trial import run_trial
 
     def send(event: Event) -> None:
         mailbox.post.remote(token, event)  # in order; not waited for
@@ -201,7 +201,7 @@ def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Eve
 @cache
 def _settle_in(environment: tuple[tuple[str, str], ...], folder: str) -> None:
     """Make a process of Ray's a worker of ours, once, before torch and MLflow are loaded."""
-    from mtl.common.masking import mask_streams
+    from ..common.masking import mask_streams
 
     os.environ.update(environment)
     os.chdir(folder if os.path.isdir(folder) else os.sep)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.trials.leaderboard import row_label
-from mtl.trials.states import COMPLETE, state_word
-
 from ..common.text import count
+from ..trials.leaderboard import row_label
+from ..trials.states import COMPLETE, state_word
 from .tables import Column, fitted
 from .words import score, with_deviation
 

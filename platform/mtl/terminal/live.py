@@ -9,19 +9,18 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from mtl.study.demo import DEMO_NOTE, is_demo
-from mtl.trials.states import FAILED, PRUNED, UNFINISHED
-
 from ..common.text import count
 from ..dispatch.view import View
+from ..study.demo import DEMO_NOTE, is_demo
+from ..trials.states import FAILED, PRUNED, UNFINISHED
 from . import words
 from .plain import show_end
 from .progress import RunningTrial, StudyProgress, running_table
 
 if TYPE_CHECKING:
-    from mtl.dispatch.view import StudyResult
-    from mtl.study.spec import StudySpec
-    from mtl.worker.messages import Progress
+    from ..dispatch.view import StudyResult
+    from ..study.spec import StudySpec
+    from ..worker.messages import Progress
 
 
 class LiveView(View):

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.study.demo import DEMO_NOTE, is_demo
-from mtl.trials.leaderboard import grouped, replicated
-from mtl.trials.states import ENDED, UNFINISHED
-
 from ..common.text import count
 from ..dispatch.view import View
+from ..study.demo import DEMO_NOTE, is_demo
+from ..trials.leaderboard import grouped, replicated
+from ..trials.states import ENDED, UNFINISHED
 from . import words
 from .leaderboard import leaderboard_table, replicates_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mtl.dispatch.view import StudyResult
-    from mtl.study.spec import StudySpec
+    from ..dispatch.view import StudyResult
+    from ..study.spec import StudySpec
 
 
 class QuietView(View):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtl.study.demo import DEMO_NOTE
-
 from ..common.text import count
+from ..study.demo import DEMO_NOTE
 from . import words
 from .console import drawn_on
 
