@@ -9,8 +9,8 @@ import pytest
 from minbert import InputError
 from mtl.artifacts.study_figures import study_figures
 from mtl.report.comparison import best_and_reference
-from mtl.study.limits import exceeded, set_constraints
 from mtl.study.load import load_study
+from mtl.trials.constraints import exceeded, set_constraints
 from mtl.trials.leaderboard import leaderboard
 from mtl.trials.recorded import summarize
 

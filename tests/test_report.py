@@ -186,7 +186,7 @@ def test_figures_take_high_scores_to_be_the_good_ones():
         for rank in (1, 2, 4, 8)
         for i in range(4)
     ]
-    from mtl.artifacts.study import study_figures
+    from mtl.artifacts.study_figures import study_figures
 
     figures = dict(study_figures(study(*trials))[0])
     bars = figures["How much each parameter matters"].data[0]
@@ -197,7 +197,7 @@ def test_figures_take_high_scores_to_be_the_good_ones():
 
 def test_importances_are_learned_or_said_not_to_be():
     """Points that came later widen a range, and may lie outside of what is searched."""
-    from mtl.artifacts.study import study_figures
+    from mtl.artifacts.study_figures import study_figures
 
     alone = [trial(0.1 * rank, rank=rank, alpha=9.0 - rank) for rank in (1, 2, 4, 8)]
     for each, left in zip(alone, 2 * ["lora.rank"] + 2 * ["lora.alpha"], strict=True):
@@ -218,7 +218,7 @@ def test_importances_are_learned_or_said_not_to_be():
 
 
 def test_of_many_trials_a_figure_shows_some_and_every_best_under_their_own_numbers(monkeypatch):
-    from mtl.artifacts.study import study_figures
+    from mtl.artifacts.study_figures import study_figures
 
     monkeypatch.setattr("mtl.artifacts.study_figures.DRAWN", 3)
     trials = [trial(0.5 - 0.01 * i, rank=1 + i % 2, alpha=1.0 + i) for i in range(9)]

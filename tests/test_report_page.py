@@ -11,9 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from minbert.common.csv_cells import cell_text
 from minbert.evaluation.predictions import TaskPredictions
 from mtl.artifacts.axes import log_ticks
-from mtl.artifacts.csv_tables import cell, uncell
+from mtl.artifacts.csv_tables import cell
 from mtl.report.charts import cost_chart, intervals_chart, pareto
 from mtl.report.commands import study_command
 from mtl.report.comparison import best_and_reference, disagreements
@@ -194,8 +195,8 @@ def test_numbers_and_tables():
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_cells_are_read_as_they_were_written(start):
-    assert uncell(cell(f"{start}1")) == f"{start}1"
-    assert uncell("it's") == "it's" and uncell("'quoted'") == "'quoted'"
+    assert cell_text(cell(f"{start}1")) == f"{start}1"
+    assert cell_text("it's") == "it's" and cell_text("'quoted'") == "'quoted'"
 
 
 def settings_of(name, **options):

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from minbert.common.csv_cells import cell_text as uncell, plain_cell
+from minbert.common.csv_cells import plain_cell
 from minbert.errors import InputError
 
 from ..trials.leaderboard import FIXED_COLUMNS, leaderboard
 
 if TYPE_CHECKING:
     import optuna
-
-__all__ = ["cell", "export_csv", "uncell", "write_csv", "write_rows"]
 
 
 def cell(value: object) -> object:

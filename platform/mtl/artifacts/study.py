@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import markdown, paragraph
-from ..study.demo import DEMO_NOTE, is_demo
+from ..study.demo import DEMO_NOTE, is_demo_study
 from ..trials.leaderboard import METRICS, SCORES
 from .csv_tables import write_rows
 from .pictures import history_png
@@ -41,7 +41,7 @@ def write_study_files(rows: list[dict[str, Any]], study: optuna.Study, folder: P
     write_rows(rows, folder / "leaderboard.csv")
     table = f"# {markdown(study.study_name)}\n\n{markdown_table(rows)}\n"
     (folder / "leaderboard.md").write_text(table, encoding="utf-8")
-    page = study_page(study, _is_demo(study, rows))
+    page = study_page(study, is_demo_study(study.user_attrs.get("settings"), rows))
     (folder / "study.html").write_text(page, encoding="utf-8")
     scores = sorted((row["number"], row["score"]) for row in rows if row["rank"] is not None)
     if scores:
@@ -52,7 +52,7 @@ def describe_study(rows: list[dict[str, Any]], study: optuna.Study) -> str:
     """Return the study's description in Markdown: what was searched, best trial, leaderboard."""
     attributes = study.user_attrs
     parts = [paragraph(attributes.get("description") or study.study_name)]
-    if _is_demo(study, rows):
+    if is_demo_study(study.user_attrs.get("settings"), rows):
         parts.append(f"*{DEMO_NOTE}*")
     searched = _keys(rows)
     if searched:
@@ -100,11 +100,6 @@ def study_page(study: optuna.Study, demo: bool = False) -> str:
         plotly=get_plotlyjs() if figures else "",
         figures="\n".join(parts),
     )
-
-
-def _is_demo(study: optuna.Study, rows: list[dict[str, Any]]) -> bool:
-    settings = study.user_attrs.get("settings") or {"config": {}}
-    return is_demo(settings["config"], *(row["config"] for row in rows))
 
 
 def _with_table(parts: list[str], rows: list[dict[str, Any]], shown: int) -> str:

@@ -13,14 +13,14 @@ from optuna.trial import TrialState
 from minbert import InputError
 
 from ..storage.home import Home
-from ..study.limits import set_constraints
 from ..study.spec import StudySpec
 from ..tracking.inputs import Inputs
 from ..tracking.study_runs import StudyRuns
 from ..trials.attributes import attributes_of, set_attribute, trial_of
+from ..trials.constraints import set_constraints
 from ..trials.labels import trial_label
 from ..trials.pruning import should_prune
-from ..trials.states import COMPLETE, FAILED, KILLED, PRUNED, TO_OPTUNA, UNFINISHED
+from ..trials.states import COMPLETE, FAILED, INTERRUPTED, KILLED, PRUNED, TO_OPTUNA, UNFINISHED
 from ..trials.tally import REPLICATE, Tally
 from ..worker.messages import (
     Died,
@@ -109,7 +109,7 @@ class TrialLifecycle:
         self.runs.leave(noted)
 
     def _set_aside(self, number: int) -> None:
-        self.runs.end(number, KILLED, "interrupted")
+        self.runs.end(number, KILLED, INTERRUPTED)
         del self.running[number]
         self.view.trial_ended(number, UNFINISHED, None, "it will be continued")
 

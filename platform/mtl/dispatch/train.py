@@ -18,7 +18,7 @@ from ..common.faults import explain
 from ..common.signals import Interrupts
 from ..storage.home import EXPERIMENT
 from ..study.demo import is_demo
-from ..trials.states import COMPLETE, FAILED, KILLED
+from ..trials.states import COMPLETE, FAILED, INTERRUPTED, KILLED
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
@@ -165,7 +165,7 @@ def _outcome(
     try:
         return COMPLETE, _train(config, home, folder, box, watcher), None
     except TrainingStopped:
-        return KILLED, None, "interrupted"
+        return KILLED, None, INTERRUPTED
     except DivergedError as error:
         return FAILED, None, str(error)
     except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..trials.states import COMPLETE, TO_MLFLOW
 from .checkpoints import goes_on
 from .removal import Removal
 from .runs import Run, forget_run
@@ -59,7 +60,7 @@ def _tidy_deleted(
     elif run.id in runs.registered:
         removal.leave(folder, "a deleted run of which a model is registered")
     elif run.study is None or studies is None:
-        if goes_on(home, run.id) and run.status != "FINISHED":
+        if goes_on(home, run.id) and run.status != TO_MLFLOW[COMPLETE]:
             removal.leave(folder, "a deleted run whose training can be resumed")
         else:
             _remove_run(removal, home, run, folder)

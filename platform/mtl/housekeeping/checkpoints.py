@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..storage.home import EXPERIMENT
+from ..trials.states import COMPLETE, FAILED, RUNNING, TO_MLFLOW
 from .removal import DAY, Removal
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def _ended_training(removal: Removal, path: Path, runs: Runs) -> str | None:
     run = runs.by_id.get(path.name)
     if run is None:
         return "training whose run does not exist"
-    if run.status == "FINISHED":
+    if run.status == TO_MLFLOW[COMPLETE]:
         return "training that is complete"
-    if run.status == "FAILED" and removal.is_old([path], KEEP_FAILED):
+    if run.status == TO_MLFLOW[FAILED] and removal.is_old([path], KEEP_FAILED):
         return "training that failed long ago"
     return None
 
@@ -135,10 +136,8 @@ def goes_on(home: Home, run_id: str) -> bool:
 def running_trainings(removal: Removal, home: Home, runs: Runs | None) -> list[str]:
     """Return the ids of trainings that seem to run now: their checkpoints are young."""
     folders = removal.children(home.checkpoints / EXPERIMENT)
-    known = {} if runs is None else runs.by_id
-    return [
-        folder.name
-        for folder in folders
-        if not removal.is_old([folder])
-        and (runs is None or (folder.name in known and known[folder.name].status == "RUNNING"))
-    ]
+    names = [folder.name for folder in folders if not removal.is_old([folder])]
+    if runs is None:
+        return names
+    running = {name for name, run in runs.by_id.items() if run.status == TO_MLFLOW[RUNNING]}
+    return [name for name in names if name in running]

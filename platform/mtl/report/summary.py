@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert.tasks.builtin import TASKS
 
-from ..study.demo import DEMO_NOTE, is_demo
+from ..study.demo import DEMO_NOTE, is_demo_study
 from ..trials.labels import short_value
 from ..trials.leaderboard import METRICS, row_label
 from ..trials.states import COUNTED, ENDED, WAITING, state_word
@@ -31,12 +31,10 @@ _DEMO = f"These are scores of the generated demo corpus or the tiny demo encoder
 
 def summary(report: StudyReport) -> str:
     """Return what the study found, in words, then what it was."""
-    parts = [paragraph(text(_DEMO), "warning")] if _is_demo(report) else []
+    parts = (
+        [paragraph(text(_DEMO), "warning")] if is_demo_study(report.settings, report.rows) else []
+    )
     return "".join([*parts, *_found(report), _gain_table(report), definitions(_about(report))])
-
-
-def _is_demo(report: StudyReport) -> bool:
-    return is_demo(report.settings["config"], *(row["config"] for row in report.rows))
 
 
 def _found(report: StudyReport) -> list[str]:

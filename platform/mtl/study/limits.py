@@ -1,26 +1,18 @@
-"""What a trial may take: a model that is too large is no answer, however well it scores.
-
-Optuna knows trials over a limit as infeasible: its TPE sampler prefers the others, and the
-dashboard marks them.
-"""
+"""What a study file's ``[limits]`` may say of its trials' models and time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minbert import InputError
 from minbert.common.messages import short
 
 from .file import nearest
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial, Trial
-
 LIMITS = ("trainable_parameters", "model_bytes", "minutes")
 """What can be limited: attributes of a finished trial."""
 _MOST = 1e18
-_DASHBOARD = "constraints"  # Optuna 5 keeps one key a constraint; the dashboard reads this list
 
 
 def check_limits(limits: Mapping[str, Any]) -> None:
@@ -35,24 +27,3 @@ def check_limits(limits: Mapping[str, Any]) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value < _MOST:
             raise InputError(f"limits.{name} = {short(value)} does not fit; it should be above 0")
-
-
-def set_constraints(trial: Trial, limits: Mapping[str, float], known: Mapping[str, Any]) -> None:
-    """Note by how much a trial is over each limit (0 or less: within it).
-
-    Args:
-        known: attributes of the trial, by the limits' names.
-    """
-    if not limits:
-        return
-    over = {name: float(known[name] - limit) for name, limit in limits.items()}
-    for name, value in over.items():
-        trial.set_constraint(name, value)
-    storage = trial.study._storage
-    storage.set_trial_system_attr(trial._trial_id, _DASHBOARD, list(over.values()))
-
-
-def exceeded(trial: FrozenTrial) -> list[str]:
-    """Name the limits that a trial is over."""
-    over = trial.constraints
-    return [name for name in LIMITS if over.get(name, 0.0) > 0]

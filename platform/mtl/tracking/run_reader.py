@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minbert.common.csv_cells import cell_text
 from minbert.errors import InputError
 from minbert.evaluation.predictions import TaskPredictions
 from minbert.tasks.builtin import TASKS, get_task
 from minbert.tasks.task import Task
 
-from ..artifacts.csv_tables import uncell
 from ..common.masking import clean, masked
 from .store import connect, sqlite_file
 
@@ -146,8 +146,8 @@ def _predictions(task: Task, rows: list[dict[str, str]], run_id: str | None) -> 
             values = _on_its_side(values, _numbers(rows, "prediction"))
         return TaskPredictions(
             task=task.name,
-            ids=[uncell(row["id"]) for row in rows],
-            texts=[tuple(uncell(row[name]) for name in task.text_columns) for row in rows],
+            ids=[cell_text(row["id"]) for row in rows],
+            texts=[tuple(cell_text(row[name]) for name in task.text_columns) for row in rows],
             labels=labels,
             outputs=np.full((len(rows), task.outputs), np.nan, np.float32),
             values=values,
@@ -168,4 +168,4 @@ def _on_its_side(chances: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def text_of(row: Mapping[str, str], task: str) -> tuple[str, ...]:
     """Return the one or two sentences of a row of `Runs.worst`."""
-    return tuple(uncell(row[name]) for name in get_task(task).text_columns)
+    return tuple(cell_text(row[name]) for name in get_task(task).text_columns)

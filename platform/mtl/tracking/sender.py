@@ -137,7 +137,7 @@ class Sender:
         outbox.set_run(Run(run_id, run.info.experiment_id))
         if run.info.lifecycle_stage == "deleted":
             self._client.restore_run(run_id)
-        self._client.update_run(run_id, status="RUNNING")
+        self._client.update_run(run_id, status=TO_MLFLOW[RUNNING])
         gone = {"mtl.reason": None} if "mtl.reason" in run.data.tags else {}
         self._tags(outbox, {"values": {"mtl.state": RUNNING, **gone}})
 

@@ -10,7 +10,7 @@ from ..storage.home import Home
 from ..study.spec import StudySpec
 from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
 from ..trials.notes import study_note, trial_note, write_note
-from ..trials.states import COMPLETE, FROM_OPTUNA, KILLED
+from ..trials.states import COMPLETE, FROM_OPTUNA, INTERRUPTED, KILLED
 from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
 from .study_tracker import StudyTracker
@@ -133,7 +133,7 @@ class StudyRuns:
             noted: what MLflow has done is noted in the database, which is there.
         """
         if self._own.begun or self.parent is not None:
-            self.tracker.end(self._own, KILLED, "interrupted")
+            self.tracker.end(self._own, KILLED, INTERRUPTED)
         self.tracker.uploader.wait([self._own, *self._boxes.values()], seconds=0.5)
         if noted:
             self._reconcile_all()

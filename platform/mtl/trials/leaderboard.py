@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from minbert.tasks.builtin import TASKS
 
 from ..common.process import reading_many
-from ..study.limits import exceeded
 from .attributes import attributes_of, late_runs, run_of
+from .constraints import exceeded
 from .labels import trial_label
 from .states import COMPLETE, FROM_OPTUNA
 from .tally import REPLICATE

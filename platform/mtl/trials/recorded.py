@@ -14,11 +14,11 @@ from ..common.process import reading_many
 from ..storage.home import Home
 from ..storage.optuna import read_storage
 from ..study.file import nearest
-from ..study.limits import exceeded
 from ..study.names import check_distinct, check_name
 from ..study.spec import StudySpec, differing_keys
 from .attributes import late_runs, run_of
-from .states import COUNTED, TO_OPTUNA
+from .constraints import exceeded
+from .states import COMPLETE, COUNTED, TO_OPTUNA
 
 if TYPE_CHECKING:
     import optuna
@@ -85,7 +85,7 @@ def summarize(study: optuna.Study) -> RecordedStudy:
     with reading_many():
         trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in trials)
-    complete = [t for t in trials if t.state.name == "COMPLETE" and not exceeded(t)]
+    complete = [t for t in trials if t.state.name == TO_OPTUNA[COMPLETE] and not exceeded(t)]
     best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
     attributes = study.user_attrs
     return RecordedStudy(

@@ -27,7 +27,16 @@ FROM_OPTUNA = {
 }
 TO_OPTUNA = {state: name for name, state in FROM_OPTUNA.items()}
 # MLflow knows no pruning.
-TO_MLFLOW = {COMPLETE: "FINISHED", PRUNED: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
+TO_MLFLOW = {
+    RUNNING: "RUNNING",
+    COMPLETE: "FINISHED",
+    PRUNED: "FINISHED",
+    FAILED: "FAILED",
+    KILLED: "KILLED",
+}
+
+INTERRUPTED = "interrupted"
+"""Why a run is killed that is to be gone on with."""
 
 
 def state_word(state: str, worked_on: bool) -> str:

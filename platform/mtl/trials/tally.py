@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.process import reading_many
 from .attributes import attributes_of
+from .states import RUNNING, TO_OPTUNA, WAITING
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +72,7 @@ class Tally:
             self._look_at(trials[number])
         states = {number: trials[number].state for number in changing}
         self._unended = [number for number, state in states.items() if not state.is_finished()]
-        self.running = [n for n in self._unended if states[n].name == "RUNNING"]
+        self.running = [n for n in self._unended if states[n].name == TO_OPTUNA[RUNNING]]
         self.ended = self.count - len(self._unended)
 
     def trial(self, number: int) -> FrozenTrial:
@@ -79,7 +80,7 @@ class Tally:
         return self._trials[number]
 
     def _look_at(self, trial: FrozenTrial) -> None:
-        if trial.state.name == "WAITING":
+        if trial.state.name == TO_OPTUNA[WAITING]:
             return
         given = attributes_of(trial)
         seed = given["config"][SEED] if "config" in given else None
