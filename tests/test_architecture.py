@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.imports import BASES, imports, modules
+from support.imports import BASES, Import, defined, imports, modules
 from support.paths import REPOSITORY
 
 HEAVY = ("torch", "mlflow", "optuna", "plotly", "matplotlib", "pandas", "sklearn", "scipy")
@@ -38,19 +38,25 @@ def room(module: str) -> str:
 
 def upwards(package: str) -> list[str]:
     """Say of each import that runs up the list where it stands and what it does."""
-    place = {name: number for number, name in enumerate(ROOMS[package])}
+    rank = {name: number for number, name in enumerate(ROOMS[package])}
     return [
         f"{found}: {room(found.importer)} imports {found.target}, which stands above it"
         for found in imports(package)
         if found.target.partition(".")[0] == package and room(found.importer) and room(found.target)
-        if place[room(found.target)] < place[room(found.importer)]
+        if rank[room(found.target)] < rank[room(found.importer)]
     ]
+
+
+def from_itself(package: str) -> list[Import]:
+    """Imports of a package's public names by the package itself, which hide where they run to."""
+    return [f for f in imports(package) if f.target == package and f.importer != package]
 
 
 @pytest.mark.parametrize("package", ROOMS)
 def test_imports_run_down_the_list_of_rooms(package: str):
     assert {room(name) for name in modules(package)} - {""} == set(ROOMS[package])
     assert upwards(package) == []
+    assert [str(found) for found in from_itself(package)] == []
 
 
 @pytest.mark.parametrize("package", ROOMS)
@@ -66,18 +72,19 @@ def test_no_modules_import_each_other_in_a_circle(package: str):
 
 
 def test_an_import_that_runs_up_is_named_by_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    """The test above can fail: on a package with one such import, in a function."""
+    """The tests above can fail: on a package with such imports, in functions."""
     for name, text in (("trials", ""), ("tracking", ""), ("__init__", "")):
         file = tmp_path / "platform/mtl" / (f"{name}.py" if name == "__init__" else f"{name}/a.py")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     (tmp_path / "platform/mtl/trials/a.py").write_text(
-        "def late():\n    from ..tracking import a\n"
+        "def late():\n    from ..tracking import a\ndef later():\n    from mtl import run_study\n"
     )
     monkeypatch.setitem(BASES, "mtl", tmp_path / "platform")
     monkeypatch.setattr("support.imports.REPOSITORY", tmp_path)
     (line,) = upwards("mtl")
     assert line.startswith("platform/mtl/trials/a.py:2: trials imports mtl.tracking.a")
+    assert [str(found) for found in from_itself("mtl")] == ["platform/mtl/trials/a.py:4"]
 
 
 def test_minbert_knows_nothing_of_the_platform():
@@ -91,32 +98,62 @@ def test_the_command_line_alone_parses():
     assert [str(found) for found in taken if room(found.importer) != "cli"] == []
 
 
-def test_the_worker_never_opens_optuna():
-    """Not by itself, and not by anything that is loaded with it."""
-    early: dict[str, set[str]] = {}
-    for found in imports("mtl"):
-        if found.early:
-            early.setdefault(found.importer, set()).add(found.target)
-    loaded, left = set(), [name for name in modules("mtl") if room(name) == "worker"]
-    left += ["mtl.tracking.run_recorder", "mtl.tracking.sender"]  # what it imports before a trial
+def test_tracking_alone_speaks_to_mlflow():
+    """But for the process that is MLflow's server."""
+    taken = [f for f in imports("mtl") if f.target.partition(".")[0] == "mlflow"]
+    others = [f for f in taken if room(f.importer) != "tracking" and not f.typing]
+    assert {found.importer for found in others} == {"mtl.ui.mlflow_server"}
+
+
+def reached(starts: list[str], late: tuple[str, ...]) -> set[str]:
+    """Modules that are loaded with some; where `late` begins a name, by its functions, too."""
+    carried: dict[str, set[str]] = {}
+    for found in (*imports("mtl"), *imports("minbert")):
+        if found.early or (not found.typing and found.importer.startswith(late)):
+            carried.setdefault(found.importer, set()).add(found.target)
+    seen, left = set(), list(starts)
     while left:
         name = left.pop()
-        if name not in loaded:
-            loaded.add(name)
-            left += early.get(name, ())
+        if name not in seen:
+            seen.add(name)
+            left += carried.get(name, ())
+    return seen
+
+
+def test_the_worker_never_opens_optuna():
+    """Not by itself, and not by anything that is loaded with it, by now or during a trial."""
+    worker = [name for name in modules("mtl") if room(name) == "worker"]
+    late = ("mtl.worker", "mtl.tracking", "mtl.artifacts.training", "mtl.artifacts.confusion")
+    loaded = reached(worker, late)
+    assert {"mtl.tracking.uploader", "mtl.artifacts.training", "minbert.training.loop"} <= loaded
     assert "optuna" not in {name.partition(".")[0] for name in loaded}
 
 
 @pytest.mark.parametrize("package", ROOMS)
-def test_packages_begin_empty_or_lazy(package: str):
+def test_rooms_begin_empty(package: str):
     """Whoever imports one module of a room loads nothing but that."""
-    loud = []
-    for name, file in modules(package).items():
-        if file.name == "__init__.py":
-            loud += [str(f) for f in imports(package) if f.importer == name and f.early]
-    allowed = {"typing", "minbert.common.lazy", "mtl.common.telemetry"}
-    known = {str(f): f.target for f in imports(package)}
-    assert [line for line in loud if known[line] not in allowed] == []
+    begins = {name: file for name, file in modules(package).items() if file.name == "__init__.py"}
+    del begins[package]
+    trees = {name: ast.parse(file.read_text("utf-8")) for name, file in begins.items()}
+    assert [
+        name for name, tree in trees.items() if len(tree.body) > bool(ast.get_docstring(tree))
+    ] == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_packages_begin_lazy(package: str):
+    early = {f.target for f in imports(package) if f.importer == package and f.early}
+    assert early <= {"typing", "minbert.common.lazy", "mtl.common.telemetry"}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_names_are_imported_from_where_they_are_defined(package: str):
+    known = modules("mtl") | modules("minbert")
+    names = {name: defined(file) for name, file in known.items() if "." in name}
+    elsewhere = [
+        f for f in imports(package) if f.name and f.name not in names.get(f.target, {f.name})
+    ]
+    assert [f"{found}: {found.name} from {found.target}" for found in elsewhere] == []
 
 
 @pytest.mark.parametrize("package", ["mtl", "minbert"])
@@ -188,21 +225,21 @@ def test_the_picture_of_the_flow_is_that_of_the_imports():
     """Each arrow joins two rooms of which one imports the other."""
     page = (REPOSITORY / "docs/architecture.md").read_text("utf-8")
     drawn = arrows(page.partition("```text\n")[2].partition("```")[0].splitlines())
-    tied = {(place(f.importer), place(f.target)) for package in ROOMS for f in imports(package)}
+    tied = {(titled(f.importer), titled(f.target)) for package in ROOMS for f in imports(package)}
     assert len(drawn) == 14
     assert [pair for pair in drawn if pair not in tied and pair[::-1] not in tied] == []
 
 
-def place(module: str) -> str:
+def titled(module: str) -> str:
     """A module's room with its package, as the page writes it: ``mtl/study``."""
     return "/".join(module.split(".")[:2])
 
 
-def tests() -> list[Path]:
+def files_of_tests() -> list[Path]:
     return sorted((REPOSITORY / "tests").glob("test_*.py"))
 
 
-@pytest.mark.parametrize("file", tests(), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", files_of_tests(), ids=lambda file: file.stem)
 def test_a_test_says_which_room_it_looks_at(file: Path):
     said = re.search(r"^Room: (.+)\.$", ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "",
                      flags=re.MULTILINE)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ class Import(NamedTuple):
     Attributes:
         file: of this repository, as a path from its root. line: counted from 1.
         importer, target: modules, as they are imported.
+        name: what is taken from the target; None if it is the module itself.
+        typing: whether it is for type checkers alone.
         early: whether it is carried out when the file is imported: it stands at the top level, and
             not for type checkers alone.
     """
@@ -24,6 +27,8 @@ class Import(NamedTuple):
     line: int
     importer: str
     target: str
+    name: str | None
+    typing: bool
     early: bool
 
     def __str__(self) -> str:
@@ -45,31 +50,53 @@ def imports(package: str) -> list[Import]:
     return [found for name, file in modules(package).items() for found in _of(name, file, known)]
 
 
+@cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
+
+
 def _of(name: str, file: Path, known: dict[str, Path]) -> Iterator[Import]:
     shown = file.relative_to(REPOSITORY).as_posix()
     inside = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node, early in _nodes(ast.parse(file.read_text("utf-8"))):
-        for target in _targets(node, inside, known):
-            yield Import(shown, node.lineno, name, target, early)
+    for node, typing, function in _nodes(_parsed(file)):
+        for target, taken in _targets(node, inside, known):
+            early = not typing and not function
+            yield Import(shown, node.lineno, name, target, taken, typing, early)
 
 
-def _nodes(tree: ast.AST, early: bool = True) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+def _nodes(
+    tree: ast.AST, typing: bool = False, function: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
+    """Yield imports, whether each is for type checkers alone, and whether it is in a function."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node, early
+            yield node, typing, function
             continue
-        typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _nodes(node, early and not typing and not function)
+        only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        only = only and not ast.unparse(node.test).startswith("not ")
+        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _nodes(node, typing or only, function or late)
 
 
 def _targets(
     node: ast.Import | ast.ImportFrom, inside: list[str], known: dict[str, Path]
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str | None]]:
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
+        yield from ((alias.name, None) for alias in node.names)
         return
     base = inside[: len(inside) - node.level + 1] if node.level else []
     module = ".".join([*base, *([node.module] if node.module else [])])
-    names = [f"{module}.{alias.name}" for alias in node.names]
-    yield from dict.fromkeys(name if name in known else module for name in names)
+    for alias in node.names:
+        whole = f"{module}.{alias.name}"
+        yield (whole, None) if whole in known else (module, alias.name)
+
+
+def defined(file: Path) -> set[str]:
+    """Return the names that a file defines or assigns, without those that it imports."""
+    names: set[str] = set()
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
