@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         describe_keys as describe_keys,
     )
     from .data.datasets import data_digest as data_digest
-    from .data.files import FileReport as FileReport, check_data as check_data
+    from .data.files import FileReport as FileReport, Skipped as Skipped, check_data as check_data
     from .data.pull import DataPull as DataPull, pull_data as pull_data
     from .errors import (
         DivergedError as DivergedError,
@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from .inference.model_folder import load_model as load_model, save_model as save_model
     from .inference.prediction_files import predict_files as predict_files
     from .inference.sentences import SentenceModel as SentenceModel
+    from .model.encoder import EncoderShape as EncoderShape
     from .multitask import (
         MultiTaskModel as MultiTaskModel,
         ParameterCounts as ParameterCounts,
         count_parameters as count_parameters,
     )
     from .tasks.builtin import TASKS as TASKS, get_task as get_task
-    from .tasks.task import Task as Task
+    from .tasks.task import DataFile as DataFile, Kind as Kind, Task as Task
     from .training.checkpoint import load_best as load_best
     from .training.cost import Measurement as Measurement, measure as measure
     from .training.loop import (
@@ -55,21 +56,69 @@ if TYPE_CHECKING:
     )
     from .training.reports import EpochReport as EpochReport, StepReport as StepReport
 
+__all__ = [
+    "BackboneReport",
+    "Config",
+    "DataFile",
+    "DataPull",
+    "DivergedError",
+    "EncoderShape",
+    "EpochReport",
+    "Estimate",
+    "FileReport",
+    "InputError",
+    "KEYS",
+    "KeyInfo",
+    "Kind",
+    "Measurement",
+    "MultiTaskModel",
+    "ParameterCounts",
+    "SentenceModel",
+    "Skipped",
+    "StepReport",
+    "TASKS",
+    "Task",
+    "TaskPredictions",
+    "TrainingStopped",
+    "backbone_digest",
+    "check_backbone",
+    "check_data",
+    "count_parameters",
+    "data_digest",
+    "describe_keys",
+    "differences",
+    "estimates",
+    "evaluate_best",
+    "get_task",
+    "load_best",
+    "load_model",
+    "measure",
+    "predict_files",
+    "pull_backbone",
+    "pull_data",
+    "save_model",
+    "total_steps",
+    "train",
+]
 _PUBLIC = {
     "BackboneReport": "backbone.check",
     "Config": "config",
+    "DataFile": "tasks.task",
     "DataPull": "data.pull",
     "DivergedError": "errors",
+    "EncoderShape": "model.encoder",
     "EpochReport": "training.reports",
     "Estimate": "evaluation.intervals",
     "FileReport": "data.files",
     "InputError": "errors",
     "KEYS": "config",
     "KeyInfo": "config",
+    "Kind": "tasks.task",
     "Measurement": "training.cost",
     "MultiTaskModel": "multitask",
     "ParameterCounts": "multitask",
     "SentenceModel": "inference.sentences",
+    "Skipped": "data.files",
     "StepReport": "training.reports",
     "TASKS": "tasks.builtin",
     "Task": "tasks.task",
@@ -95,7 +144,6 @@ _PUBLIC = {
     "total_steps": "training.loop",
     "train": "training.loop",
 }
-__all__ = sorted(_PUBLIC)
 
 if not TYPE_CHECKING:  # whom any name would pass for then
     __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

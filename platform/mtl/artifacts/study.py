@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.text import markdown, paragraph
 from ..study.demo import DEMO_NOTE, is_demo_study
-from ..trials.leaderboard import METRICS, SCORES
+from ..trials.leaderboard import METRIC_TITLES, TASK_METRICS
 from .csv_tables import write_rows
 from .pictures import history_png
 from .study_figures import study_figures
@@ -130,7 +130,7 @@ def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
 
     keys = _keys(rows)
     header = ["rank", "trial", *(short_key(key) for key in keys)]
-    header += [*METRICS.values(), "trainable", "minutes"]
+    header += [*METRIC_TITLES.values(), "trainable", "minutes"]
     return [*header, "state"], [_table_row(row, keys) for row in rows]
 
 
@@ -140,7 +140,7 @@ def _keys(rows: list[dict[str, Any]]) -> list[str]:
 
 def _table_row(row: dict[str, Any], keys: list[str]) -> list:
     cells = [row["rank"], row["number"], *(row["params"].get(key) for key in keys)]
-    cells += [row[name] for name in ("score", *SCORES, "trainable_parameters")]
+    cells += [row[name] for name in ("score", *TASK_METRICS, "trainable_parameters")]
     minutes = row["minutes"]
     cells.append(None if minutes is None else round(minutes, 2))
     return [_cell(value) for value in [*cells, row["state"]]]

@@ -9,9 +9,9 @@ from minbert.tasks.builtin import get_task
 
 from ..terminal import words
 from ..terminal.console import console
-from ..terminal.leaderboard import SHORT_TASKS, TASKS
+from ..terminal.leaderboard import SHORT_TITLES, TASK_TITLES
 from ..terminal.tables import Column, fits, fitted, lay_out
-from ..trials.leaderboard import METRICS
+from ..trials.leaderboard import METRIC_TITLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,13 +94,15 @@ def _metric_columns(
     """Two trials: a row a metric."""
     (difference,) = differences
     costs = [("trainable", "trainable_parameters", ","), ("minutes", "minutes", ".1f")]
-    columns = {"metric": Column("metric", [*METRICS.values(), *(title for title, *_ in costs)])}
+    columns = {
+        "metric": Column("metric", [*METRIC_TITLES.values(), *(title for title, *_ in costs)])
+    }
     for name, trial in zip(_names(trials), trials, strict=True):
-        values = [write(trial["estimates"].get(metric), "") for metric in METRICS]
+        values = [write(trial["estimates"].get(metric), "") for metric in METRIC_TITLES]
         known = [(trial[key], form) for _, key, form in costs]
         values += ["-" if value is None else format(value, form) for value, form in known]
         columns[name] = Column(name, values)
-    gaps = [difference[metric] for metric in METRICS]
+    gaps = [difference[metric] for metric in METRIC_TITLES]
     columns["difference"] = Column("difference", [*(write(gap, "+") for gap in gaps), "", ""])
     columns["verdict"] = Column("", [*map(_verdict, gaps), "", ""])
     return columns
@@ -118,7 +120,7 @@ def _trial_columns(
         "score": Column("score", scores),
         "difference": Column("difference", ["", *(write(gap, "+") for gap in gaps)]),
         "verdict": Column("", ["", *map(_verdict, gaps)]),
-        **_task_columns(trials, TASKS),
+        **_task_columns(trials, TASK_TITLES),
     }
 
 
@@ -133,9 +135,9 @@ def _shorter(trials: Sequence[Mapping]) -> list[Mapping[str, Column | None]]:
     """What several trials' table does without on a narrow screen, the least first."""
     bare = Column("score", [words.score(trial["score"]) for trial in trials])
     return [
-        _task_columns(trials, SHORT_TASKS),
+        _task_columns(trials, SHORT_TITLES),
         {"score": bare},
-        dict.fromkeys(TASKS),
+        dict.fromkeys(TASK_TITLES),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line ``mtl``: parse, call, print. One module a command group, no logic.
+"""The command line ``mtl``: parse, call, print; no logic.
 
 Nothing heavy is imported here or at the top of those modules: ``mtl --help`` must be quick.
 """

@@ -62,7 +62,7 @@ _as_option = click.option(
 @click.option(
     "--synchronous",
     is_flag=True,
-    help="Start trials in batches of --jobs, so that the same seed gives the same trials.",
+    help="Start trials in rounds of --jobs, so that the same seed gives the same trials.",
 )
 @set_option
 @_as_option

@@ -16,7 +16,7 @@ from ..terminal.console import console
 from ..terminal.progress import evaluated_table
 from ..terminal.tables import Column, fitted
 from ..trials.labels import trial_label
-from ..trials.leaderboard import METRICS, row_label
+from ..trials.leaderboard import METRIC_TITLES, row_label
 from ..trials.states import COUNTED, RUNNING, UNFINISHED
 from .common import to_predict
 
@@ -151,7 +151,7 @@ def print_best(payload: Mapping[str, Any]) -> None:
         return
     named = f"trial {best['number']}, {row_label(best)}".rstrip(", ")
     click.echo(f"{payload['study']}: the best is {named}")
-    for name, title in METRICS.items():
+    for name, title in METRIC_TITLES.items():
         click.echo(f"  {title:<22}{words.score(best[name], 4)}")
     for key, value in best["params"].items():
         click.echo(f"  {key:<22}{value}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.home import Home
 from ..study.spec import StudySpec
+from ..tracking import tag_keys
 from ..tracking.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def read_inputs(config: Config, home: Home) -> Inputs:
     pick_device(config.train.device)
     backbone = minbert.check_backbone(config.backbone, home.cache)
     data = minbert.data_digest(config.data.path, home.cache)
-    tags = {"mtl.data_digest": data, "mtl.backbone_digest": backbone.digest}
+    tags = {tag_keys.DATA_DIGEST: data, tag_keys.BACKBONE_DIGEST: backbone.digest}
     return Inputs(_datasets(config.data.path, home), tags)
 
 

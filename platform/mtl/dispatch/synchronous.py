@@ -12,7 +12,7 @@ class Barrier:
 
     Ends are let through when every trial of the round has ended, in the order of their numbers: so
     all of them are asked for before any is told. With a pruner, evaluations are let through when
-    every trial that still trains has one, again in order: a verdict depends on the others' scores.
+    every trial that still trains has one, again in order: pruning depends on the others' scores.
     What loses a worker or fails for want of memory is no end, and is never held.
 
     Args:

@@ -18,6 +18,7 @@ from ..common.faults import explain
 from ..common.signals import Interrupts
 from ..storage.home import EXPERIMENT
 from ..study.demo import is_demo
+from ..tracking import tag_keys
 from ..trials.states import COMPLETE, FAILED, INTERRUPTED, KILLED
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _open_run(
     from ..tracking.inputs import git_commit
 
     if resume is None:
-        tags = {"mtl.profile": profile, "mtl.git_commit": git_commit(), **inputs.tags}
+        tags = {tag_keys.PROFILE: profile, tag_keys.GIT_COMMIT: git_commit(), **inputs.tags}
         tracker.open_trial(
             box, study=EXPERIMENT, number=None, params=config.to_keys(), tags=tags,
             datasets=inputs.datasets,

@@ -1,7 +1,7 @@
 """The half of the Ray executor that runs on the cluster: a trial as a task, and the mailbox.
 
-Nothing here is imported by anyone but `mtl.executors.ray` and the cluster's nodes, which need mtl
-installed.
+Nothing here is imported by anyone but the executor's other half and the cluster's nodes, which need
+mtl installed.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from minbert import InputError
 
 from ..common.masking import masked
 from ..storage.sqlite import undisturbed
+from ..tracking import tag_keys
 from ..tracking.store import connect, sqlite_file
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ class Runs:
         self.inputs = {(row.path, row.backbone) for row in _all(connection, _INPUTS)}
 
 
-_RUNS = """
+_RUNS = f"""
 select r.run_uuid, r.name, r.status, r.lifecycle_stage, r.artifact_uri, s.value as study,
        k.value as kind
-from runs r left join tags s on s.run_uuid = r.run_uuid and s.key = 'mtl.study'
-            left join tags k on k.run_uuid = r.run_uuid and k.key = 'mtl.kind'
+from runs r left join tags s on s.run_uuid = r.run_uuid and s.key = '{tag_keys.STUDY}'
+            left join tags k on k.run_uuid = r.run_uuid and k.key = '{tag_keys.KIND}'
 """
 _VERSIONS = "select run_id from model_versions where current_stage <> 'Deleted_Internal'"
 _INPUTS = """

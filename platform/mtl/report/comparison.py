@@ -15,7 +15,7 @@ from minbert.errors import InputError
 from minbert.tasks.builtin import get_task
 
 from ..tracking.run_reader import Absent, Runs
-from ..trials.leaderboard import SCORES, leaderboard, row_label, why_no_best
+from ..trials.leaderboard import TASK_METRICS, leaderboard, row_label, why_no_best
 from ..trials.states import RUNNING
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _predictions(runs: Runs, row: Row) -> Predictions:
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    kept = ("number", "state", "score", *SCORES, "minutes", "trainable_parameters", "run_id")
+    kept = ("number", "state", "score", *TASK_METRICS, "minutes", "trainable_parameters", "run_id")
     return {key: row[key] for key in kept} | {
         "setting": row_label(row),
         "estimates": row["estimates"],

@@ -19,7 +19,15 @@ from .markup import (
     text,
     with_interval,
 )
-from .paper_tables import METRICS, ROWS_READ, Ours, PaperRow, PaperTable, Value, printed_errors
+from .paper_tables import (
+    PAPER_COLUMNS,
+    ROWS_READ,
+    Ours,
+    PaperRow,
+    PaperTable,
+    Value,
+    printed_errors,
+)
 
 if TYPE_CHECKING:
     from .contents import StudyReport
@@ -58,13 +66,13 @@ def _one_table(given: PaperTable) -> str:
 
 def _lines(row: PaperRow) -> list[tuple[str, list[str]]]:
     """Return one to three lines: the paper's, ours, and the difference."""
-    printed = [number(row.printed[column]) for column in METRICS]
+    printed = [number(row.printed[column]) for column in PAPER_COLUMNS]
     cost = [minutes(row.printed["minutes"]), count(row.printed.get("trainable"))]
     label = text(row.label)
     if row.ours is None:
         return [("unrun", [f"{label} <small>paper; not run here</small>", *printed, *cost])]
     ours = row.ours
-    gaps = [ours.values[column].minus(row.printed[column]) for column in METRICS]
+    gaps = [ours.values[column].minus(row.printed[column]) for column in PAPER_COLUMNS]
     return [
         ("paper", [f"<b>{label}</b> <small>paper</small>", *printed, *cost]),
         ("", [_whose(ours), *_values(list(ours.values.values()), False), *_costs(ours)]),

@@ -16,7 +16,12 @@ from ..trials.states import COMPLETE
 Row = Mapping[str, Any]
 
 TABLES = range(1, 7)
-METRICS = {"sst": "sst_accuracy", "para": "para_accuracy", "sts": "sts_pearson", "score": "score"}
+PAPER_COLUMNS = {
+    "sst": "sst_accuracy",
+    "para": "para_accuracy",
+    "sts": "sts_pearson",
+    "score": "score",
+}
 """The paper's columns, and our metrics."""
 
 ROWS_READ = {
@@ -118,7 +123,7 @@ def beside_paper(study: str, rows: Sequence[Row]) -> list[PaperTable]:
 
 
 def _is_ours(row: Row) -> bool:
-    return bool(row["config"]) and all(row[metric] is not None for metric in METRICS.values())
+    return bool(row["config"]) and all(row[metric] is not None for metric in PAPER_COLUMNS.values())
 
 
 def printed_errors() -> dict[str, Any]:
@@ -234,7 +239,7 @@ def _ours(trials: Sequence[Row]) -> Ours:
     return Ours(
         numbers=numbers,
         settings=len(groups),
-        values={column: _value(members, metric) for column, metric in METRICS.items()},
+        values={column: _value(members, metric) for column, metric in PAPER_COLUMNS.items()},
         minutes=sum(minutes) / len(minutes) if minutes else None,
         trainable=members[0]["trainable_parameters"],
         config=_whole(members[0]["config"]),

@@ -10,7 +10,7 @@ from minbert.tasks.builtin import TASKS, get_task
 
 from ..artifacts.axes import DRAWN
 from ..artifacts.study_figures import study_figures
-from ..trials.leaderboard import METRICS, SCORES, grouped, replicated, row_label
+from ..trials.leaderboard import METRIC_TITLES, TASK_METRICS, grouped, replicated, row_label
 from ..trials.states import COMPLETE, state_word
 from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command
@@ -72,8 +72,8 @@ def leaderboard_section(report: StudyReport) -> str:
     if not report.rows:
         return paragraph("There are no trials yet.")
     shown = report.rows[:_SHOWN]
-    places = {name: _places(shown, name) for name in METRICS}
-    head = ("rank>", "trial>", "setting", *(f"{title}>" for title in METRICS.values()),
+    places = {name: _places(shown, name) for name in METRIC_TITLES}
+    head = ("rank>", "trial>", "setting", *(f"{title}>" for title in METRIC_TITLES.values()),
             "trainable>", "minutes>", "best epoch>")  # fmt: skip
     parts = [table(head, [_board_row(row, places, report.worked_on) for row in shown])]
     if len(report.rows) > len(shown):
@@ -96,7 +96,7 @@ def _board_row(
     word = text(state_word(row["state"], worked_on))
     state = "" if row["state"] == COMPLETE else f" <small>{word}</small>"
     cells = [str(row["rank"] or "–"), str(row["number"]), text(row_label(row)) + state]
-    for name in METRICS:
+    for name in METRIC_TITLES:
         given = row["estimates"].get(name, {})
         cells.append(with_interval(row[name], given.get("low"), given.get("high"), places[name]))
     cells += [count(row["trainable_parameters"]), minutes(row["minutes"])]
@@ -105,10 +105,16 @@ def _board_row(
 
 
 def _seeds_table(report: StudyReport) -> str:
-    head = ("rank>", "setting", "seeds>", *(f"{title}>" for title in METRICS.values()), "minutes>")
+    head = (
+        "rank>",
+        "setting",
+        "seeds>",
+        *(f"{title}>" for title in METRIC_TITLES.values()),
+        "minutes>",
+    )
     rows = []
     for rank, group in enumerate(grouped(report.rows)[:_SHOWN], start=1):
-        values = [_with_deviation(group[name]) for name in ("score", *SCORES)]
+        values = [_with_deviation(group[name]) for name in ("score", *TASK_METRICS)]
         seeds = str(len(group["numbers"]))
         cells = [str(rank), text(group["setting"]), seeds, *values, minutes(group["minutes"][0])]
         rows.append(("best" if rank == 1 else "", cells))

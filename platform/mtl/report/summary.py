@@ -9,7 +9,7 @@ from minbert.tasks.builtin import TASKS
 
 from ..study.demo import DEMO_NOTE, is_demo_study
 from ..trials.labels import short_value
-from ..trials.leaderboard import METRICS, row_label
+from ..trials.leaderboard import METRIC_TITLES, row_label
 from ..trials.states import COUNTED, ENDED, WAITING, state_word
 from .markup import (
     count,
@@ -82,7 +82,7 @@ def _gain_table(report: StudyReport) -> str:
     numbers = (f"trial {row['number']}>" for row in (reference, best))
     head = ("", *numbers, "difference>", "significant")
     rows = []
-    for name, title in METRICS.items():
+    for name, title in METRIC_TITLES.items():
         known = [row["estimates"].get(name) for row in (reference, best)]
         gain = report.gain[name]
         places = decimals(half_width(e["low"], e["high"]) for e in [*known, gain] if e)

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..common.http_probe import PATIENCE
 from .server import read_only, server_options
 from .sqlite import open_reading, sqlite_file
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from sqlalchemy import Engine
+
+_PATIENCE = 3.0  # seconds that a server has: whoever only looks waits less than who works
 
 
 @contextmanager
@@ -56,4 +57,4 @@ def _options(url: str) -> dict[str, Any]:
     file = sqlite_file("the address", url)
     if file is not None:
         return {"creator": lambda: open_reading(file)}
-    return read_only(url, server_options(url, PATIENCE))
+    return read_only(url, server_options(url, _PATIENCE))

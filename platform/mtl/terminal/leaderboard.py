@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN = 20  # rows that are printed
-TASKS = {"sst_accuracy": "SST acc>", "para_accuracy": "PARA acc>", "sts_pearson": "STS r>"}
-SHORT_TASKS = {"sst_accuracy": "SST>", "para_accuracy": "PARA>", "sts_pearson": "STS>"}
+TASK_TITLES = {"sst_accuracy": "SST acc>", "para_accuracy": "PARA acc>", "sts_pearson": "STS r>"}
+SHORT_TITLES = {"sst_accuracy": "SST>", "para_accuracy": "PARA>", "sts_pearson": "STS>"}
 
 
 def leaderboard_table(
@@ -42,12 +42,12 @@ def leaderboard_table(
         "parameters": column("parameters", lambda row: row_label(row) + _remark(row), True),
         "score": column("score>", lambda row: score(row["score"])),
         "interval": column("± 95 %>", _half_width),
-        **scores(TASKS),
+        **scores(TASK_TITLES),
         "trainable": column("trainable>", lambda row: _or_dash(row["trainable_parameters"], ",")),
         "minutes": column("minutes>", lambda row: _or_dash(row["minutes"], ".1f")),
     }
     table = fitted(
-        screen, columns, {"minutes": None}, {"trainable": None}, scores(SHORT_TASKS),
+        screen, columns, {"minutes": None}, {"trainable": None}, scores(SHORT_TITLES),
         {"rank": None}, {"interval": None}, styles=_bold_first(best),
     )  # fmt: skip
     if len(rows) > shown:
@@ -66,13 +66,13 @@ def replicates_table(
         return Column(title, [with_deviation(*pair, digits) for pair in pairs])
 
     bare = {key: Column(title, [score(group[key][0]) for group in best])
-            for key, title in SHORT_TASKS.items()}  # fmt: skip
+            for key, title in SHORT_TITLES.items()}  # fmt: skip
     columns = {
         "rank": Column("rank>", [str(rank) for rank, _ in enumerate(best, start=1)]),
         "parameters": Column("parameters", [group["setting"] for group in best], True),
         "seeds": Column("seeds>", [str(len(group["numbers"])) for group in best]),
         "score": means("score", "score>"),
-        **{key: means(key, title) for key, title in TASKS.items()},
+        **{key: means(key, title) for key, title in TASK_TITLES.items()},
         "minutes": means("minutes", "minutes>", 1),
     }
     table = fitted(screen, columns, {"minutes": None}, bare, {"rank": None}, {"seeds": None},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 
 from ..trials.states import COMPLETE, PRUNED
+from . import tag_keys
 from .run_models import model_folder
 from .store import connect
 
@@ -112,7 +113,7 @@ def _register(home: Home, client: Any, name: str, row: Mapping[str, Any]) -> str
         _pack(model_folder(run_id, home), packed)
         client.log_artifacts(run_id, str(packed), _FOLDER)
     source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
-    tags = {"mtl.trial": str(row["number"]), "mtl.score": f"{row['score']:.4f}"}
+    tags = {tag_keys.TRIAL: str(row["number"]), tag_keys.SCORE: f"{row['score']:.4f}"}
     about = f"Trial {row['number']} of study {name}: dev score {row['score']:.3f}"
     made = client.create_model_version(name, source, run_id, tags=tags, description=about)
     return made.version

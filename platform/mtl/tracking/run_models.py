@@ -14,6 +14,7 @@ from minbert.common.pickles import is_pickle, refusal
 from minbert.errors import InputError
 
 from ..common.masking import masked
+from . import tag_keys
 from .store import connect, sqlite_file
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def _fetch(run: str, home: Home) -> Path:
 
 
 def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
-    if tags.get("mtl.kind") != "study":
+    if tags.get(tag_keys.KIND) != "study":
         return f"run {run} has no model: it has not completed"
-    study = shlex.quote(tags["mtl.study"])
+    study = shlex.quote(tags[tag_keys.STUDY])
     return f"run {run} is a study's, not a trial's; mtl study best {study} names its best trial's"
 
 

@@ -45,13 +45,16 @@ class RunRecorder:
     after any step and says again only what follows its last checkpoint; a step that comes again
     is dropped.
 
-    Metrics, all by global training step:
+    Metrics during the training, all by global training step:
         train/batch_loss: loss of the batch of every tenth step, of whichever task it is.
         train/loss, train/loss_<task>: at each evaluation, the mean over all steps of the task since
             the last evaluation; train/loss is the mean of the tasks' means.
         system/...: what the process uses, every ten steps.
         train/lr, train/tokens_per_second: every ten steps and at each evaluation.
-        dev/<score>, dev/score, best/score: at each evaluation.
+        dev/<score>, dev/score, best/score: at each evaluation; with it train/epoch, train/seconds
+            and dev/seconds.
+
+    At its end, once: final/... of the best epoch and what is kept of it, parameters/...
 
     Args:
         outbox: of the run; nothing else may record in it at the same time.

@@ -19,6 +19,7 @@ from minbert.errors import InputError
 from ..common.masking import clean, masked
 from ..trials.labels import folder_name
 from ..trials.states import RUNNING, TO_MLFLOW
+from . import tag_keys
 from .outbox import Operation, Outbox, Run
 from .runs_view import offer_view
 from .store import connect, sqlite_file
@@ -124,7 +125,7 @@ class Sender:
 
     def _parent(self, experiment: str, outbox: Outbox, parent: Mapping[str, str]) -> str:
         """Return the id of the study's run, which was not known when its trial began."""
-        known = Outbox(outbox.folder.with_name(parent["mtl.study_key"])).run
+        known = Outbox(outbox.folder.with_name(parent[tag_keys.STUDY_KEY])).run
         run_id = known.run_id if known else self._find(experiment, parent)
         if run_id is None:
             raise AwayError("the study's own run is not there yet")
@@ -138,8 +139,8 @@ class Sender:
         if run.info.lifecycle_stage == "deleted":
             self._client.restore_run(run_id)
         self._client.update_run(run_id, status=TO_MLFLOW[RUNNING])
-        gone = {"mtl.reason": None} if "mtl.reason" in run.data.tags else {}
-        self._tags(outbox, {"values": {"mtl.state": RUNNING, **gone}})
+        gone = {tag_keys.REASON: None} if tag_keys.REASON in run.data.tags else {}
+        self._tags(outbox, {"values": {tag_keys.STATE: RUNNING, **gone}})
 
     def _end(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         self._client.set_terminated(

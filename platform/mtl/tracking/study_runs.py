@@ -11,6 +11,7 @@ from ..study.spec import StudySpec
 from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
 from ..trials.notes import study_note, trial_note, write_note
 from ..trials.states import COMPLETE, FROM_OPTUNA, INTERRUPTED, KILLED
+from . import tag_keys
 from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
 from .study_tracker import StudyTracker
@@ -100,10 +101,10 @@ class StudyRuns:
         """
         self._take_up_what_is_left()
         tags = {
-            "mtl.profile": self._spec.profile,
-            "mtl.sampler": self._spec.sampler,
-            "mtl.pruner": self._spec.pruner,
-            "mtl.git_commit": git_commit(),
+            tag_keys.PROFILE: self._spec.profile,
+            tag_keys.SAMPLER: self._spec.sampler,
+            tag_keys.PRUNER: self._spec.pruner,
+            tag_keys.GIT_COMMIT: git_commit(),
         }
         self._study.set_user_attr("open", True)
         name, about = self._study.study_name, self._spec.description
@@ -190,7 +191,11 @@ class StudyRuns:
             params=config.to_keys(),
             label=label,
             datasets=inputs.datasets,
-            tags={"mtl.profile": self._spec.profile, "mtl.git_commit": git_commit(), **inputs.tags},
+            tags={
+                tag_keys.PROFILE: self._spec.profile,
+                tag_keys.GIT_COMMIT: git_commit(),
+                **inputs.tags,
+            },
         )
 
     def log_text(self, number: int, text: str, path: str) -> None:

@@ -22,6 +22,7 @@ from ..common.text import paragraph
 from ..storage.sqlite import refuse_damaged
 from ..trials.labels import run_name
 from ..trials.states import RUNNING
+from . import tag_keys
 from .inputs import DatasetInput
 from .outbox import Outbox, Run, outboxes
 from .runs_view import run_path, view_path
@@ -88,11 +89,11 @@ class StudyTracker:
             run_id: the run that it has.
         """
         note = {"mlflow.note.content": paragraph(description)}
-        own = {"mtl.study": name, "mtl.kind": "study", "mtl.study_key": box.folder.name}
+        own = {tag_keys.STUDY: name, tag_keys.KIND: "study", tag_keys.STUDY_KEY: box.folder.name}
         if self._reopened(box, run_id):
             box.append("tags", values=note)
         else:
-            find = {"mtl.study_key": box.folder.name, "mtl.kind": "study"}
+            find = {tag_keys.STUDY_KEY: box.folder.name, tag_keys.KIND: "study"}
             self._create(box, name, f"study {name}", {**tags, **own, **note}, find)
         self.uploader.watch(box)
 
@@ -123,10 +124,10 @@ class StudyTracker:
             label: what distinguishes it from its neighbours; it is in the run's name.
             datasets: the data it reads.
         """
-        own = {"mtl.kind": "training" if number is None else "trial", "mtl.study": study}
+        own = {tag_keys.KIND: "training" if number is None else "trial", tag_keys.STUDY: study}
         find, unknown = {}, None
         if parent is not None:
-            own |= {"mtl.study_key": parent.folder.name, "mtl.trial": str(number)}
+            own |= {tag_keys.STUDY_KEY: parent.folder.name, tag_keys.TRIAL: str(number)}
             # Found by the name of a tag that no other run has: MLflow has an index of names alone,
             # and would look at every run of the study for a value.
             find = {f"mtl.run.{box.folder.name}": "1"}
@@ -134,7 +135,7 @@ class StudyTracker:
             if known:
                 own["mlflow.parentRunId"] = known
             else:
-                unknown = {"mtl.study_key": parent.folder.name, "mtl.kind": "study"}
+                unknown = {tag_keys.STUDY_KEY: parent.folder.name, tag_keys.KIND: "study"}
         name = run_name(number, label)
         self._create(box, study, name, {**tags, **own, **find}, find, unknown)
         box.append("params", values={key: _value(value) for key, value in params.items()})
@@ -164,7 +165,7 @@ class StudyTracker:
         find: Mapping[str, str],
         parent: Mapping[str, str] | None = None,
     ) -> None:
-        tags = {**_source_tags(tags), **tags, "mtl.state": RUNNING}
+        tags = {**_source_tags(tags), **tags, tag_keys.STATE: RUNNING}
         values = {key: _tag(value) for key, value in tags.items() if value is not None}
         box.append(
             "create", experiment=experiment, name=name, tags=values, find=dict(find), parent=parent
@@ -172,8 +173,8 @@ class StudyTracker:
 
     def end(self, box: Outbox, state: str, reason: str | None = None) -> None:
         """End a run. ``state`` is complete, pruned, failed or killed; ``reason`` says why."""
-        why = {} if reason is None else {"mtl.reason": clean(reason)}
-        box.append("tags", values={"mtl.state": state, **why})
+        why = {} if reason is None else {tag_keys.REASON: clean(reason)}
+        box.append("tags", values={tag_keys.STATE: state, **why})
         box.append("end", state=state)
         self.uploader.watch(box)
 
@@ -260,7 +261,7 @@ def _source_tags(tags: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {
         "mlflow.source.name": "mtl",
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": tags.get("mtl.git_commit"),
+        "mlflow.source.git.commit": tags.get(tag_keys.GIT_COMMIT),
     }
     try:
         found["mlflow.user"] = getpass.getuser()

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-SCORES = tuple(task.metric for task in TASKS)
+TASK_METRICS = tuple(task.metric for task in TASKS)
 _MEASURES = {"accuracy": "accuracy", "pearson": "Pearson"}
-METRICS = {"score": "score"} | {
+METRIC_TITLES = {"score": "score"} | {
     task.metric: f"{task.name.upper()} {_MEASURES[task.metric.rpartition('_')[2]]}"
     for task in TASKS
 }
@@ -38,7 +38,7 @@ FIXED_COLUMNS = (
     "score",
     "score_low",
     "score_high",
-    *SCORES,
+    *TASK_METRICS,
     "best_epoch",
     "minutes",
     "trainable_parameters",
@@ -119,7 +119,7 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _group(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     first = members[0]
-    measured = ("score", *SCORES, "minutes")
+    measured = ("score", *TASK_METRICS, "minutes")
     return {
         "setting": row_label(first, seed=False),
         "numbers": [row["number"] for row in members],
@@ -148,7 +148,7 @@ def _row(trial: FrozenTrial, run_id: str | None, known: Mapping[str, Any]) -> di
         "score": _score(trial),
         "score_low": interval.get("low"),
         "score_high": interval.get("high"),
-        **{name: scores.get(name) for name in SCORES},
+        **{name: scores.get(name) for name in TASK_METRICS},
         "best_epoch": known.get("best_epoch"),
         "minutes": known.get("minutes"),
         "trainable_parameters": known.get("trainable_parameters"),

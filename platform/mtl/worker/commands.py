@@ -36,7 +36,7 @@ class Commands:
         self.stopping = threading.Event()
         self._line = line
         self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
-        self._verdicts: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
         self._number: int | None = None
         self._closed = False
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -48,18 +48,18 @@ class Commands:
     def _begin(self, job: TrialJob) -> None:
         """Take up a trial: what is said from now on is said to it."""
         self._number = job.number
-        while not self._verdicts.empty():
-            self._verdicts.get()
+        while not self._answers.empty():
+            self._answers.get()
         self.stopping.clear()
         self._jobs.put(job)
 
-    def wait_for_verdict(self) -> Advance | Cancel | None:
+    def wait_for_answer(self) -> Advance | Cancel | None:
         """Wait for what comes after an evaluation: Advance, or Cancel to prune. None when the
         dispatcher is gone, or wants the trial to stop and says nothing of the evaluation: it has
         not noted it then, and must hear of it again."""
         while True:
             try:
-                return self._verdicts.get(timeout=_LAST_WORD)
+                return self._answers.get(timeout=_LAST_WORD)
             except queue.Empty:
                 if self.stopping.is_set():
                     return None
@@ -82,7 +82,7 @@ class Commands:
                 if isinstance(message, Cancel) and not message.prune:
                     self.stopping.set()
                 else:
-                    self._verdicts.put(message)
+                    self._answers.put(message)
         self._orphaned()
 
     def _orphaned(self) -> None:
@@ -92,7 +92,7 @@ class Commands:
         if self._closed:
             return
         self.stopping.set()
-        self._verdicts.put(None)
+        self._answers.put(None)
         self._jobs.put(None)
         time.sleep(ORPHAN_GRACE)
         if not self._closed:

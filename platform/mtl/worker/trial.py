@@ -162,7 +162,7 @@ class _Trial:
         )
 
     def _on_epoch(self, report: EpochReport) -> bool:
-        """Record an evaluation and wait for the verdict; say whether there was one."""
+        """Record an evaluation and wait for the answer; say whether there was one."""
         # Recorded before the trainer is asked to go on: only then it checkpoints this evaluation,
         # so after a kill the report comes again rather than never.
         self.recorder.on_epoch(report)
@@ -172,9 +172,9 @@ class _Trial:
                 self.job.number, report.epoch, report.step, dict(report.scores), report.best_score
             )
         )
-        verdict = self.commands.wait_for_verdict()
-        self.pruned = isinstance(verdict, Cancel)
-        return verdict is not None
+        answer = self.commands.wait_for_answer()
+        self.pruned = isinstance(answer, Cancel)
+        return answer is not None
 
     def _finish(self, checkpoints: Path) -> Finished:
         stopping = self.commands.stopping.is_set

@@ -1,0 +1,23 @@
+"""The names of our tags in MLflow: what runs are found by, and what they say of themselves."""
+
+from __future__ import annotations
+
+KIND = "mtl.kind"
+"""``study``, ``trial`` or ``training``."""
+STUDY = "mtl.study"
+STUDY_KEY = "mtl.study_key"
+"""Of a study's run and its trials': tells two recordings of one name apart."""
+TRIAL = "mtl.trial"
+"""A trial's number."""
+STATE = "mtl.state"
+"""One of `mtl.trials.states`: MLflow knows no pruning."""
+REASON = "mtl.reason"
+"""Why a run failed, or was killed."""
+SCORE = "mtl.score"
+"""Of a registered model: its dev score."""
+PROFILE = "mtl.profile"
+SAMPLER = "mtl.sampler"
+PRUNER = "mtl.pruner"
+GIT_COMMIT = "mtl.git_commit"
+DATA_DIGEST = "mtl.data_digest"
+BACKBONE_DIGEST = "mtl.backbone_digest"
