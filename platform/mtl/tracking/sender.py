@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
 
-from ..common.masking import clean, masked
-from ..trials.labels import folder_name
+from ..common.masking import clean
 from ..trials.states import RUNNING, TO_MLFLOW
 from . import tag_keys
+from .experiments import Experiments
 from .outbox import Operation, Outbox, Run
 from .runs_view import offer_view
-from .store import connect, sqlite_file
+from .store import connect
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -55,9 +54,8 @@ class Sender:
 
     def __init__(self, tracking_uri: str, artifact_root: Path) -> None:
         self.tracking_uri = tracking_uri
-        self._artifact_root = Path(artifact_root)
         self._client = connect(tracking_uri)
-        self._experiments: dict[str, str] = {}
+        self._experiments = Experiments(self._client, tracking_uri, Path(artifact_root))
         self._has: dict[Path, set[tuple[str, int]]] = {}  # points of runs, asked once a process
 
     def send(self, outbox: Outbox) -> None:
@@ -104,7 +102,7 @@ class Sender:
     # ---- runs -----------------------------------------------------------------------------------
 
     def _create(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
-        experiment = self._experiment(fields["experiment"])
+        experiment = self._experiments.id_of(fields["experiment"])
         run_id = self._find(experiment, fields["find"])
         if run_id is None:
             tags = dict(fields["tags"])
@@ -208,40 +206,6 @@ class Sender:
             histories = (self._client.get_metric_history(run_id, key) for key in keys)
             self._has[outbox.folder] = {place for h in histories for place in _places(h)}
         return self._has[outbox.folder]
-
-    # ---- experiments ----------------------------------------------------------------------------
-
-    def _experiment(self, name: str) -> str:
-        """Return the id of the experiment, created where it is new."""
-        if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
-            known = None if found is None else self._id(found)
-            self._experiments[name] = known or self._new_experiment(name)
-        return self._experiments[name]
-
-    def _id(self, experiment: Any) -> str:
-        if experiment.lifecycle_stage == "deleted":
-            uri = shlex.quote(masked(self.tracking_uri))
-            raise InputError(
-                f"the MLflow experiment {experiment.name!r} was deleted: restore it with "
-                f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x "
-                f"{experiment.experiment_id}`, or run the study under another name with --as"
-            )
-        return experiment.experiment_id
-
-    def _new_experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        location = None
-        if sqlite_file(self.tracking_uri) is not None:
-            location = (self._artifact_root.absolute() / folder_name(name)).as_uri()
-        try:
-            return self._client.create_experiment(name, location)
-        except MlflowException:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return self._id(found)  # another process was quicker
 
 
 _HOW: dict[str, Callable[[Sender, Outbox, Mapping[str, Any]], None]] = {
