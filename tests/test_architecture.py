@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.imports import BASES, Import, defined, imports, modules
+from support.imports import BASES, Import, defined, imports, modules, parsed
 from support.paths import REPOSITORY
 
 HEAVY = ("torch", "mlflow", "optuna", "plotly", "matplotlib", "pandas", "sklearn", "scipy")
@@ -134,7 +134,7 @@ def test_rooms_begin_empty(package: str):
     """Whoever imports one module of a room loads nothing but that."""
     begins = {name: file for name, file in modules(package).items() if file.name == "__init__.py"}
     del begins[package]
-    trees = {name: ast.parse(file.read_text("utf-8")) for name, file in begins.items()}
+    trees = {name: parsed(file) for name, file in begins.items()}
     assert [
         name for name, tree in trees.items() if len(tree.body) > bool(ast.get_docstring(tree))
     ] == []
@@ -160,7 +160,7 @@ def test_names_are_imported_from_where_they_are_defined(package: str):
 def test_what_is_public_is_there_for_type_checkers_and_at_run_time(package: str):
     """The plain re-exports that a type checker reads are the names that are loaded at first use."""
     library = importlib.import_module(package)
-    tree = ast.parse((BASES[package] / package / "__init__.py").read_text("utf-8"))
+    tree = parsed(BASES[package] / package / "__init__.py")
     typed = next(node for node in tree.body if isinstance(node, ast.If)).body
     read = {a.asname: n.module for n in typed if isinstance(n, ast.ImportFrom) for a in n.names}
     assert read == library._PUBLIC and sorted(read) == sorted(library.__all__)
@@ -241,7 +241,7 @@ def files_of_tests() -> list[Path]:
 
 @pytest.mark.parametrize("file", files_of_tests(), ids=lambda file: file.stem)
 def test_a_test_says_which_room_it_looks_at(file: Path):
-    said = re.search(r"^Room: (.+)\.$", ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "",
+    said = re.search(r"^Room: (.+)\.$", ast.get_docstring(parsed(file)) or "",
                      flags=re.MULTILINE)  # fmt: skip
     assert said, f"{file.name}: its first lines should end with `Room: PACKAGE/ROOM.`"
     known = {f"{package}/{name}" for package, names in ROOMS.items() for name in names}

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import TINY, Outcome, command, mtl_here, mtl_process, sets
+from support.commands import (
+    TINY,
+    Outcome,
+    command,
+    mtl_here,
+    mtl_process,
+    sets,
+    start_mtl,
+    wait_for,
+)
 from support.homes import furnish
 
 SWEEP = ("study", "run", "lora_sweep", "--jobs", "1")
@@ -127,23 +136,7 @@ def test_a_diverged_trial_is_exit_1_with_its_reason(tmp_path: Path):
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [command(), *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=environment(folder, PYTHONUNBUFFERED="1"),
-    )
-
-
-def wait_for(process: subprocess.Popen, word: str) -> None:
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if word in line:
-            return
-    raise AssertionError(f"ended without {word!r}: {''.join(seen)} {process.stderr.read()}")
+    return start_mtl(folder, *args, **environment(folder))
 
 
 @pytest.mark.usefixtures("furnished")

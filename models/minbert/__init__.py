@@ -56,50 +56,6 @@ if TYPE_CHECKING:
     )
     from .training.reports import EpochReport as EpochReport, StepReport as StepReport
 
-__all__ = [
-    "BackboneReport",
-    "Config",
-    "DataFile",
-    "DataPull",
-    "DivergedError",
-    "EncoderShape",
-    "EpochReport",
-    "Estimate",
-    "FileReport",
-    "InputError",
-    "KEYS",
-    "KeyInfo",
-    "Kind",
-    "Measurement",
-    "MultiTaskModel",
-    "ParameterCounts",
-    "SentenceModel",
-    "Skipped",
-    "StepReport",
-    "TASKS",
-    "Task",
-    "TaskPredictions",
-    "TrainingStopped",
-    "backbone_digest",
-    "check_backbone",
-    "check_data",
-    "count_parameters",
-    "data_digest",
-    "describe_keys",
-    "differences",
-    "estimates",
-    "evaluate_best",
-    "get_task",
-    "load_best",
-    "load_model",
-    "measure",
-    "predict_files",
-    "pull_backbone",
-    "pull_data",
-    "save_model",
-    "total_steps",
-    "train",
-]
 _PUBLIC = {
     "BackboneReport": "backbone.check",
     "Config": "config",
@@ -144,6 +100,7 @@ _PUBLIC = {
     "total_steps": "training.loop",
     "train": "training.loop",
 }
+__all__ = sorted(_PUBLIC)
 
 if not TYPE_CHECKING:  # whom any name would pass for then
     __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -51,44 +51,6 @@ if TYPE_CHECKING:
     from .ui.serve import serve as serve
     from .worker.messages import Progress as Progress
 
-__all__ = [
-    "Check",
-    "Home",
-    "LeaseLostError",
-    "Plan",
-    "Progress",
-    "Promotion",
-    "Pruner",
-    "RecordedStudy",
-    "Removal",
-    "Sampler",
-    "Sized",
-    "StudyInfo",
-    "StudyResult",
-    "StudySpec",
-    "SyncResult",
-    "TrainingResult",
-    "UnknownStudyError",
-    "View",
-    "Watcher",
-    "best_of",
-    "compare_trials",
-    "diagnose",
-    "export_csv",
-    "leaderboard",
-    "list_studies",
-    "load_study",
-    "open_recorded",
-    "plan_study",
-    "promote",
-    "recorded_studies",
-    "run_study",
-    "serve",
-    "sync_runs",
-    "tidy",
-    "train_once",
-    "write_report_page",
-]
 _PUBLIC = {
     "Check": "doctor.checks",
     "Home": "storage.home",
@@ -127,6 +89,7 @@ _PUBLIC = {
     "train_once": "dispatch.train",
     "write_report_page": "report.page",
 }
+__all__ = sorted(_PUBLIC)
 
 if not TYPE_CHECKING:  # whom any name would pass for then
     __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from support.commands import Outcome, command, mtl_process
+from support.commands import Outcome, mtl_process, start_mtl, wait_for
 from support.recorded_homes import pack, restore
 
 STUDY = """\
@@ -195,26 +195,9 @@ def mtl(place: Path, *words: str) -> Outcome:
 
 
 def start(place: Path, *words: str) -> subprocess.Popen:
-    """Start `mtl` in the place; what it prints can be read from its stdout."""
-    return subprocess.Popen(
-        [command(), *words],
-        cwd=place,
-        env={**os.environ, "MTL_HOME": str(place / "home")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def wait_for(process: subprocess.Popen, words: str) -> None:
-    """Read what a process prints up to a line with these words."""
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            return
-    raise SystemExit(f"{words!r} never came:\n{''.join(seen)}")
+    """Start `mtl` in the place; what it prints and complains of can be read from its stdout."""
+    home = str(place / "home")
+    return start_mtl(place, *words, stderr=subprocess.STDOUT, MTL_HOME=home)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,36 @@ def mtl_process(folder: Path, *args: object, timeout: float = 240, **env: str) -
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def start_mtl(
+    folder: Path, *args: str, stderr: int = subprocess.PIPE, **env: str
+) -> subprocess.Popen:
+    """Start the real `mtl` in a folder; what it prints can be read as it comes."""
+    return subprocess.Popen(
+        [command(), *args],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+    )
+
+
+def wait_for(process: subprocess.Popen, words: str) -> None:
+    """Read what a process prints up to a line with these words.
+
+    Raises:
+        AssertionError: it ended without.
+    """
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return
+    rest = process.stderr.read() if process.stderr else ""
+    raise AssertionError(f"ended without {words!r}: {''.join(seen)} {rest}")
+
+
 def mtl_here(folder: Path, *args: object, **env: str) -> Outcome:
     """Run a command line in this process, where the libraries are loaded already."""
     from mtl.cli import exits

@@ -51,14 +51,15 @@ def imports(package: str) -> list[Import]:
 
 
 @cache
-def _parsed(file: Path) -> ast.Module:
+def parsed(file: Path) -> ast.Module:
+    """Return the syntax of a file, read once."""
     return ast.parse(file.read_text("utf-8"))
 
 
 def _of(name: str, file: Path, known: dict[str, Path]) -> Iterator[Import]:
     shown = file.relative_to(REPOSITORY).as_posix()
     inside = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node, typing, function in _nodes(_parsed(file)):
+    for node, typing, function in _nodes(parsed(file)):
         for target, taken in _targets(node, inside, known):
             early = not typing and not function
             yield Import(shown, node.lineno, name, target, taken, typing, early)
@@ -94,7 +95,7 @@ def _targets(
 def defined(file: Path) -> set[str]:
     """Return the names that a file defines or assigns, without those that it imports."""
     names: set[str] = set()
-    for node in ast.walk(_parsed(file)):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -56,6 +56,8 @@ STS = Task(
 TASKS: tuple[Task, ...] = (SST, PARA, STS)
 HEAD_WIDTHS: Mapping[str, int] = {task.name: task.outputs for task in TASKS}
 """Outputs of each task's head, by its name."""
+TASK_METRICS: tuple[str, ...] = tuple(task.metric for task in TASKS)
+"""What each task is scored by, in their order: names of scores."""
 _BY_NAME: Mapping[str, Task] = {task.name: task for task in TASKS}
 
 

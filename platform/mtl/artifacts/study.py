@@ -6,9 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minbert.tasks.builtin import TASK_METRICS
+
 from ..common.text import markdown, paragraph
 from ..study.demo import DEMO_NOTE, is_demo_study
-from ..trials.leaderboard import METRIC_TITLES, TASK_METRICS
+from ..trials.leaderboard import METRIC_TITLES
 from .csv_tables import write_rows
 from .pictures import history_png
 from .study_figures import study_figures

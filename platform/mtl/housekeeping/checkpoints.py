@@ -139,5 +139,5 @@ def running_trainings(removal: Removal, home: Home, runs: Runs | None) -> list[s
     names = [folder.name for folder in folders if not removal.is_old([folder])]
     if runs is None:
         return names
-    running = {name for name, run in runs.by_id.items() if run.status == TO_MLFLOW[RUNNING]}
-    return [name for name in names if name in running]
+    known = [runs.by_id[name] for name in names if name in runs.by_id]
+    return [run.id for run in known if run.status == TO_MLFLOW[RUNNING]]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minbert.errors import InputError
-from minbert.tasks.builtin import get_task
+from minbert.tasks.builtin import TASK_METRICS, get_task
 
 from ..tracking.run_reader import Absent, Runs
-from ..trials.leaderboard import TASK_METRICS, leaderboard, row_label, why_no_best
+from ..trials.leaderboard import leaderboard, row_label, why_no_best
 from ..trials.states import RUNNING
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks.builtin import TASKS, get_task
+from minbert.tasks.builtin import TASK_METRICS, TASKS, get_task
 
 from ..artifacts.axes import DRAWN
 from ..artifacts.study_figures import study_figures
-from ..trials.leaderboard import METRIC_TITLES, TASK_METRICS, grouped, replicated, row_label
+from ..trials.leaderboard import METRIC_TITLES, grouped, replicated, row_label
 from ..trials.states import COMPLETE, state_word
 from .charts import cost_chart, dressed, intervals_chart, score_curves, task_curves
 from .commands import study_command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minbert.tasks.builtin import TASKS
+from minbert.tasks.builtin import TASK_METRICS
 
 BATCH_LOSS = "train/batch_loss"
 LOSS = "train/loss"
@@ -14,7 +14,7 @@ EVAL_SECONDS = "dev/seconds"
 BEST_SCORE = "best/score"
 TRAINABLE, TOTAL = "parameters/trainable", "parameters/total"
 
-SCORES = ("score", *(task.metric for task in TASKS))
+SCORES = ("score", *TASK_METRICS)
 """What an evaluation gives, the score first: names behind ``dev/`` and ``final/``."""
 
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from minbert.tasks.builtin import TASKS
+from minbert.tasks.builtin import TASK_METRICS, TASKS
 
 from ..common.process import reading_many
 from .attributes import attributes_of, late_runs, run_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-TASK_METRICS = tuple(task.metric for task in TASKS)
 _MEASURES = {"accuracy": "accuracy", "pearson": "Pearson"}
 METRIC_TITLES = {"score": "score"} | {
     task.metric: f"{task.name.upper()} {_MEASURES[task.metric.rpartition('_')[2]]}"

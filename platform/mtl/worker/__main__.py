@@ -13,10 +13,7 @@ from multiprocessing.connection import Connection
 from ..common import process
 from ..common.masking import mask_streams
 from .commands import Commands
-from .messages import (
-    Event,
-    Failed,
-)
+from .messages import Event, Failed
 from .trial import run_trial
 
 
