@@ -76,7 +76,7 @@ def quick_store():
     """MLflow makes the tables of a new store by sixty migrations, which take seconds: once in this
     process, copies after that. Commands in processes of their own make theirs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.tracking.store._create", lambda _uri, file: new_store(file))
+        patch.setattr("mtl.tracking.store._create", new_store)
         yield
 
 

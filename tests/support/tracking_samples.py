@@ -88,7 +88,7 @@ def _empty_store() -> bytes:
     load_mlflow()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
-        _create(f"sqlite:///{file}", file)
+        _create(file)
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         return file.read_bytes()

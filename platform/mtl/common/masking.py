@@ -131,7 +131,7 @@ class _Masking:
 
 
 def _is_file(url: str) -> bool:
-    return url.startswith(("sqlite:", "file:"))  # an @ is a part of the path
+    return url.startswith(("sqlite:", "sqlite+", "file:"))  # an @ is a part of the path
 
 
 def _masked_login(url: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from minbert import InputError
 
 from ..common.masking import masked
 from ..storage.sqlite import undisturbed
+from ..storage.urls import file_path
 from ..tracking import tag_keys
 from ..tracking.store import connect, sqlite_file
 
@@ -74,8 +73,7 @@ def _all(connection: Connection, statement: str) -> list:
 
 
 def _run(row) -> Run:
-    parts = urlsplit(row.artifact_uri or "")
-    artifacts = Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+    artifacts = file_path(row.artifact_uri or "")
     # Below the run's folder lie its artifacts; what is laid out otherwise is not ours to remove.
     ours = artifacts if artifacts is not None and artifacts.parent.name == row.run_uuid else None
     study = row.study if row.kind in ("study", "trial") else None

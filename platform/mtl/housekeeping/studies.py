@@ -16,6 +16,7 @@ from ..storage.lease import Lease, dispatcher_of, dispatchers
 from ..storage.optuna import open_engine
 from ..storage.short_look import optuna_storage
 from ..storage.sqlite import sqlite_file, undisturbed
+from ..storage.urls import sqlite_url
 from ..trials.attributes import attributes_of
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def open_studies(home: Home) -> Iterator[Studies | None]:
     own = home.path / "optuna.db"
     places = [home]
     if sqlite_file("MTL_STORAGE", home.storage_url) != own:
-        places.append(replace(home, storage_url=f"sqlite:///{own}"))
+        places.append(replace(home, storage_url=sqlite_url(own)))
     with ExitStack() as stack:
         databases = [stack.enter_context(_open(place)) for place in places]
         if databases[0] is None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from minbert import InputError
 from minbert.common.paths import given_path
 
+from .urls import check_spelling, same_for_mlflow, sqlite_url
+
 EXPERIMENT = "train"
 """What trainings outside any study are recorded under: their experiment and their folders."""
 
@@ -34,16 +36,19 @@ class Home:
         """Find the home from the environment; create its folders unless told otherwise.
 
         Raises:
-            InputError: a folder cannot be made or written; MTL_HOME names an unknown user.
+            InputError: a folder cannot be made or written; MTL_HOME names an unknown user, or has
+                letters that no line of text can hold.
         """
         given = given_path(os.environ.get("MTL_HOME") or ".mtl")
         if str(given).startswith("~"):  # a folder of that name would be made here
             raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
         path = given.absolute()
+        check_spelling("MTL_HOME", path)
+        tracking = os.environ.get("MLFLOW_TRACKING_URI")
         home = cls(
             path=path,
-            mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_url(path / "mlflow.db"),
-            storage_url=os.environ.get("MTL_STORAGE") or _sqlite_url(path / "optuna.db"),
+            mlflow_uri=same_for_mlflow(tracking or sqlite_url(path / "mlflow.db")),
+            storage_url=os.environ.get("MTL_STORAGE") or sqlite_url(path / "optuna.db"),
         )
         if create:
             home.create()
@@ -98,10 +103,3 @@ class Home:
             raise InputError(
                 f"home {self.path} cannot be written: {reason}; set MTL_HOME to a folder that can"
             ) from None
-
-
-def _sqlite_url(path: Path) -> str:
-    from urllib.parse import quote
-
-    # A question mark in a folder's name would begin the URL's options.
-    return f"sqlite:///{quote(str(path))}" if "?" in str(path) else f"sqlite:///{path}"

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from minbert.errors import InputError
+
+from .urls import sqlite_connection
 
 _EXAMPLE = "postgresql+psycopg://user@host/studies"
 
@@ -92,7 +93,7 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
 def _open(file: Path, mode: str, timeout: float) -> sqlite3.Connection:
     # Connections of a pool change threads, one at a time.
     connection = sqlite3.connect(
-        f"file:{quote(str(file))}?mode={mode}", timeout, uri=True, check_same_thread=False
+        sqlite_connection(file, f"mode={mode}"), timeout, uri=True, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA query_only=ON")
@@ -171,7 +172,7 @@ def undisturbed(file: Path | None) -> Iterator[None]:
     if file is None or not file.with_name(f"{file.name}-wal").exists():
         yield
         return
-    uri = f"file:{quote(str(file))}?mode=ro"
+    uri = sqlite_connection(file, "mode=ro")
     with closing(sqlite3.connect(uri, timeout=60, uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, too
         yield

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from minbert.errors import InputError
 
 from ..common.masking import masked
+from ..storage.urls import file_url
 from ..trials.labels import folder_name
 from .store import sqlite_file
 
@@ -55,7 +56,7 @@ class Experiments:
 
         location = None
         if sqlite_file(self._tracking_uri) is not None:
-            location = (self._artifact_root.absolute() / folder_name(name)).as_uri()
+            location = file_url(self._artifact_root / folder_name(name))
         try:
             return self._client.create_experiment(name, location)
         except MlflowException:

@@ -6,14 +6,13 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from minbert.common.paths import given_path, is_file, is_folder
 from minbert.common.pickles import is_pickle, refusal
 from minbert.errors import InputError
 
 from ..common.masking import masked
+from ..storage.urls import file_path
 from . import tag_keys
 from .store import connect, sqlite_file
 
@@ -70,5 +69,4 @@ def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
 def model_address(run_id: str, home: Home) -> str:
     """Return where a run keeps its model: a path on this machine, or an address."""
     root = connect(home.mlflow_uri).get_run(run_id).info.artifact_uri
-    parts = urlsplit(root)
-    return f"{url2pathname(parts.path) if parts.scheme == 'file' else root}/model"
+    return f"{file_path(root) or root}/model"

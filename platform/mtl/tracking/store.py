@@ -12,6 +12,7 @@ from minbert.errors import InputError
 from ..common.masking import clean, masked
 from ..common.telemetry import OFF
 from ..storage import sqlite
+from ..storage.urls import sqlite_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,7 +102,7 @@ def _prepare(tracking_uri: str, file: Path) -> None:
         if file.exists():
             _client(tracking_uri)
         else:
-            _create(tracking_uri, file)
+            _create(file)
         connection = sqlite3.connect(file, timeout=60)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -109,12 +110,12 @@ def _prepare(tracking_uri: str, file: Path) -> None:
             connection.close()
 
 
-def _create(tracking_uri: str, file: Path) -> None:
+def _create(file: Path) -> None:
     """Make a new store: beside, without waiting for the disk at each of the migrations, and then
     renamed. Nothing can be lost while it is empty, and the migrations wait for the disk for
     seconds."""
     from sqlalchemy import event
-    from sqlalchemy.engine import Engine, make_url
+    from sqlalchemy.engine import Engine
 
     opened: list[sqlite3.Connection] = []
 
@@ -126,7 +127,7 @@ def _create(tracking_uri: str, file: Path) -> None:
     part.unlink(missing_ok=True)
     event.listen(Engine, "connect", hurry)
     try:
-        _client(make_url(tracking_uri).set(database=str(part)).render_as_string())
+        _client(sqlite_url(part))
     finally:
         event.remove(Engine, "connect", hurry)
         for connection in opened:  # MLflow's pool would keep the file open under its first name

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
+from ..storage.urls import file_url
 from ..tracking.store import QUIET, connect, is_ready
 from .addresses import Address, bracketed
 from .login import PASSWORD_VARIABLE, Login
@@ -71,7 +72,7 @@ def _tell(
     user an environment; a store's address may hold a password."""
     given = {
         "store": home.mlflow_uri,
-        "artifacts": home.mlflow_artifacts.absolute().as_uri(),
+        "artifacts": file_url(home.mlflow_artifacts),
         "host": address.ip,
         "port": port,
         "login": None if login is None else asdict(login),

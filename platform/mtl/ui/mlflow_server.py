@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..common import process
 from ..common.masking import mask_streams, secrets_of
+from ..storage.urls import sqlite_url
 from .login import Login, MlflowLogin
 
 
@@ -72,11 +73,11 @@ def _application(login: Login | None) -> Iterator[Callable]:
 
 def _auth_settings(folder: Path, login: Login) -> dict[str, str]:
     """Write the configuration of MLflow's basic-auth application; return its environment."""
-    database = str(folder / "users.db").replace("%", "%%")  # the file's format expands a %
+    database = sqlite_url(folder / "users.db").replace("%", "%%")  # the file's format expands a %
     (folder / "auth.ini").write_text(
         "[mlflow]\n"
         "default_permission = NO_PERMISSIONS\n"
-        f"database_uri = sqlite:///{database}\n"
+        f"database_uri = {database}\n"
         "auth_cache_ttl_seconds = 3600\n",  # its hash is meant to be slow: once, not each time
         encoding="utf-8",
     )

@@ -1,0 +1,80 @@
+"""Paths as URLs and back: whatever letters a folder's name has, it stays the same folder.
+
+SQLAlchemy reads the path of an SQLite URL as percent-encoded. MLflow takes the same text as it
+stands, and makes the folder that it names, unless the URL names its driver, too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname
+
+from minbert import InputError
+
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]*)(?P<query>(?:\?.*)?)", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the SQLAlchemy URL of an SQLite file, which MLflow takes as the same file."""
+    return _spelled(str(file))
+
+
+def same_for_mlflow(url: str) -> str:
+    """Return a URL that SQLAlchemy and MLflow take alike; any but an SQLite file's as it is."""
+    found = _SQLITE.fullmatch(url)
+    if found is None or found["path"] in ("", ":memory:"):
+        return url
+    return _spelled(unquote(found["path"])) + found["query"]
+
+
+def _spelled(path: str) -> str:
+    # Readable where that is possible: it is shown, and typed again.
+    text = path.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{text}" if text == path else f"sqlite+pysqlite:///{text}"
+
+
+def sqlite_connection(file: Path, options: str) -> str:
+    """Return an SQLite file as ``sqlite3.connect(..., uri=True)`` takes it.
+
+    Args:
+        options: such as ``mode=ro``.
+    """
+    return f"file://{quote(str(file.absolute()))}?{options}"
+
+
+def file_url(path: Path) -> str:
+    """Return the ``file:`` URL of a path, as MLflow has artifacts and datasets."""
+    return f"file://{quote(str(path.absolute()))}"
+
+
+def file_path(url: str) -> Path | None:
+    """Return the path of a ``file:`` URL, or of an address without a scheme, which MLflow reads as
+    percent-encoded, too; None for addresses elsewhere."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        return None
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(url2pathname(parts.path if parts.scheme else url))
+
+
+def check_spelling(name: str, path: Path) -> None:
+    """Refuse what cannot stand in a line, a URL or a database.
+
+    Args:
+        name: what the path was given as, for the message.
+
+    Raises:
+        InputError: it has control characters, or is not UTF-8.
+    """
+    text = str(path)
+    if _CONTROL.search(text):
+        raise InputError(f"{name}={text!r} has control characters; give a folder without them")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name}={text!r} is not UTF-8; give a folder whose name is") from None
