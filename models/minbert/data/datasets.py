@@ -174,8 +174,7 @@ class DatasetSource:
     def open_rows(self, task: Task, source: DataFile) -> Dataset:
         """Return every row of one file, usable or not, without labels; not cached."""
         reading = read_file(self.folder, task, source, labelled=False, limit=1.0)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".rows-", dir=self.cache))
+        folder = Path(tempfile.mkdtemp(prefix="mtl-rows-"))  # the cache need not be writable
         try:
             self._fill(task, [Reading(reading.file, examples=reading.rows)], folder)
             dataset = Dataset(task, folder)

@@ -14,6 +14,7 @@ from .home import disk, writable
 from .inputs import check_backbone, check_data
 from .leases import leases
 from .machine import cores, gpu, memory
+from .moved import moved
 from .packages import packages
 from .servers import port_free, tracking_server
 from .studies import unfinished
@@ -56,6 +57,8 @@ def _stores(home: Home, ports: Sequence[tuple[str, int]]) -> list[Check]:
         else guarded("mlflow database", mlflow_database, home)
     )
     checks = [*optuna, *mlflow]
+    if not remote and not any(check.state == "bad" for check in mlflow):
+        checks += guarded("moved", moved, home)
     if not any(check.state == "bad" for check in optuna):
         checks += guarded("studies", unfinished, home) + guarded("leases", leases, home)
     for option, port in ports[1:] if remote else ports:  # a remote MLflow needs no port here

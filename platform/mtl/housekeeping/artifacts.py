@@ -29,11 +29,24 @@ def tidy_runs(removal: Removal, home: Home, studies: Studies | None, runs: Runs 
     for run in runs.by_id.values():
         if run.deleted:
             _tidy_deleted(removal, home, studies, runs, run)
+    named = studies.runs_named() if studies is not None else set()
     for experiment in removal.children(home.mlflow_artifacts):
         for folder in removal.children(experiment):
             lost = _RUN_ID.match(folder.name) and folder.name not in runs.by_id
             if lost and removal.is_old([folder]):
-                removal.drop("artifacts", "artifacts of a run that exists nowhere", folder)
+                _tidy_lost(removal, runs, named, folder)
+
+
+def _tidy_lost(removal: Removal, runs: Runs, named: set[str], folder: Path) -> None:
+    """Remove what a run left that the store does not know; but not what another store may know."""
+    if folder.name in named:
+        removal.leave(folder, "a study says that it is its run's, which MLflow does not know")
+    elif folder.parent not in runs.experiments:
+        removal.leave(folder, "MLflow's store has no experiment there: it may be another store's")
+    elif runs.since is None or not removal.touched(folder, runs.since):
+        removal.leave(folder, "older than all that MLflow's store knows: it may be another store's")
+    else:
+        removal.drop("artifacts", "artifacts of a run that exists nowhere", folder)
 
 
 def _say_why(removal: Removal, home: Home) -> None:
@@ -55,7 +68,7 @@ def _tidy_deleted(
     folder = run.folder
     if folder is None or home.path not in folder.parents:
         where = home.mlflow_artifacts / run.id if folder is None else folder
-        why = "a deleted run's artifacts outside of the home: `mlflow gc` removes them"
+        why = "a deleted run's artifacts outside of the home: they may be another's"
         removal.leave(where, why)
     elif run.id in runs.registered:
         removal.leave(folder, "a deleted run of which a model is registered")

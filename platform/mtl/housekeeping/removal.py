@@ -75,6 +75,10 @@ class Removal:
         newest = max((_newest(path) for path in paths), default=0.0)
         return self._now - newest > seconds
 
+    def touched(self, path: Path, since: float) -> bool:
+        """Say whether anything in a file or folder was written since a time (since the epoch)."""
+        return _newest(path) >= since
+
     def leave(self, path: Path, why: str) -> None:
         """Note that something stays, once."""
         kept = Kept(path, why)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minbert import InputError
 
 from ..common.masking import masked
-from ..storage.sqlite import undisturbed
+from ..storage.sqlite import open_reading
 from ..storage.urls import file_path
 from ..tracking import tag_keys
+from ..tracking.places import Places
 from ..tracking.store import connect, sqlite_file
 
 if TYPE_CHECKING:
@@ -44,21 +46,30 @@ class Runs:
         by_id: every run, deleted ones too.
         registered: runs from which a model version was registered: its files are theirs.
         inputs: what they were trained on: pairs of data folder and backbone.
+        experiments: the folders in which it has runs lie.
+        since: when the first of them began, in seconds since the epoch; None without any.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, places: Places) -> None:
         rows = _all(connection, _RUNS)
-        self.by_id = {row.run_uuid: _run(row) for row in rows}
+        self.by_id = {row.run_uuid: _run(row, places) for row in rows}
+        found = [
+            file_path(places.here(row.artifact_location) or "")
+            for row in _all(connection, _FOLDERS)
+        ]
+        self.experiments = {folder for folder in found if folder is not None}
+        self.since = min((row.start_time / 1000 for row in rows if row.start_time), default=None)
         self.registered = {row.run_id for row in _all(connection, _VERSIONS)}
         self.inputs = {(row.path, row.backbone) for row in _all(connection, _INPUTS)}
 
 
 _RUNS = f"""
-select r.run_uuid, r.name, r.status, r.lifecycle_stage, r.artifact_uri, s.value as study,
-       k.value as kind
+select r.run_uuid, r.name, r.status, r.lifecycle_stage, r.artifact_uri, r.start_time,
+       s.value as study, k.value as kind
 from runs r left join tags s on s.run_uuid = r.run_uuid and s.key = '{tag_keys.STUDY}'
             left join tags k on k.run_uuid = r.run_uuid and k.key = '{tag_keys.KIND}'
 """
+_FOLDERS = "select artifact_location from experiments"
 _VERSIONS = "select run_id from model_versions where current_stage <> 'Deleted_Internal'"
 _INPUTS = """
 select distinct p.value as path, b.value as backbone from params p
@@ -72,8 +83,8 @@ def _all(connection: Connection, statement: str) -> list:
     return list(connection.execute(text(statement)))
 
 
-def _run(row) -> Run:
-    artifacts = file_path(row.artifact_uri or "")
+def _run(row: Any, places: Places) -> Run:
+    artifacts = file_path(places.here(row.artifact_uri) or "")
     # Below the run's folder lie its artifacts; what is laid out otherwise is not ours to remove.
     ours = artifacts if artifacts is not None and artifacts.parent.name == row.run_uuid else None
     study = row.study if row.kind in ("study", "trial") else None
@@ -95,19 +106,19 @@ def read_runs(home: Home) -> Runs | None:
     file = sqlite_file(home.mlflow_uri)
     if file is None or not file.is_file():
         return None
-    with undisturbed(file):
-        engine = sqlalchemy.create_engine(home.mlflow_uri, connect_args={"timeout": 60})
-        try:
-            with engine.connect() as connection:
-                there = sqlalchemy.inspect(connection).has_table("runs")
-                return Runs(connection) if there else None
-        except SQLAlchemyError as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-            raise InputError(
-                f"MLflow's store {masked(home.mlflow_uri)} cannot be read: {reason}"
-            ) from error
-        finally:
-            engine.dispose()
+    places = Places.of(file, home.mlflow_artifacts)
+    engine = sqlalchemy.create_engine(home.mlflow_uri, creator=lambda: open_reading(file, 60))
+    try:
+        with engine.connect() as connection:
+            there = sqlalchemy.inspect(connection).has_table("runs")
+            return Runs(connection, places) if there else None
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        raise InputError(
+            f"MLflow's store {masked(home.mlflow_uri)} cannot be read: {reason}"
+        ) from error
+    finally:
+        engine.dispose()
 
 
 def forget_run(home: Home, run_id: str) -> None:
@@ -116,5 +127,5 @@ def forget_run(home: Home, run_id: str) -> None:
     Its artifacts are removed before: `mlflow gc` would follow any address that stands in the store,
     out of the home too.
     """
-    client = connect(home.mlflow_uri)
+    client = connect(home.mlflow_uri, home.mlflow_artifacts)
     client._tracking_client.store._hard_delete_run(run_id)

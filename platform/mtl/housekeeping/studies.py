@@ -13,7 +13,7 @@ from ..common.masking import masked
 from ..common.process import reading_many
 from ..storage.home import Home
 from ..storage.lease import Lease, dispatcher_of, dispatchers
-from ..storage.optuna import open_engine
+from ..storage.optuna import open_engine, read_engine
 from ..storage.short_look import optuna_storage
 from ..storage.sqlite import sqlite_file, undisturbed
 from ..storage.urls import sqlite_url
@@ -107,6 +107,14 @@ class Studies:
                     needed.add(trial.user_attrs.get("mlflow_run_id"))
         return {run for run in needed if run is not None}
 
+    def runs_named(self) -> set[str]:
+        """Return the ids of every run that a study or a trial says it has."""
+        named: set[str | None] = set()
+        for database, study in self._all():
+            named.add(study.user_attrs.get("parent_run_id"))
+            named.update(t.user_attrs.get("mlflow_run_id") for t in database.trials(study))
+        return {run for run in named if run is not None}
+
     def inputs(self) -> set[tuple[str, str]]:
         """Return what was trained on: pairs of data folder and backbone."""
         found = set()
@@ -121,8 +129,11 @@ _PAIR = {"data.path", "backbone"}
 
 
 @contextmanager
-def open_studies(home: Home) -> Iterator[Studies | None]:
+def open_studies(home: Home, hold: bool) -> Iterator[Studies | None]:
     """Open the home's storage so that looking changes nothing; None where nothing was recorded.
+
+    Args:
+        hold: leases are taken, see `Studies.unattended`; without, nothing need be writable.
 
     Raises:
         InputError: MTL_STORAGE is no database URL, or the database cannot be opened.
@@ -132,7 +143,7 @@ def open_studies(home: Home) -> Iterator[Studies | None]:
     if sqlite_file("MTL_STORAGE", home.storage_url) != own:
         places.append(replace(home, storage_url=sqlite_url(own)))
     with ExitStack() as stack:
-        databases = [stack.enter_context(_open(place)) for place in places]
+        databases = [stack.enter_context(_open(place, hold)) for place in places]
         if databases[0] is None:
             yield None
         else:
@@ -140,7 +151,7 @@ def open_studies(home: Home) -> Iterator[Studies | None]:
 
 
 @contextmanager
-def _open(home: Home) -> Iterator[_Database | None]:
+def _open(home: Home, hold: bool) -> Iterator[_Database | None]:
     from optuna.exceptions import OptunaError
     from optuna.storages import get_storage
     from sqlalchemy.exc import SQLAlchemyError
@@ -153,7 +164,7 @@ def _open(home: Home) -> Iterator[_Database | None]:
         try:
             stack.enter_context(undisturbed(file))
             storage = stack.enter_context(optuna_storage(home.storage_url))
-            engine = open_engine(home)
+            engine = open_engine(home) if hold else read_engine(home)
         except (SQLAlchemyError, OptunaError, ImportError) as error:
             reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
             raise InputError(

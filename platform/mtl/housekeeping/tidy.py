@@ -32,7 +32,7 @@ def tidy(home: Home, remove: bool) -> Removal:
     removal = Removal(home.path, remove)
     if not home.path.is_dir():
         return removal
-    with open_studies(home) as studies:
+    with open_studies(home, hold=remove) as studies:
         runs = read_runs(home)
         tidy_checkpoints(removal, home, studies, runs)
         tidy_runs(removal, home, studies, runs)

@@ -54,6 +54,24 @@ class Home:
             home.create()
         return home
 
+    @classmethod
+    def resolve_to_show(cls) -> Home:
+        """Find the home as `resolve` does, also one that is there and can only be read.
+
+        Raises:
+            InputError: nothing is recorded there, and it cannot be made.
+        """
+        home = cls.resolve(create=False)
+        if not home.read_only:
+            home.create()
+        return home
+
+    @property
+    def read_only(self) -> bool:
+        """Whether something is recorded here, and this user may only look at it."""
+        recorded = any((self.path / name).is_file() for name in ("optuna.db", "mlflow.db"))
+        return recorded and not os.access(self.path, os.W_OK)
+
     @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"

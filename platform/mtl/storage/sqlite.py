@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -61,15 +63,15 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
 
     Where a killed writer left a log behind, only a connection that cannot write leaves it there;
     where there is none, such a connection would leave an empty one, and an ordinary one does not.
-    Both keep an index of the log beside the file. Where that cannot be made, and the log holds
-    nothing, the file is read as one that never changes.
+    Both keep an index of the log beside the file. Where that cannot be made, the file is read as
+    one that never changes; with what a killed writer left in the log, from a copy of both.
 
     Args:
         timeout: seconds to wait for a writer that keeps readers out.
 
     Raises:
         sqlite3.Error: it is no database, or cannot be opened.
-        InputError: it is no file, or holds what can be read only where files can be written.
+        InputError: it is no file.
     """
     if not file.is_file():
         raise InputError(f"{file}: is no file, so no database; move it aside")
@@ -83,11 +85,19 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
         if left:
             if os.access(file.parent, os.W_OK):
                 raise
-            raise InputError(
-                f"{file}: the last of it is in {log.name}, which can be read only in a folder "
-                "that can be written; copy its folder to one, and set MTL_HOME to the copy"
-            ) from error
+            return _open_copy(file, log, timeout)
         return _open(file, "ro&immutable=1", timeout)
+
+
+def _open_copy(file: Path, log: Path, timeout: float) -> sqlite3.Connection:
+    """Open a copy of a file and its log. Nobody writes them: a writer would keep the log's index.
+
+    The copy has no name any more once it is open.
+    """
+    with tempfile.TemporaryDirectory(prefix="mtl-look-") as folder:
+        for part in (file, log):
+            shutil.copyfile(part, Path(folder) / part.name)
+        return _open(Path(folder) / file.name, "rw", timeout)
 
 
 def _open(file: Path, mode: str, timeout: float) -> sqlite3.Connection:

@@ -54,7 +54,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
         InputError: no such trial, or it has no model.
     """
     row = _chosen(study, number)
-    client = connect(home.mlflow_uri)
+    client = connect(home.mlflow_uri, home.mlflow_artifacts)
     name, run_id = study.study_name, row["run_id"]
     _ensure_registered(client, name, study.user_attrs.get("description") or "")
     version = _version_of(client, name, run_id)

@@ -14,7 +14,8 @@ from minbert.errors import InputError
 from ..common.masking import masked
 from ..storage.urls import file_path
 from . import tag_keys
-from .store import connect, sqlite_file
+from .looking import look
+from .store import sqlite_file
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -39,14 +40,13 @@ def model_folder(run: str, home: Home) -> Path:
 
 
 def _fetch(run: str, home: Home) -> Path:
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     uri = home.mlflow_uri
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         raise InputError(f"{run!r} is no folder, and no run is recorded in {home.path}")
-    client = connect(uri)
+    client = look(home)
     try:
         tags = client.get_run(run).data.tags
     except MlflowException:
@@ -56,7 +56,7 @@ def _fetch(run: str, home: Home) -> Path:
         ) from None
     if not any(found.path == "model" for found in client.list_artifacts(run)):
         raise InputError(_why_no_model(run, tags))
-    return Path(download_artifacts(run_id=run, artifact_path="model", tracking_uri=uri))
+    return Path(client.download_artifacts(run, "model"))
 
 
 def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
@@ -68,5 +68,5 @@ def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
 
 def model_address(run_id: str, home: Home) -> str:
     """Return where a run keeps its model: a path on this machine, or an address."""
-    root = connect(home.mlflow_uri).get_run(run_id).info.artifact_uri
+    root = look(home).get_run(run_id).info.artifact_uri
     return f"{file_path(root) or root}/model"

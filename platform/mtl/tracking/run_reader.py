@@ -19,7 +19,8 @@ from minbert.tasks.builtin import TASKS, get_task
 from minbert.tasks.task import Task
 
 from ..common.masking import clean, masked
-from .store import connect, sqlite_file
+from .looking import look
+from .store import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +40,7 @@ class Runs:
     """
 
     def __init__(self, home: Home) -> None:
-        self._uri = home.mlflow_uri
+        self._home = home
         self._client: MlflowClient | None = None
         self._away: str | None = None
 
@@ -98,10 +99,10 @@ class Runs:
 
     def _open(self) -> None:
         """Connect once; a store that is away is not asked again for each trial."""
-        self._away = _unreachable(self._uri)
+        self._away = _unreachable(self._home.mlflow_uri)
         if self._away is None:
             try:
-                self._client = connect(self._uri)
+                self._client = look(self._home)
             except InputError as error:
                 self._away = str(error)
 

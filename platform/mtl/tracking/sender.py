@@ -54,7 +54,7 @@ class Sender:
 
     def __init__(self, tracking_uri: str, artifact_root: Path) -> None:
         self.tracking_uri = tracking_uri
-        self._client = connect(tracking_uri)
+        self._client = connect(tracking_uri, Path(artifact_root))
         self._experiments = Experiments(self._client, tracking_uri, Path(artifact_root))
         self._has: dict[Path, set[tuple[str, int]]] = {}  # points of runs, asked once a process
 

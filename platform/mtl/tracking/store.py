@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from ..common.masking import clean, masked
 from ..common.telemetry import OFF
 from ..storage import sqlite
 from ..storage.urls import sqlite_url
+from .places import Places, settle, translate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,19 +54,35 @@ def load_mlflow() -> None:
     import mlflow  # noqa: F401
 
 
-def connect(tracking_uri: str) -> MlflowClient:
+def connect(tracking_uri: str, artifact_root: Path) -> MlflowClient:
     """Return a client of the store at ``tracking_uri``, which is created where it is a new file.
+
+    In this process a file's store says where artifacts lie now, whatever their home was called when
+    they were recorded; a home's own store is set right on the disk, too (`mtl.tracking.places`).
+
+    Args:
+        artifact_root: the folder of artifacts of the home that is worked in.
 
     Raises:
         InputError: the store cannot be opened; the line names it and the cause.
     """
     load_mlflow()
     file = sqlite_file(tracking_uri)
-    try:
+    with faults_named(tracking_uri):
         if file is not None:
             _prepare(tracking_uri, file)
             _wait_for_disk_less()
-        return _client(tracking_uri)
+            places = Places.of(file, artifact_root)
+            settle(file, places)
+            translate(file, places)
+        return client_of(tracking_uri)
+
+
+@contextmanager
+def faults_named(tracking_uri: str) -> Iterator[None]:
+    """Turn what opening a store raises into an input error that names it and the cause."""
+    try:
+        yield
     except (OSError, sqlite3.Error, _mlflow_error(), _sqlalchemy_error()) as error:
         reason = clean(str(error)).strip().splitlines()[0]
         raise InputError(f"MLflow's store {masked(tracking_uri)} cannot be opened: {reason}") from (
@@ -77,7 +96,8 @@ def is_ready(tracking_uri: str) -> bool:
     return file is not None and _is_wal(file)
 
 
-def _client(tracking_uri: str) -> MlflowClient:
+def client_of(tracking_uri: str) -> MlflowClient:
+    """Return MLflow's client for a store as it is; MLflow is loaded."""
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
@@ -100,7 +120,7 @@ def _prepare(tracking_uri: str, file: Path) -> None:
         if _is_wal(file):
             return
         if file.exists():
-            _client(tracking_uri)
+            client_of(tracking_uri)
         else:
             _create(file)
         connection = sqlite3.connect(file, timeout=60)
@@ -127,7 +147,7 @@ def _create(file: Path) -> None:
     part.unlink(missing_ok=True)
     event.listen(Engine, "connect", hurry)
     try:
-        _client(sqlite_url(part))
+        client_of(sqlite_url(part))
     finally:
         event.remove(Engine, "connect", hurry)
         for connection in opened:  # MLflow's pool would keep the file open under its first name

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from minbert import InputError
+
 from .login import DashboardLogin, Login
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ def make_dashboard(
     # It computes importances while a page is open: what it thinks of few trials is not for the
     # terminal.
     warnings.filterwarnings("ignore", module=r"optuna(\.|_dashboard\.)")
+    if allow_edit and home.read_only:
+        raise InputError(f"--allow-edit: home {home.path} cannot be written; leave it out to look")
     storage = None if allow_edit else read_storage(home)
     if storage is None:
         storage = open_storage(home)  # makes the tables where nothing was recorded yet

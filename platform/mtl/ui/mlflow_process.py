@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from ..storage.urls import file_url
-from ..tracking.store import QUIET, connect, is_ready
+from ..tracking.store import QUIET
 from .addresses import Address, bracketed
 from .login import PASSWORD_VARIABLE, Login
+from .served_store import ServedStore, served_store
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -39,9 +40,7 @@ def mlflow_process(
     """
     if login is not None and find_spec("flask_wtf") is None:
         raise InputError("a password in front of MLflow needs: pip install 'mlflow[auth]'")
-    if not is_ready(home.mlflow_uri):
-        connect(home.mlflow_uri)  # makes the tables where nothing was recorded yet
-    with log_file(home).open("wb") as log:
+    with served_store(home) as store, log_file(home).open("wb") as log:
         # Its own session: a terminal's Ctrl-C reaches us alone, and we end the whole group.
         process = subprocess.Popen(
             # -P: a file in the current folder must not stand in for a module.
@@ -52,27 +51,35 @@ def mlflow_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        _tell(process, home, address, port, login)
-        yield process
-    finally:
-        _end_group(process)
+        try:
+            _tell(process, home, store, address, port, login)
+            yield process
+        finally:
+            _end_group(process)
 
 
 def log_file(home: Home) -> Path:
-    """Return where the server's output goes."""
+    """Return where the server's output goes: the home's logs, where they can be written."""
+    if home.read_only:
+        return Path(tempfile.gettempdir()) / f"mtl-mlflow-server-{os.getpid()}.log"
     home.logs.mkdir(parents=True, exist_ok=True)
     return home.logs / "mlflow-server.log"
 
 
 def _tell(
-    process: subprocess.Popen, home: Home, address: Address, port: int, login: Login | None
+    process: subprocess.Popen,
+    home: Home,
+    store: ServedStore,
+    address: Address,
+    port: int,
+    login: Login | None,
 ) -> None:
     """Give a server what it is for. Through a pipe: every user sees a command line, and the same
     user an environment; a store's address may hold a password."""
     given = {
-        "store": home.mlflow_uri,
-        "artifacts": file_url(home.mlflow_artifacts),
+        "store": store.uri,
+        "own": store.own,
+        "artifacts": str(home.mlflow_artifacts),
         "host": address.ip,
         "port": port,
         "login": None if login is None else asdict(login),

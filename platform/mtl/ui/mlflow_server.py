@@ -21,7 +21,9 @@ from pathlib import Path
 
 from ..common import process
 from ..common.masking import mask_streams, secrets_of
-from ..storage.urls import sqlite_url
+from ..storage.urls import file_url, sqlite_url
+from ..tracking.places import Places, translate
+from ..tracking.store import sqlite_file
 from .login import Login, MlflowLogin
 
 
@@ -38,7 +40,10 @@ def main() -> None:
     import uvicorn  # isort: skip
     from mlflow.server.handlers import initialize_backend_stores
 
-    initialize_backend_stores(given["store"], given["store"], given["artifacts"])
+    root = Path(given["artifacts"])
+    if (file := sqlite_file(given["store"])) is not None:
+        translate(file, Places(root, given["own"]))
+    initialize_backend_stores(given["store"], given["store"], file_url(root))
     with _application(login) as app:
         uvicorn.run(
             app,

@@ -28,6 +28,7 @@ from .addresses import LOOPBACK, Address, bracketed
 from .dashboard import make_dashboard
 from .login import Login, find_login
 from .mlflow_process import log_file, mlflow_process
+from .served_store import is_copied
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -163,6 +164,9 @@ def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None
     print(f"Optuna dashboard  {dashboard}  ({editing})")
     for name, path in _runs(home)[:_SHOWN]:
         print(f"  {name:<15} {mlflow}{path}")
+    if is_copied(home):
+        print("MLflow's store can only be read: its page shows a copy of it, which follows what is")
+        print("recorded. What is changed on that page is not kept.")
     if _nothing_recorded(home):
         print(f"Nothing is recorded in {home.path} yet: `mtl study run lora_sweep` changes that.")
 
