@@ -31,11 +31,14 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, ConfigDict, Field
 
+from mtl.cli import study_service
 from mtl.doctor.servers import tracking_server
+from support.commands import Outcome
 from support.paths import REPOSITORY
 from support.study_runs import write_study
 
 SERVERS = ("mlflow", "dashboard")
+QUOTED = """--set '["sst"]' --as "a b $X *" """
 
 
 class Part(BaseModel):
@@ -90,6 +93,8 @@ class Compose(Part):
     volumes: dict[str, None]
     anchor: dict[str, Any] = Field(alias="x-mtl")
     cluster_anchor: dict[str, Any] = Field(alias="x-cluster")
+    near_anchor: dict[str, str] = Field(alias="x-near")
+    chosen_anchor: dict[str, str] = Field(alias="x-chosen")
     ray_anchor: dict[str, str] = Field(alias="x-ray")
 
     @property
@@ -113,10 +118,23 @@ def interpolated(text: str, given: dict[str, str]) -> str:
     return re.sub(r"\$\{(?P<name>\w+)(?P<colon>:)?-(?P<default>[^}]*)\}", value, text)
 
 
+def filled(part: Any, given: dict[str, str]) -> Any:
+    """A part of the compose file with its variables filled in, which happens after YAML is read."""
+    if isinstance(part, dict):
+        return {key: filled(value, given) for key, value in part.items()}
+    if isinstance(part, list):
+        return [filled(value, given) for value in part]
+    return interpolated(part, given) if isinstance(part, str) else part
+
+
+def written() -> dict[str, Any]:
+    """The compose file as it is written."""
+    return yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
 def compose(**given: str) -> Compose:
     """The compose file as it is understood with these variables in the environment."""
-    text = interpolated((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"), given)
-    read = yaml.safe_load(text)
+    read = filled(written(), given)
     deploy = read["services"]["ray-worker"]["deploy"]
     deploy["replicas"] = int(deploy["replicas"])  # Compose reads a number in what it has filled in
     return Compose.model_validate(read)
@@ -182,6 +200,9 @@ def test_nothing_runs_as_root_and_nothing_has_a_password():
         # From the environment, without a default.
         given = r'(?i)(password|secret|token)\w*\s*[:=](?! "\$\{\w+-\}"( #.*)?$)'
         assert not re.search(given, text, re.MULTILINE)
+    # A command is seen by every user of the host.
+    for service in compose(POSTGRES_PASSWORD="hush", RAY_AUTH_TOKEN="hush").services.values():
+        assert "hush" not in f"{service.command} {service.healthcheck}"
 
 
 def test_the_cluster_lets_nobody_in_without_its_token():
@@ -202,7 +223,8 @@ def test_the_cluster_lets_nobody_in_without_its_token():
         assert all(option in known for option in options), options
     study = services["cluster-study"].environment
     assert study["MTL_STORAGE"].startswith("postgresql+psycopg://postgres:hush@postgres/")
-    store = re.search(r"--backend-store-uri (\S+)", services["cluster-mlflow"].command)[1]
+    store = services["cluster-mlflow"].environment["MLFLOW_BACKEND_STORE_URI"]
+    assert store.startswith("postgresql+psycopg://postgres:hush@postgres/")
     assert store != study["MTL_STORAGE"], "both have a table alembic_version"
 
 
@@ -214,10 +236,65 @@ def test_the_image_can_have_the_optional_parts():
             assert {*chosen} <= {*project["optional-dependencies"]}
 
 
-def test_which_study_runs_is_chosen_in_the_environment():
-    assert compose().services["study"].command.split() == ["mtl", "study", "run", "lora_sweep"]
-    chosen = compose(MTL_STUDY="pals", MTL_OPTIONS="--trials 3").services["study"].command
-    assert chosen == "mtl study run pals --trials 3"
+@pytest.mark.parametrize("given", [{}, {"MTL_STUDY": "my study.toml", "MTL_OPTIONS": QUOTED}])
+def test_commands_are_the_same_words_in_every_engine(given: dict[str, str]):
+    """Docker Compose fills in variables and then splits; podman-compose the other way round."""
+    for name, service in written()["services"].items():
+        if "command" in service:
+            docker = shlex.split(interpolated(service["command"], given))
+            podman = [interpolated(word, given) for word in shlex.split(service["command"])]
+            assert docker == podman and all(docker), name
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, ["lora_sweep"]),
+        ({"MTL_STUDY": "pals", "MTL_OPTIONS": " --trials 3 "}, ["pals", "--trials", "3"]),
+        ({"MTL_STUDY": "/inputs/my study.toml"}, ["/inputs/my study.toml"]),
+        ({"MTL_OPTIONS": QUOTED}, ["lora_sweep", "--set", '["sst"]', "--as", "a b $X *"]),
+    ],
+)
+@pytest.mark.parametrize("service", ["study", "cluster-study"])
+def test_which_study_runs_is_chosen_in_the_environment(service: str, given: dict, words: list):
+    chosen = compose(**given).services[service]
+    python, *module = shlex.split(chosen.command)
+    assert [python, *module[:3]] == ["python", "-P", "-m", "mtl.cli.study_service"]
+    name, *options = words
+    run = ["mtl", "study", "run", name, *module[3:], *options]
+    assert study_service.command(module[3:], chosen.environment) == run
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"MTL_OPTIONS": "--set 'pals.tasks"}, ["MTL_OPTIONS", "No closing quotation"]),
+        ({"MTL_STUDY": "no such"}, ["no such", "lora_sweep"]),
+        ({"MTL_OPTIONS": "--trials ''"}, ["--trials"]),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(tmp_path: Path, given: dict, words: list):
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "mtl.cli.study_service"],
+        env={**os.environ, "PATH": path, **given},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    Outcome(done.returncode, done.stdout, done.stderr).refused(*words)
+
+
+def test_no_proxy_stands_between_the_services():
+    """Engines hand the proxy of their own configuration to containers."""
+    services = compose(NO_PROXY="corp.example").services
+    asked = {"localhost", "127.0.0.1", "corp.example"}
+    for service in services.values():
+        for value in service.environment.values():
+            asked |= {*re.findall(r"https?://([\w.-]+)", value)}
+    for name in (each for each in services if services[each].build):
+        for variable in ("no_proxy", "NO_PROXY"):
+            assert asked <= {*services[name].environment[variable].split(",")}, (name, variable)
 
 
 def test_the_image_has_the_python_that_the_constraints_are_for():
@@ -335,7 +412,8 @@ def free_port() -> int:
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[Containers]:
     file = write_study(tmp_path, epochs=1, steps=2)
-    found = Containers(tmp_path, MTL_STUDY=str(file), MTL_OPTIONS="--jobs 1 --trials 1")
+    options = "--jobs 1 --trials 1 --set 'train.lr=0.02'"
+    found = Containers(tmp_path, MTL_STUDY=str(file), MTL_OPTIONS=options)
     yield found
     found.stop()
 
