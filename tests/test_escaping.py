@@ -243,7 +243,8 @@ def test_no_note_runs_or_fetches_what_was_said(hostile):
 
 def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
     """While a study runs, its note is the description alone."""
-    from mtl.tracking.store import connect
+    from mlflow import MlflowClient
+
     from mtl.tracking.study_tracker import StudyTracker
     from support.tracking_samples import new_store
 
@@ -254,7 +255,7 @@ def test_a_note_before_the_end_is_tame_too(hostile, tmp_path):
         for _ in range(2):  # created, and opened again
             tracker.open_study(box, NAME, DESCRIPTION, {})
             assert tracker.drain([box], lambda: False)
-            tags = connect(uri).get_run(box.run.run_id).data.tags
+            tags = MlflowClient(uri).get_run(box.run.run_id).data.tags
             shown = render(tags["mlflow.note.content"])
             assert shown.tags == ["p"] and shown.text.strip() == DESCRIPTION
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 
 from minbert.data.datasets import load_corpus
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage
 from mtl.tracking.outbox import Outbox
-from mtl.tracking.store import connect
 from mtl.tracking.study_tracker import StudyTracker
 from support import small
 from support.commands import Outcome
@@ -164,7 +164,7 @@ def test_checkpoints_of_studies_that_are_gone_go_when_nobody_writes_them(tidied)
 
 def test_nothing_of_a_study_that_a_dispatcher_has_is_touched(tidied):
     put(tidied.home.checkpoints / "sweep" / "0")
-    connect(tidied.home.mlflow_uri).delete_run(tidied.runs[0])
+    MlflowClient(tidied.home.mlflow_uri).delete_run(tidied.runs[0])
     before = listing(tidied.home.checkpoints)
     with Lease(open_engine(tidied.home), "sweep"):
         assert tidied.found() == set()
@@ -198,7 +198,7 @@ def test_trainings_that_can_be_resumed_stay(tidied):
 
 
 def test_artifacts_of_deleted_runs_go_with_their_records(tidied):
-    client = connect(tidied.home.mlflow_uri)
+    client = MlflowClient(tidied.home.mlflow_uri)
     resumable = tidied.training("killed")
     for run in (*tidied.runs.values(), tidied.parent, resumable):
         client.delete_run(run)
@@ -219,7 +219,7 @@ def _experiments(client) -> list[str]:
 
 
 def test_a_deleted_run_of_which_a_model_is_registered_stays(tidied):
-    client = connect(tidied.home.mlflow_uri)
+    client = MlflowClient(tidied.home.mlflow_uri)
     run = tidied.runs[0]
     client.create_registered_model("sweep")
     client.create_model_version("sweep", client.get_run(run).info.artifact_uri, run)
@@ -229,7 +229,7 @@ def test_a_deleted_run_of_which_a_model_is_registered_stays(tidied):
 
 
 def test_where_mlflow_is_a_server_its_runs_are_the_server_s(tidied):
-    connect(tidied.home.mlflow_uri).delete_run(tidied.runs[0])
+    MlflowClient(tidied.home.mlflow_uri).delete_run(tidied.runs[0])
     server = {"MLFLOW_TRACKING_URI": "http://user:secret@127.0.0.1:9"}
     assert tidied.found(**server) == set()
     assert "`mlflow gc` there" in tidied.why("artifacts/mlflow", **server)

@@ -213,8 +213,9 @@ def test_a_fault_of_ours_is_logged_without_secrets(tmp_path: Path, monkeypatch, 
 
 
 def test_links_in_notes_and_texts_of_runs_hold_no_login(tmp_path: Path, monkeypatch):
+    from mlflow import MlflowClient
+
     from mtl.storage.home import Home
-    from mtl.tracking.store import connect
     from mtl.tracking.study_tracker import StudyTracker
 
     monkeypatch.setenv("MTL_MLFLOW_ADDRESS", "https://me:hush-hush@mlflow.example/x/")
@@ -226,7 +227,7 @@ def test_links_in_notes_and_texts_of_runs_hold_no_login(tmp_path: Path, monkeypa
         tracker.open_study(box, "s", "text", {})
         tracker.end(box, "failed", "the server said: hush-hush-token is old")
         assert tracker.drain([box], lambda: False)
-    tags = connect(home.mlflow_uri).get_run(box.run.run_id).data.tags
+    tags = MlflowClient(home.mlflow_uri).get_run(box.run.run_id).data.tags
     assert tags["mtl.reason"] == "the server said: *** is old"
     assert files_with_secrets(home.path) == {}
 

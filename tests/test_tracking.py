@@ -80,7 +80,7 @@ def sent(tracker, *boxes) -> None:
 
 def history(uri, run_id):
     """Every point of a run but times: {(key, step): value}; fails on a point logged twice."""
-    client = connect(uri)
+    client = MlflowClient(uri)
     points = {}
     for key in client.get_run(run_id).data.metrics:
         for point in client.get_metric_history(run_id, key):
@@ -101,7 +101,7 @@ def train(box, first=1, last=50, steps_per_epoch=25):
 def test_a_trial_run_says_what_it_is(tracker, uri, home):
     parent = study_run(tracker)
     data = [DatasetInput("sst/train", "d" * 64, 120, "/data"), DatasetInput("sst/dev", "e", 9, "")]
-    run = connect(uri).get_run(trial_box(tracker, datasets=data).run.run_id)
+    run = MlflowClient(uri).get_run(trial_box(tracker, datasets=data).run.run_id)
     assert run.info.run_name == "trial 7 · r=4 α=8"
     assert run.info.status == "RUNNING"
     assert run.info.artifact_uri.startswith((home / "artifacts/mlflow/sweep").as_uri())
@@ -127,7 +127,7 @@ def test_a_trial_run_says_what_it_is(tracker, uri, home):
 def test_a_study_is_one_experiment_with_one_parent(tracker, uri):
     parent = study_run(tracker, "first", {"mtl.settings": {"a": 1}})
     assert study_run(tracker, "again", run_id=parent) == parent
-    client = connect(uri)
+    client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("sweep")
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.run_id for run in runs] == [parent]
@@ -138,15 +138,15 @@ def test_a_run_that_was_deleted_in_the_browser_comes_back(tracker, uri):
     parent, box = study_run(tracker), tracker.study_box("key")
     tracker.end(box, "killed")
     sent(tracker, box)
-    connect(uri).delete_run(parent)
+    MlflowClient(uri).delete_run(parent)
     study_run(tracker, run_id=parent)
-    info = connect(uri).get_run(parent).info
+    info = MlflowClient(uri).get_run(parent).info
     assert (info.lifecycle_stage, info.status) == ("active", "RUNNING")
 
 
 def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home):
     study_run(tracker)
-    client = connect(uri)
+    client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
     with closing(StudyTracker(Home.resolve())) as fresh:
         box = fresh.study_box("another")
@@ -164,7 +164,7 @@ def test_a_run_ends_with_status_state_and_reason(tracker, uri, state, status):
     run_id = box.run.run_id
     tracker.end(box, state, "why it ended")
     sent(tracker, box)
-    run = connect(uri).get_run(run_id)
+    run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == status
     assert run.data.tags["mtl.state"] == state
     assert run.data.tags["mtl.reason"] == "why it ended"
@@ -172,7 +172,7 @@ def test_a_run_ends_with_status_state_and_reason(tracker, uri, state, status):
     assert box.closed == (state != "killed")
     tracker.reopen(box, run_id)
     sent(tracker, box)
-    run = connect(uri).get_run(run_id)
+    run = MlflowClient(uri).get_run(run_id)
     assert (run.info.status, run.data.tags.get("mtl.reason")) == ("RUNNING", None)
     assert not box.closed
 
@@ -181,7 +181,7 @@ def test_a_text_is_kept(tracker, uri, tmp_path):
     box = trial_box(tracker)
     tracker.log_text(box, "Traceback …", "traceback.txt")
     sent(tracker, box)
-    path = connect(uri).download_artifacts(box.run.run_id, "traceback.txt", str(tmp_path))
+    path = MlflowClient(uri).download_artifacts(box.run.run_id, "traceback.txt", str(tmp_path))
     assert Path(path).read_text(encoding="utf-8") == "Traceback …"
 
 
@@ -244,7 +244,7 @@ def test_a_sender_that_died_before_it_noted_what_it_sent_is_followed_by_another(
         assert uploader.wait([box])
     assert box.run.run_id == run_id
     assert history(uri, run_id) == before
-    client = connect(uri)
+    client = MlflowClient(uri)
     experiments = [client.get_experiment_by_name("sweep").experiment_id]
     assert len(client.search_runs(experiments)) == 2  # the study's and the trial's
 
@@ -257,7 +257,7 @@ def test_a_view_is_offered_where_only_the_run_s_id_was_noted(tracker, uri):
     box.set_run(Run(box.run.run_id, None))
     box.append("view", keys=["lora.rank"])
     sent(tracker, box)
-    experiment = connect(uri).get_experiment_by_name("sweep")
+    experiment = MlflowClient(uri).get_experiment_by_name("sweep")
     assert "params.`lora.rank`" in experiment.tags["mlflow.sharedViewState.mtl"]
 
 
@@ -290,7 +290,7 @@ def test_processes_that_start_at_once_share_a_new_store(home):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    client = connect(uri)
+    client = MlflowClient(uri)
     assert len({client.get_run(run).info.experiment_id for run in runs}) == 1
     with sqlite3.connect(home / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -300,7 +300,7 @@ def test_a_damaged_store_is_one_clear_line(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(InputError, match="mlflow.db cannot be opened: .*not a database") as caught:
-        connect(uri)
+        connect(uri, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -347,7 +347,7 @@ def test_a_study_is_recorded_anew_each_time(tracker, uri, tmp_path):
     for _ in range(2):
         tracker.record_study(box, leaderboard(study), study)
         sent(tracker, box)
-    client = connect(uri)
+    client = MlflowClient(uri)
     paths = {file.path for file in client.list_artifacts(parent)}
     assert paths == {
         *("leaderboard.json", "leaderboard.csv", "leaderboard.md", "study.html", "history.png")

@@ -22,25 +22,26 @@ TROUBLE = re.compile(r"database is locked|OperationalError|Traceback|QueuePool|d
 
 
 @contextmanager
-def served(home: Path, **env: str) -> Iterator[tuple[str, str, str]]:
+def served(home: Path, log: Path | None = None, **env: str) -> Iterator[tuple[str, str, str]]:
     """Run `mtl ui` over a home; yield what it said and the addresses of MLflow and the dashboard.
 
-    What goes wrong in it is added to logs/ui.log.
+    What goes wrong in it is added to a log, the home's logs/ui.log if no other is named.
     """
-    (home / "logs").mkdir(parents=True, exist_ok=True)
-    with (home / "logs/ui.log").open("ab") as log:
+    log = log or home / "logs/ui.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
         process = subprocess.Popen(
             [MTL, "ui", "--port", "0", "--dashboard-port", "0"],
             env={**os.environ, "MTL_HOME": str(home), "PYTHONUNBUFFERED": "1", **env},
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=errors,
             text=True,
         )
     said = ""
     try:
         while "Ctrl-C stops both." not in said:
             line = process.stdout.readline()
-            assert line, f"mtl ui ended: {said} {(home / 'logs/ui.log').read_text()}"
+            assert line, f"mtl ui ended: {said} {log.read_text()}"
             said += line
         yield said, *re.findall(r"^(?:MLflow UI|Optuna dashboard) +(http://[\d.:]+)", said, re.M)
     finally:

@@ -46,17 +46,22 @@ def pack(folder: Path, archive: Path, wanted: Callable[[str], bool]) -> None:
                 tar.addfile(entry, io.BytesIO(data))
 
 
-def restore(archive: Path, folder: Path) -> None:
-    """Unpack what `pack` packed, as if it had been recorded in this folder, which is made."""
+def restore(archive: Path, folder: Path, recorded_in: Path | None = None) -> None:
+    """Unpack what `pack` packed into a folder, which is made, as if it had been recorded there.
+
+    Args:
+        recorded_in: the folder in which it was recorded, from where it was moved since.
+    """
+    place = recorded_in or folder
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     files = [path for path in folder.rglob("*") if path.is_file()]
     for sent in (file for file in files if file.name == _SENT):  # while the journals are as packed
-        sent.write_bytes(_sent(sent.with_name(_JOURNAL), lambda data: _placed(data, folder)))
+        sent.write_bytes(_sent(sent.with_name(_JOURNAL), lambda data: _placed(data, place)))
     for file in files:
         data = file.read_bytes()
         if _is_text(data):
-            file.write_bytes(_placed(data, folder))
+            file.write_bytes(_placed(data, place))
         if file.name.endswith(".db.sql"):
             _make_database(file)
 

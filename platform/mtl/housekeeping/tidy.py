@@ -26,12 +26,14 @@ def tidy(home: Home, remove: bool) -> Removal:
     from .artifacts import tidy_pictures, tidy_runs
     from .caches import tidy_caches, tidy_drafts, tidy_logs
     from .checkpoints import tidy_checkpoints
-    from .runs import read_runs
+    from .runs import read_runs, settle_home
     from .studies import open_studies
 
     removal = Removal(home.path, remove)
     if not home.path.is_dir():
         return removal
+    if remove:
+        settle_home(home)
     with open_studies(home, hold=remove) as studies:
         runs = read_runs(home)
         tidy_checkpoints(removal, home, studies, runs)

@@ -9,6 +9,7 @@ used without us.
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections import Counter
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..storage.urls import file_path, file_url
+
+_log = logging.getLogger(__name__)
 
 # What MLflow lays out below a home: the folder of an experiment, and in it of runs, models, traces.
 _LAID_OUT = re.compile(
@@ -150,20 +153,20 @@ def former(connection: sqlite3.Connection, places: Places) -> list[Former]:
     ]
 
 
-def settle(file: Path, places: Places) -> int:
-    """Write into a home's own store where its artifacts lie now; return how many addresses changed.
+def settle(file: Path, places: Places) -> None:
+    """Write into a home's own store where its artifacts lie now, and say so where that is news.
 
-    All of them or none. Where the former folder is the same one under another name, they stay: both
+    All of it or nothing. Where the former folder is the same one under another name, they stay: both
     names lead here.
 
     Raises:
         sqlite3.Error: it cannot be written.
     """
     if not places.own:
-        return 0
+        return
     with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as connection:
         if not _to_change(connection, places):
-            return 0
+            return
         connection.execute("BEGIN IMMEDIATE")
         changed = _to_change(connection, places)  # another process may have been quicker
         for address in changed:
@@ -172,7 +175,8 @@ def settle(file: Path, places: Places) -> int:
                 (places.here(address.told), address.row),
             )
         connection.execute("COMMIT")
-        return len(changed)
+    for home in sorted({address.home for address in changed}):
+        _log.warning("this home was %s: MLflow's store says now where its artifacts lie", home)
 
 
 class _Address(NamedTuple):
