@@ -156,8 +156,8 @@ def former(connection: sqlite3.Connection, places: Places) -> list[Former]:
 def settle(file: Path, places: Places) -> None:
     """Write into a home's own store where its artifacts lie now, and say so where that is news.
 
-    All of it or nothing. Where the former folder is the same one under another name, they stay: both
-    names lead here.
+    All of it or nothing. Where the former folder is the same one under another name, its addresses
+    stay: both names lead here.
 
     Raises:
         sqlite3.Error: it cannot be written.
