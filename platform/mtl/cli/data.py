@@ -35,7 +35,7 @@ def check(path: str, as_json: bool) -> None:
 
     from ..storage.home import Home
 
-    reports = check_data(path, Home.resolve().cache)
+    reports = check_data(path, Home.resolve_to_look().cache)
     if as_json:
         print_json({"data": path, "files": [asdict(report) for report in reports]})
         return

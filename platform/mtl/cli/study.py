@@ -93,7 +93,7 @@ def plan(
 
     spec = load(name, profile, trials, sets, replicates)
     with reserved_stdout(as_json), busy("Measuring a few steps"):
-        planned = plan_study(spec, Home.resolve(), jobs=jobs)
+        planned = plan_study(spec, Home.resolve_to_look(), jobs=jobs)
     if as_json:
         print_json(planned)
     else:

@@ -48,7 +48,7 @@ def ui(
     from ..ui.serve import serve
 
     return serve(
-        Home.resolve_to_show(),
+        Home.resolve_to_look(),
         port=port,
         dashboard_port=dashboard_port,
         allow_edit=allow_edit,

@@ -55,7 +55,7 @@ class Home:
         return home
 
     @classmethod
-    def resolve_to_show(cls) -> Home:
+    def resolve_to_look(cls) -> Home:
         """Find the home as `resolve` does, also one that is there and can only be read.
 
         Raises:

@@ -116,7 +116,10 @@ def to_continue(attributes: Mapping[str, Any]) -> str | None:
     command, folder = attributes.get("command"), attributes.get("folder")
     if not command:
         return None
-    return command if folder == os.getcwd() else f"{command} (in {folder})"
+    if folder == os.getcwd():
+        return command
+    moved = "" if os.path.isdir(folder or "") else ", which is not there any more"
+    return f"{command} (in {folder}{moved})"
 
 
 def choose_name(

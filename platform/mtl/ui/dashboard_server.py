@@ -31,7 +31,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         address, login = Address.resolve(options.host), find_login(needed=None)
-        server = make_dashboard(Home.resolve_to_show(), address, options.port, False, login)
+        server = make_dashboard(Home.resolve_to_look(), address, options.port, False, login)
     except (InputError, OSError, OverflowError) as error:
         print(f"mtl: {clean(str(error))}", file=sys.stderr)
         return 2
