@@ -53,13 +53,17 @@ def study_run(tracker, text="what it is", tags=None, run_id=None, name="sweep"):
     return tracker.wait_for_run(tracker.study_box("key")).run_id
 
 
+def study_box(tracker) -> Outbox:
+    study_run(tracker)
+    return tracker.study_box("key")
+
+
 def trial_box(tracker, number=7, **more) -> Outbox:
     """Begin a trial's run, which MLflow has created when this returns."""
     box = tracker.trial_box("key", number)
     tracker.open_trial(
         box,
-        parent=tracker.study_box("key"),
-        parent_run_id=study_run(tracker),
+        parent=study_box(tracker),
         study="sweep",
         number=number,
         params=PARAMS,
@@ -142,17 +146,6 @@ def test_a_run_that_was_deleted_in_the_browser_comes_back(tracker, uri):
     study_run(tracker, run_id=parent)
     info = MlflowClient(uri).get_run(parent).info
     assert (info.lifecycle_stage, info.status) == ("active", "RUNNING")
-
-
-def test_a_deleted_experiment_is_named_with_what_restores_it(tracker, uri, home):
-    study_run(tracker)
-    client = MlflowClient(uri)
-    client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
-    with closing(StudyTracker(Home.resolve())) as fresh:
-        box = fresh.study_box("another")
-        fresh.open_study(box, "sweep", "text", {})
-        with pytest.raises(InputError, match="'sweep' was deleted.*_URI=.* experiments restore"):
-            fresh.wait_for_run(box)
 
 
 @pytest.mark.parametrize(

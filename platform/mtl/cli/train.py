@@ -75,10 +75,12 @@ def _recipe(profile: str) -> Mapping[str, Any]:
 def _say_end(result: "TrainingResult", data: str, quiet: bool) -> None:
     from ..terminal import words
 
+    for notice in result.notices:
+        click.echo(notice, err=True)
     if result.waiting:
         click.echo(
-            f"MLflow is away: what it has not got waits in {result.waiting}; when it is back, "
-            "`mtl study sync` sends it",
+            f"{result.because or 'MLflow is away'}: what it has not got waits in {result.waiting}; "
+            "then `mtl study sync` sends it",
             err=True,
         )
     if result.state == states.KILLED:

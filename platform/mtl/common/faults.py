@@ -92,6 +92,19 @@ def explain(error: BaseException, home: Path, again: str = _AGAIN) -> str | None
     return None
 
 
+def worded(text: str, place: Path | str, again: str = _AGAIN) -> str | None:
+    """Say the same of what an SQLite file refused where only its words have come: by a server.
+
+    Args:
+        place: what refused it. again: what goes on then.
+    """
+    words = text.lower()
+    fault = next((fault for known, fault in _BY_WORDS.items() if known in words), None)
+    if fault is None:
+        return None
+    return f"{place}: {fault.found}; {fault.mend}, then {again}: what was recorded is kept"
+
+
 def away(error: BaseException) -> str | None:
     """Say in a few words why a database server cannot be reached, where that is the fault; None if
     it is another, or no server's.

@@ -93,7 +93,7 @@ class TrialLifecycle:
 
     def close_study(self) -> None:
         """End the study's run, with leaderboard and figures, if it has not ended yet."""
-        if self.study.user_attrs.get("open"):
+        if self.study.user_attrs.get("open") or self.runs.lost():
             self.runs.close_study(self.rows)
         else:
             self.runs.send_all()

@@ -146,6 +146,7 @@ class _Life:
         with closing(self.lifecycle.runs.tracker):
             self.lifecycle.sweep()
             self.lifecycle.close_study()
+            self.lifecycle.poll()
 
     def _open(self, inputs: Mapping[tuple[str, str], Inputs]) -> None:
         while self.notes:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,7 +59,9 @@ class TrainingResult:
         scores: of the best epoch; empty if it did not complete.
         minutes: this time's share, earlier ones of a resumed training are not counted.
         reason: why it failed.
-        waiting: the folder where some of it waits for MLflow, if that is away.
+        waiting: the folder where some of it waits for MLflow, which does not take it.
+        because: why it does not.
+        notices: what else a person should know of the run in MLflow.
     """
 
     run_id: str
@@ -70,6 +72,8 @@ class TrainingResult:
     minutes: float
     reason: str | None = None
     waiting: str | None = None
+    because: str | None = None
+    notices: list[str] = field(default_factory=list)
 
 
 def train_once(
@@ -105,6 +109,9 @@ def train_once(
             state, best, reason = _outcome(config, home, folder, box, tracker, watcher)
             tracker.end(box, state, reason)
             sent = tracker.drain([box], lambda: False)
+            hindrance = tracker.uploader.hindrance
+            # Another, if MLflow has lost the first; checkpoints keep the name of that.
+            recorded = box.run.run_id if box.run and state != KILLED else run_id
             if state == COMPLETE:
                 shutil.rmtree(folder)
         folder.with_name(f"{run_id}.lock").unlink(missing_ok=True)
@@ -112,9 +119,11 @@ def train_once(
             box.remove()
     scores, epoch = (best.scores, best.epoch) if best else ({}, None)
     waiting = None if sent else str(home.spool)
+    because = None if sent else hindrance.words if hindrance else box.reason
     return TrainingResult(
-        run_id, profile, state, scores, epoch, _minutes_since(began), reason, waiting
-    )
+        recorded, profile, state, scores, epoch, _minutes_since(began), reason, waiting, because,
+        tracker.uploader.notices(),
+    )  # fmt: skip
 
 
 def _box(home: Home, resume: str | None) -> Outbox:
@@ -124,7 +133,7 @@ def _box(home: Home, resume: str | None) -> Outbox:
     if resume is None:
         return Outbox(home.spool / f"{EXPERIMENT}-{uuid.uuid4().hex}")
     for box in outboxes(home.spool):
-        if box.folder.name == resume or (box.run is not None and box.run.run_id == resume):
+        if resume in (box.folder.name, box.run and box.run.run_id, *box.former):
             return box
     return Outbox(home.spool / f"{EXPERIMENT}-{resume}")
 
@@ -148,9 +157,11 @@ def _open_run(
             datasets=inputs.datasets,
         )  # fmt: skip
         run = tracker.wait_for_run(box)
+        tracker.refuse_blocked()
         return run.run_id if run else box.folder.name
     tracker.reopen(box, None if box.begun else resume)
     tracker.wait_for_run(box)
+    tracker.refuse_blocked()
     return resume
 
 

@@ -145,9 +145,18 @@ def damaged(file: Path, found: str) -> str:
 
 
 def mend(file: Path) -> str:
-    """Say what can be done about a damaged file."""
-    aside = shlex.quote(f"{file}.damaged")
-    return f"restore a copy, or start anew: mv {shlex.quote(str(file))} {aside}"
+    """Say what can be done about a damaged file.
+
+    With its log: SQLite would put that into the file that comes in its place.
+    """
+    aside = f"{file}.damaged"
+    words = [f"mv {shlex.quote(str(file))} {shlex.quote(aside)}"]
+    words += [
+        f"mv {shlex.quote(f'{file}{ending}')} {shlex.quote(f'{aside}{ending}')}"
+        for ending in ("-wal", "-shm")
+        if file.with_name(f"{file.name}{ending}").exists()
+    ]
+    return f"restore a copy, or start anew: {' && '.join(words)}"
 
 
 def refuse_damaged(file: Path, seconds: float = 5.0) -> None:

@@ -7,6 +7,8 @@ order, and keeps how far it came. The folder goes when the run has ended and MLf
     journal.jsonl   one operation a line; its ``op`` is one of those in `mtl.tracking.sender`
     sent            bytes of the journal that MLflow has
     run.json        the run's and the experiment's id, once MLflow has created them
+    former          ids of runs that it had before, which MLflow has lost
+    reason          why what waits was not sent, while something is known to be in the way
     files/          artifacts, until they are uploaded
 """
 
@@ -84,6 +86,43 @@ class Outbox:
         part = self.folder / "run.part"
         part.write_text(json.dumps(run._asdict()), "utf-8")
         os.replace(part, self.folder / "run.json")
+
+    def begin_anew(self) -> None:
+        """Let everything be sent again, to a run that is to be created: MLflow lost this one."""
+        run = self.run
+        if run is not None:
+            with (self.folder / "former").open("a", encoding="utf-8") as former:
+                former.write(f"{run.run_id}\n")
+        self.mark_sent(0)
+        (self.folder / "run.json").unlink(missing_ok=True)
+
+    @property
+    def former(self) -> list[str]:
+        """The ids of runs that this one stands for, and that MLflow has lost."""
+        return self._text("former").split()
+
+    @property
+    def reason(self) -> str | None:
+        """Why what waits could not be sent when that was last tried; None: nothing is known."""
+        return self._text("reason").strip() or None
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        if reason == self.reason:
+            return
+        with contextlib.suppress(OSError):  # the disk may be what is in the way
+            if reason is None:
+                (self.folder / "reason").unlink(missing_ok=True)
+            else:
+                part = self.folder / "reason.part"
+                part.write_text(f"{reason}\n", "utf-8")
+                os.replace(part, self.folder / "reason")
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text("utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def append(self, op: str, **fields: Any) -> None:
         """Record an operation; once this returns, the death of this process cannot lose it.

@@ -13,6 +13,7 @@ from minbert.errors import InputError
 
 from ..common.masking import masked
 from ..storage.urls import file_path
+from ..trials.states import COMPLETE
 from . import tag_keys
 from .looking import look
 from .store import sqlite_file
@@ -61,8 +62,10 @@ def _fetch(run: str, home: Home) -> Path:
 
 def _why_no_model(run: str, tags: Mapping[str, str]) -> str:
     if tags.get(tag_keys.KIND) != "study":
-        return f"run {run} has no model: it has not completed"
-    study = shlex.quote(tags[tag_keys.STUDY])
+        ended = tags.get(tag_keys.STATE) == COMPLETE
+        why = "its files were removed" if ended else "it has not completed"
+        return f"run {run} has no model: {why}"
+    study = shlex.quote(tags.get(tag_keys.STUDY, "NAME"))
     return f"run {run} is a study's, not a trial's; mtl study best {study} names its best trial's"
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,8 +146,10 @@ def _create(file: Path) -> None:
         connection.execute("PRAGMA synchronous=OFF")
         opened.append(connection)
 
-    part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)
+    for left in file.parent.glob(f"{glob.escape(file.name)}.*.part"):  # by a process that died
+        left.unlink()
+    # Another name each time: MLflow keeps an engine for every name, and with it the old file.
+    part = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.part")
     event.listen(Engine, "connect", hurry)
     try:
         client_of(sqlite_url(part))
@@ -154,7 +159,17 @@ def _create(file: Path) -> None:
             connection.close()
     with part.open("rb+") as written:
         os.fsync(written.fileno())
+    _set_log_aside(file)
     os.replace(part, file)
+
+
+def _set_log_aside(file: Path) -> None:
+    """Move away what a file that is gone left beside it: SQLite would take the log for the new
+    file's, and put the old one's pages into it."""
+    for ending in ("-wal", "-shm"):
+        left = file.with_name(f"{file.name}{ending}")
+        if left.exists():
+            os.replace(left, left.with_name(f"{file.name}.{int(time.time())}.old{ending}"))
 
 
 def _wait_for_disk_less() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.text import count
 from ..storage.home import Home
 from ..study.spec import StudySpec
 from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
@@ -14,6 +15,8 @@ from ..trials.states import COMPLETE, FROM_OPTUNA, INTERRUPTED, KILLED
 from . import tag_keys
 from .inputs import Inputs, git_commit
 from .outbox import Outbox, Run
+from .refusals import Hindrance
+from .restoring import record_anew
 from .study_tracker import StudyTracker
 
 if TYPE_CHECKING:
@@ -75,16 +78,18 @@ class StudyRuns:
         should_stop: Callable[[], bool],
     ) -> None:
         self._study, self._spec, self._inputs, self._should_stop = study, spec, inputs, should_stop
+        self._home = home
         self._key: str = study.user_attrs["key"]
         self.tracker = StudyTracker(home)
         self._own = self.tracker.study_box(self._key)
         self._boxes: dict[int, Outbox] = {}  # of trials that run, or that MLflow has not whole
         self._ended: set[int] = set()
-        self._noted: set[int] = set()
+        self._noted: dict[int, str] = {}  # the ids of runs that are noted at trials
         self._nameless: set[int] = set()  # of those that run: MLflow has given them no id yet
         self._late: dict[int, str] | None = None  # read when it is needed first: rarely
         self._was_away = False
         self._told: set[Path] = set()
+        self._said: list[str] = []  # to be told
 
     # ---- the study's own ------------------------------------------------------------------------
 
@@ -111,7 +116,15 @@ class StudyRuns:
         self.tracker.open_study(self._own, name, about, tags, self.parent)
         self.tracker.offer_runs(self._own, self._spec.distinguishing_keys)
         self.tracker.wait_for_run(self._own, self._should_stop)
+        self.tracker.refuse_blocked()
         self._reconcile_all()
+
+    def lost(self) -> bool:
+        """Whether MLflow has lost the run of a study that was closed; it is opened anew then."""
+        if self.parent is None or self._own.begun or self.tracker.knows(self.parent) is not False:
+            return False
+        self.open_study()
+        return True
 
     def close_study(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
         """Put leaderboard and figures on the study's run, end it, and send everything."""
@@ -167,11 +180,11 @@ class StudyRuns:
         if number not in self._noted:
             self._nameless.add(number)
         known = run_of(frozen, {})
-        if known is not None or box.begun:
+        if box.begun:
             self.tracker.reopen(box, known)
         else:
             set_attribute(self._study, frozen._trial_id, "setting", label)
-            self._create(box, number, config, label)
+            self._create(box, number, config, label, known)
         self.tracker.wait_for_run(box, self._should_stop)
         self.reconcile()
         return box
@@ -180,12 +193,14 @@ class StudyRuns:
         """Leave the sending to the worker that trains the trial."""
         self.tracker.uploader.forget(self._boxes[number])
 
-    def _create(self, box: Outbox, number: int, config: Config, label: str) -> None:
+    def _create(
+        self, box: Outbox, number: int, config: Config, label: str, run_id: str | None
+    ) -> None:
         inputs = self._inputs.get((config.data.path, config.backbone), Inputs([], {}))
         self.tracker.open_trial(
             box,
             parent=self._own,
-            parent_run_id=self.parent,
+            run_id=run_id,
             study=self._study.study_name,
             number=number,
             params=config.to_keys(),
@@ -232,8 +247,7 @@ class StudyRuns:
         self._reconcile_own()
         for number in numbers:
             box = self._boxes[number]
-            if number not in self._noted:
-                self._note(number, box)
+            self._note(number, box)
             if number in self._ended and number in self._noted and box.empty:
                 self.tracker.uploader.forget(box)
                 if box.remove():
@@ -241,21 +255,46 @@ class StudyRuns:
 
     def _note(self, number: int, box: Outbox) -> None:
         run = box.run
-        if run is not None and run.experiment_id is not None:
+        if run is None or self._noted.get(number) == run.run_id:
+            return
+        if run.experiment_id is not None:
             if self._late is None and number in self._ended:
                 self._late = late_runs(self._study)
             note_run(self._study, number, run, self.tracker.address(run), self._late or {})
-            self._noted.add(number)
+            self._noted[number] = run.run_id
             self._nameless.discard(number)
 
     def _reconcile_own(self) -> None:
         run = self._own.run
         if run is None or run.experiment_id is None:
             return
+        before = self.parent
         note_own_run(self._study, run, self.tracker)
+        if before in self._own.former:
+            self._restore_ended(run.run_id)
         if self._own.closed and self._own.empty and not self._study.user_attrs.get("open"):
             self.tracker.uploader.forget(self._own)
             self._own.remove()
+
+    def _restore_ended(self, parent: str) -> None:
+        """See to the runs of ended trials, after the study's own was made anew."""
+        late = self._late = late_runs(self._study)
+        name, ended = self._study.study_name, 0
+        for trial in self._study.get_trials(deepcopy=False):
+            run_id = run_of(trial, late)
+            if not trial.state.is_finished() or trial.number in self._boxes or run_id is None:
+                continue
+            self._boxes[trial.number] = record_anew(
+                self.tracker, name, self._own, trial, run_id, self._home
+            )
+            self._ended.add(trial.number)
+            self._noted.pop(trial.number, None)
+            ended += 1
+        self._said.append(
+            f"the study's run in MLflow is a new one, {parent}. Of {count(ended, 'ended trial')}, "
+            "runs that MLflow has lost, too, are made anew, with their scores and files; their "
+            "curves were nowhere else"
+        )
 
     @property
     def waiting(self) -> int:
@@ -268,15 +307,17 @@ class StudyRuns:
         new = {box: why for box, why in uploader.refused.items() if box not in self._told}
         self._told.update(new)
         said = [f"MLflow will not take what waits in {box}: {why}" for box, why in new.items()]
-        if (uploader.away is not None) != self._was_away:
-            self._was_away = uploader.away is not None
-            said.append(self._word(uploader.away))
+        said += [*uploader.notices(), *self._said]
+        self._said.clear()
+        if (uploader.hindrance is not None) != self._was_away:
+            self._was_away = uploader.hindrance is not None
+            said.append(self._word(uploader.hindrance))
         return said
 
-    def _word(self, away: str | None) -> str:
-        if away is None:
+    def _word(self, hindrance: Hindrance | None) -> str:
+        if hindrance is None:
             return "MLflow answers again: what waited for it is being sent"
         return (
-            f"MLflow is away ({away}): training goes on, and what it records waits in "
+            f"{hindrance.words}: training goes on, and what it records waits in "
             f"{self._own.folder.parent}"
         )

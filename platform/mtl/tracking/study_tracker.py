@@ -24,6 +24,7 @@ from ..trials.labels import run_name
 from ..trials.states import RUNNING
 from . import tag_keys
 from .inputs import DatasetInput
+from .limits import DIGEST
 from .outbox import Outbox, Run, outboxes
 from .runs_view import run_path, view_path
 from .sender import Sender
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from ..storage.home import Home
 
-_DIGEST_LENGTH = 36  # MLflow's limit
 _PATIENCE = 3.0  # seconds that a run's id is waited for: without it, its trial begins all the same
 
 
@@ -59,7 +59,8 @@ class StudyTracker:
         self._home = home
         if file := sqlite_file(home.mlflow_uri):
             refuse_damaged(file)
-        self.uploader = Uploader(Sender(home.mlflow_uri, home.mlflow_artifacts))
+        self._sender = Sender(home.mlflow_uri, home.mlflow_artifacts)
+        self.uploader = Uploader(self._sender)
 
     def study_box(self, study_key: str) -> Outbox:
         """Return the outbox of a study's run; the key tells the study from others of its name."""
@@ -90,11 +91,10 @@ class StudyTracker:
         """
         note = {"mlflow.note.content": paragraph(description)}
         own = {tag_keys.STUDY: name, tag_keys.KIND: "study", tag_keys.STUDY_KEY: box.folder.name}
-        if self._reopened(box, run_id):
+        find = {tag_keys.STUDY_KEY: box.folder.name, tag_keys.KIND: "study"}
+        create = _creation(name, f"study {name}", {**tags, **own, **note}, find)
+        if self._begun(box, run_id, create):
             box.append("tags", values=note)
-        else:
-            find = {tag_keys.STUDY_KEY: box.folder.name, tag_keys.KIND: "study"}
-            self._create(box, name, f"study {name}", {**tags, **own, **note}, find)
         self.uploader.watch(box)
 
     def open_trial(
@@ -106,9 +106,11 @@ class StudyTracker:
         params: Mapping[str, object],
         tags: Mapping[str, object],
         parent: Outbox | None = None,
-        parent_run_id: str | None = None,
+        run_id: str | None = None,
         label: str = "",
         datasets: Sequence[DatasetInput] = (),
+        began: int | None = None,
+        only_anew: bool = False,
     ) -> None:
         """Record that one training begins.
 
@@ -120,62 +122,74 @@ class StudyTracker:
             number: the trial's number; None outside a study.
             params: every configuration key with its value.
             parent: the study's outbox; None for a training outside any study.
-            parent_run_id: the study's run, if MLflow has created it.
+            run_id: the run that it has, if its outbox was lost.
             label: what distinguishes it from its neighbours; it is in the run's name.
             datasets: the data it reads.
+            began: when it did, in milliseconds of Unix time; None: now.
+            only_anew: it is not to go on. If its run is there, it gets its place below the study's
+                run, and nothing else; see `mtl.tracking.restoring`.
         """
         own = {tag_keys.KIND: "training" if number is None else "trial", tag_keys.STUDY: study}
-        find, unknown = {}, None
+        find = {}
         if parent is not None:
             own |= {tag_keys.STUDY_KEY: parent.folder.name, tag_keys.TRIAL: str(number)}
             # Found by the name of a tag that no other run has: MLflow has an index of names alone,
             # and would look at every run of the study for a value.
             find = {f"mtl.run.{box.folder.name}": "1"}
-            known = parent_run_id or (parent.run and parent.run.run_id)
-            if known:
-                own["mlflow.parentRunId"] = known
-            else:
-                unknown = {tag_keys.STUDY_KEY: parent.folder.name, tag_keys.KIND: "study"}
-        name = run_name(number, label)
-        self._create(box, study, name, {**tags, **own, **find}, find, unknown)
-        box.append("params", values={key: _value(value) for key, value in params.items()})
+        create = _creation(study, run_name(number, label), {**tags, **own, **find}, find)
+        create |= {} if began is None else {"time": began}
+        create |= {"ended": True} if only_anew else {}
+        anew = {"anew": True} if only_anew else {}
+        self._begun(box, run_id, create, on="parent" if only_anew else "reopen")
+        values = {key: _value(value) for key, value in params.items()}
+        box.append("params", values=values, **anew)
         if datasets:
-            box.append("inputs", datasets=[_dataset(part) for part in datasets])
+            box.append("inputs", datasets=[_dataset(part) for part in datasets], **anew)
         self.uploader.watch(box)
 
     def reopen(self, box: Outbox, run_id: str | None) -> None:
         """Set a run that MLflow knows RUNNING again, whatever became of it."""
-        self._reopened(box, run_id)
-        self.uploader.watch(box)
-
-    def _reopened(self, box: Outbox, run_id: str | None) -> bool:
-        if run_id is None and not box.begun:
-            return False
         if box.run is None and run_id is not None:
             box.set_run(Run(run_id, None))
         box.append("reopen")
-        return True
+        self.uploader.watch(box)
 
-    def _create(
+    def _begun(
+        self, box: Outbox, run_id: str | None, create: Mapping[str, Any], on: str = "reopen"
+    ) -> bool:
+        """Record that a run begins, or goes on, by the operation ``on``; say whether it goes on.
+
+        What it is created with is recorded even where it is there: MLflow may lose it.
+        """
+        goes_on = run_id is not None or box.begun
+        if box.run is None and run_id is not None:
+            box.set_run(Run(run_id, None))
+        if not box.begun:
+            box.append("create", **create)
+        if goes_on:
+            box.append(on)
+        return goes_on
+
+    def end(
         self,
         box: Outbox,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, object],
-        find: Mapping[str, str],
-        parent: Mapping[str, str] | None = None,
+        state: str,
+        reason: str | None = None,
+        at: int | None = None,
+        anew: bool = False,
     ) -> None:
-        tags = {**_source_tags(tags), **tags, tag_keys.STATE: RUNNING}
-        values = {key: _tag(value) for key, value in tags.items() if value is not None}
-        box.append(
-            "create", experiment=experiment, name=name, tags=values, find=dict(find), parent=parent
-        )
+        """End a run.
 
-    def end(self, box: Outbox, state: str, reason: str | None = None) -> None:
-        """End a run. ``state`` is complete, pruned, failed or killed; ``reason`` says why."""
+        Args:
+            state: complete, pruned, failed or killed; ``reason`` says why.
+            at: when, in milliseconds of Unix time; None: now.
+            anew: only if the run was made anew.
+        """
         why = {} if reason is None else {tag_keys.REASON: clean(reason)}
-        box.append("tags", values={tag_keys.STATE: state, **why})
-        box.append("end", state=state)
+        more: dict[str, Any] = {} if at is None else {"time": at}
+        more |= {"anew": True} if anew else {}
+        box.append("tags", values={tag_keys.STATE: state, **why}, **more)
+        box.append("end", state=state, **more)
         self.uploader.watch(box)
 
     def log_text(self, box: Outbox, text: str, path: str) -> None:
@@ -218,8 +232,22 @@ class StudyTracker:
         """
         self.uploader.wait([box], _PATIENCE, should_stop)
         if box.folder in self.uploader.refused:
-            raise InputError(self.uploader.refused[box.folder])
+            raise InputError(f"MLflow refuses: {self.uploader.refused[box.folder]}")
         return box.run
+
+    def knows(self, run_id: str) -> bool | None:
+        """Say whether MLflow has a run, deleted or not; None where it cannot be asked now."""
+        return self._sender.knows(run_id)
+
+    def refuse_blocked(self) -> None:
+        """Refuse to begin what could not be recorded until somebody puts something right.
+
+        Raises:
+            InputError: MLflow takes nothing, and that does not pass by itself.
+        """
+        hindrance = self.uploader.hindrance
+        if hindrance is not None and not hindrance.passes:
+            raise InputError(hindrance.words)
 
     def drain(self, boxes: Iterable[Outbox], should_stop: Callable[[], bool]) -> bool:
         """Wait until MLflow has everything, or is away; say whether it has."""
@@ -246,6 +274,15 @@ class StudyTracker:
         return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
 
 
+def _creation(
+    experiment: str, name: str, tags: Mapping[str, object], find: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a run is created with; ``find``: tags by which one that is there is found."""
+    tags = {**_source_tags(tags), **tags, tag_keys.STATE: RUNNING}
+    values = {key: _tag(value) for key, value in tags.items() if value is not None}
+    return {"experiment": experiment, "name": name, "tags": values, "find": dict(find)}
+
+
 def _experiment_of(run: Run) -> str:
     """Return the experiment's id of a run that MLflow has created or opened again."""
     assert run.experiment_id is not None
@@ -253,7 +290,7 @@ def _experiment_of(run: Run) -> str:
 
 
 def _dataset(part: DatasetInput) -> dict[str, Any]:
-    return asdict(part) | {"digest": part.digest[:_DIGEST_LENGTH], "context": part.context}
+    return asdict(part) | {"digest": part.digest[:DIGEST], "context": part.context}
 
 
 def _source_tags(tags: Mapping[str, object]) -> dict[str, object]:

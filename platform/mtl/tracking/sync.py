@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
     from .study_tracker import StudyTracker
+    from .uploader import Uploader
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,15 @@ def sync_runs(home: Home, study: str | None) -> SyncResult:
             tracker.uploader.wait([box])
         _note(home, keys, boxes, tracker)
         left = [box for box in waiting if not box.empty]
-        refused = [tracker.uploader.refused[b.folder] for b in left if b.folder in
-                   tracker.uploader.refused]  # fmt: skip
-        reason = tracker.uploader.away or (refused[0] if refused else None)
+        reason = _reason(tracker.uploader, left)
     return SyncResult(len(waiting) - len(left), len(left), reason if left else None)
+
+
+def _reason(uploader: Uploader, left: list[Outbox]) -> str | None:
+    if uploader.hindrance is not None:
+        return uploader.hindrance.reason
+    return next((uploader.refused[box.folder] for box in left if box.folder in uploader.refused),
+                None)  # fmt: skip
 
 
 def _keys(home: Home, name: str | None) -> dict[str, str]:

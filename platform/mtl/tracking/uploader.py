@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from .outbox import Outbox
-from .sender import AwayError, RefusedError, Sender
+from .refusals import AwayError, BlockedError, Hindrance, RefusedError
+from .sender import Sender
 
 _PACE = 0.5  # seconds between looks at the journals: points that are close go in one call
 _TICK = 0.1  # seconds between looks at a caller's reason to wait no longer
 _FIRST, _LAST = 2.0, 15.0  # seconds until MLflow is tried again, doubled each time
+_IN_A_ROW = 3  # runs that are tried though MLflow, which answers, takes nothing
+_OFTEN = 3  # rounds in which one run is not taken while others are: then it is that run
 _log = logging.getLogger(__name__)
 
 
@@ -22,17 +25,19 @@ class Uploader:
     """Sends watched outboxes, in the order in which they were given, again and again.
 
     Attributes:
-        away: why MLflow cannot be reached; None while it can.
+        hindrance: why MLflow takes nothing now; None while it does. It is tried again, whether
+            that may pass by itself or not.
         refused: what MLflow will not take, by the outbox' folder, with the reason. It stays where
             it is; nothing more is sent of it by this process.
     """
 
     def __init__(self, sender: Sender) -> None:
-        self.away: str | None = None
+        self.hindrance: Hindrance | None = None
         self.refused: dict[Path, str] = {}
         self._sender = sender
         self._boxes: dict[Path, Outbox] = {}
         self._touched: set[Path] = set()
+        self._failed: Counter[Path] = Counter()
         self._changed = threading.Condition()
         self._hurry = threading.Event()
         self._ended = False
@@ -50,6 +55,11 @@ class Uploader:
         with self._changed:
             self._boxes.pop(outbox.folder, None)
             self._sender.forget(outbox)
+
+    def notices(self) -> list[str]:
+        """Return what a person should know of what was done in MLflow, each once."""
+        told, self._sender.notices[:] = list(self._sender.notices), []
+        return told
 
     def touched(self) -> set[Path]:
         """Return the watched outboxes, by folder, of which something was sent, or of which MLflow
@@ -85,7 +95,7 @@ class Uploader:
         return True
 
     def _hopeless(self, boxes: Collection[Outbox]) -> bool:
-        if self.away is not None or not self._thread.is_alive():
+        if self.hindrance is not None or not self._thread.is_alive():
             return True
         return bool(self.refused) and any(box.folder in self.refused for box in boxes)
 
@@ -99,8 +109,9 @@ class Uploader:
         while not self._ended:
             self._hurry.wait(_PACE)
             self._hurry.clear()
-            self._round()
-            if self.away is not None and not self._ended:
+            if self._round():
+                self._pause = _FIRST
+            elif not self._ended:
                 self._rest()
 
     def _rest(self) -> None:
@@ -110,9 +121,11 @@ class Uploader:
         while not self._ended and time.monotonic() < deadline:
             time.sleep(_TICK)
 
-    def _round(self) -> None:
+    def _round(self) -> bool:
+        """Send what waits; say whether all of it was taken, or refused for good."""
         with self._changed:
             boxes = [box for box in self._boxes.values() if box.folder not in self.refused]
+        taken, failed = 0, {}
         for box in boxes:
             if not box.begun:
                 continue
@@ -123,27 +136,63 @@ class Uploader:
             if lock is None:
                 continue
             try:
-                self._send(box)
+                hindrance = self._send(box)
             finally:
                 lock.release()
-                self._touch(box)
-            if self.away is not None:
-                return
+            if hindrance is None:
+                taken, self.hindrance = taken + 1, None
+            else:
+                failed[box] = hindrance
+                if not hindrance.answers or (not taken and len(failed) >= _IN_A_ROW):
+                    self.hindrance = hindrance
+                    break
+            self._touch(box)
+        self._judge(taken, failed)
+        return not failed
+
+    def _judge(self, taken: int, failed: dict[Outbox, Hindrance]) -> None:
+        """Put those last that failed. If others are taken again and again, it is that run that is
+        not: it must not keep them waiting."""
+        for box, hindrance in failed.items():
+            with self._changed:
+                if self._boxes.pop(box.folder, None) is not None:
+                    self._boxes[box.folder] = box
+            if not taken:
+                self.hindrance = hindrance
+            if not (taken and hindrance.answers):
+                continue
+            self._failed[box.folder] += 1
+            if self._failed[box.folder] >= _OFTEN:
+                self._refuse(box, hindrance.reason)
+        for box in failed:
+            self._touch(box)
 
     def _touch(self, box: Outbox) -> None:
         with self._changed:
             self._touched.add(box.folder)
             self._changed.notify_all()
 
-    def _send(self, box: Outbox) -> None:
+    def _send(self, box: Outbox) -> Hindrance | None:
+        """Send one outbox; return what was in the way, unless it was refused for good."""
         try:
             self._sender.send(box)
         except AwayError as error:
-            self.away = str(error) or "no reason was given"
-            return
+            hindrance = Hindrance(str(error) or "no reason was given", True, error.answers)
+        except BlockedError as error:
+            hindrance = Hindrance(str(error), passes=False)
         except RefusedError as error:
-            self.refused[box.folder] = str(error)
+            self._refuse(box, str(error))
+            return None
         except Exception as error:  # noqa: BLE001 (the edge of a thread: it must go on with others)
             _log.exception("%s cannot be sent", box.folder)
-            self.refused[box.folder] = f"{type(error).__name__}: {error}"
-        self.away, self._pause = None, _FIRST
+            self._refuse(box, f"{type(error).__name__}: {error}")
+            return None
+        else:
+            self._failed.pop(box.folder, None)
+            box.reason = None
+            return None
+        box.reason = hindrance.reason
+        return hindrance
+
+    def _refuse(self, box: Outbox, reason: str) -> None:
+        box.reason = self.refused[box.folder] = reason

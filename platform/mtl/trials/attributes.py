@@ -6,7 +6,7 @@ intervals would push the rest off the screen; they are kept as system attributes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HIDDEN = frozenset({"config", "estimates", "lost_at", "point", "scores", "setting"})
 _PREFIX = "mtl:"
+_RENEWED = "runs_renewed"  # an attribute of the study: some of its trials have late runs though
+# they had others before
 _LATE = "mtl:run:"  # an attribute of the study: the run of a trial that had ended by then
 
 
@@ -44,8 +46,17 @@ def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
     return storage.get_trial(trial_id)
 
 
-def late_runs(study: optuna.Study) -> dict[int, str]:
-    """Return the runs, by number, of trials that had ended before MLflow created them."""
+def late_runs(study: optuna.Study, trials: Iterable[FrozenTrial] | None = None) -> dict[int, str]:
+    """Return the runs, by number, of trials that had ended before MLflow created them: for the
+    first time, or anew.
+
+    Args:
+        trials: those that are asked for. Thousands of notes lie where late runs do: they are not
+            read where none of these can have one. None: all.
+    """
+    told = trials is not None and all(run_of(trial, {}) is not None for trial in trials)
+    if told and _RENEWED not in study.user_attrs:
+        return {}
     attributes = study._storage.get_study_system_attrs(study._study_id)
     found = {key.removeprefix(_LATE): run for key, run in attributes.items() if _LATE in key}
     return {int(number): run for number, run in found.items()}
@@ -57,7 +68,7 @@ def run_of(trial: FrozenTrial, late: Mapping[int, str]) -> str | None:
     Args:
         late: see `late_runs`.
     """
-    return trial.user_attrs.get("mlflow_run_id") or late.get(trial.number)
+    return late.get(trial.number) or trial.user_attrs.get("mlflow_run_id")
 
 
 def set_run(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:
@@ -65,6 +76,8 @@ def set_run(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:
     nothing be written to it then."""
     storage = study._storage
     if trial.state.is_finished():
+        if "mlflow_run_id" in trial.user_attrs and _RENEWED not in study.user_attrs:
+            study.set_user_attr(_RENEWED, True)
         storage.set_study_system_attr(study._study_id, f"{_LATE}{trial.number}", run_id)
     else:
         storage.set_trial_user_attr(trial._trial_id, "mlflow_run_id", run_id)

@@ -60,8 +60,7 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     """
     with reading_many():
         trials = study.get_trials(deepcopy=False)
-        # Thousands of notes lie where late runs do: not read where no trial lacks a run.
-        late = late_runs(study) if any(run_of(trial, {}) is None for trial in trials) else {}
+        late = late_runs(study, trials)
         known = [attributes_of(trial) for trial in trials]
         rows = [_row(t, run_of(t, late), given) for t, given in zip(trials, known, strict=True)]
         rows.sort(key=_place)

@@ -103,7 +103,7 @@ def _described(best: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
         "number": best.number,
         "score": best.value,
         "params": dict(best.params),
-        "run_id": run_of(best, {}) or late_runs(study).get(best.number),
+        "run_id": run_of(best, late_runs(study, [best])),
     }
 
 
