@@ -17,7 +17,8 @@ from mtl.dispatch.run import run_study
 from mtl.dispatch.view import View
 from mtl.executors.base import Executor
 from mtl.storage.home import Home
-from mtl.storage.lease import _TABLE, Lease, LeaseLostError
+from mtl.storage.lease import Lease, LeaseLostError
+from mtl.storage.lease_table import TABLE
 from mtl.storage.optuna import open_engine
 from mtl.study.load import load_study
 from mtl.worker.messages import ENDINGS, Died, Evaluated, Failed, Finished, Progress, Stopped
@@ -220,15 +221,15 @@ def test_a_lease_outlives_an_outage_unless_another_takes_it(postgres, postgres_u
         postgres.start()
         with engine.begin() as connection:
             connection.execute(
-                _TABLE.update().where(_TABLE.c.study == "t").values(holder="another", host="b")
+                TABLE.update().where(TABLE.c.study == "t").values(holder="another", host="b")
             )
         lease.hold()
         with pytest.raises(LeaseLostError):
-            taken._renewed = 0.0
+            taken._renewed = []
             taken.hold()
         wait_until(lambda: not lease._away)
     with engine.connect() as connection:
-        rows = connection.execute(_TABLE.select()).all()
+        rows = connection.execute(TABLE.select()).all()
     assert [(row.study, row.holder) for row in rows] == [("t", "another")]
 
 

@@ -122,6 +122,36 @@ def test_all_of_an_optimizer_s_state_goes_on_where_the_model_is(folder, monkeypa
     assert states and all(tensor.is_meta for state in states for tensor in state.values())
 
 
+def test_a_training_that_goes_on_by_another_arithmetic_says_so(folder, tmp_path, monkeypatch):
+    at, told = tmp_path / "parts", []
+    wanted = config(folder, **LORA)
+    threads = torch.get_num_threads()
+
+    run(wanted, folder, at, 2, told.append)
+    run(wanted, folder, at, 4, told.append)
+    assert told == []  # nothing has changed
+    torch.set_num_threads(threads + 1)
+    try:
+        run(wanted, folder, at, 6, told.append)
+    finally:
+        torch.set_num_threads(threads)
+    (notice,) = told
+    assert f"(threads: {threads + 1}, was {threads})" in notice and "last bits" in notice
+
+    told.clear()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER")
+    run(wanted, folder, at, 8, told.append)  # threads as they were are another than before, too
+    (notice,) = told
+    assert f"threads: {threads}, was {threads + 1}" in notice and ", ANOTHER, was " in notice
+
+    snapshot = read_snapshot(at / LAST)  # as version 0.1.0 wrote it, which did not say
+    del snapshot.state["arithmetic"]
+    write_snapshot(snapshot, at / LAST)
+    told.clear()
+    run(wanted, folder, at, 10, told.append)
+    assert told == []
+
+
 def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch):
     """What a kill leaves behind: the newest checkpoint is older than the newest step."""
     wanted = config(folder, **LORA)

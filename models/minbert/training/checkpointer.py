@@ -12,6 +12,7 @@ from ..backbone.weights import backbone_digest
 from ..config import Config
 from ..data.datasets import data_digest
 from ..errors import InputError
+from .arithmetic import arithmetic, difference
 from .checkpoint import (
     BEST,
     LAST,
@@ -37,7 +38,8 @@ class Checkpointer:
 
     Args:
         folder: where they are kept; None keeps none. One process at a time may use it.
-        on_notice: told which files were damaged, and what follows.
+        on_notice: told which files were damaged, and what follows; and what the training goes on
+            with that it did not begin with, where that may change the last bits.
 
     Attributes:
         trainer: as the newest good checkpoint has it; at its beginning, if there is none.
@@ -62,6 +64,7 @@ class Checkpointer:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._identity = _identity(config, cache_dir)
+            self._arithmetic = arithmetic(self.trainer.device, self.trainer.dtype)
             tidy(self._folder)
             self._resume(self._folder, on_notice)
 
@@ -70,13 +73,16 @@ class Checkpointer:
         problems: list[str] = []
         files = [file for name in (LAST, PREVIOUS) if (file := folder / name).is_file()]
         used = next((file for file in files if self._go_on(file, problems)), None)
-        if not problems:
-            return
-        follows = "the checkpoint before is used" if used else "the training begins anew"
-        notice = f"{'; '.join(problems)}; {follows}"
-        _log.warning(notice)
-        if on_notice is not None:
-            on_notice(notice)
+        notices = []
+        if problems:
+            follows = "the checkpoint before is used" if used else "the training begins anew"
+            notices.append(f"{'; '.join(problems)}; {follows}")
+        if used and (changed := difference(self._arithmetic_before, self._arithmetic)):
+            notices.append(changed)
+        for notice in notices:
+            _log.warning(notice)
+            if on_notice is not None:
+                on_notice(notice)
 
     def _go_on(self, file: Path, problems: list[str]) -> bool:
         """Load a checkpoint; say whether that succeeded, and if not, note why."""
@@ -85,6 +91,7 @@ class Checkpointer:
             self._check(snapshot, file)
             self._check_best(snapshot.state["numbers"]["best_epoch"], file)
             self._load(snapshot, file)
+            self._arithmetic_before = _strings(snapshot.state.get("arithmetic"))
         except DamagedError as error:
             problems.append(str(error))
             set_aside(file)
@@ -149,7 +156,11 @@ class Checkpointer:
             return
         begin = time.monotonic()
         self.save_best()
-        state = {"identity": self._identity, "numbers": self.trainer.numbers()}
+        state = {
+            "identity": self._identity,
+            "numbers": self.trainer.numbers(),
+            "arithmetic": self._arithmetic,
+        }
         snapshot = Snapshot(self.trainer.tensors(), state)
         write_snapshot(snapshot, self._folder / LAST, keep=self._folder / PREVIOUS)
         self._saved_at = time.monotonic()
@@ -169,6 +180,12 @@ def _identity(config: Config, cache_dir: Path) -> dict:
         "data.path": data_digest(config.data.path, cache_dir),
         "backbone": backbone_digest(config.backbone, cache_dir),
     }
+
+
+def _strings(found: object) -> dict[str, str]:
+    """Return what a checkpoint says of its arithmetic; those of version 0.1.0 say nothing."""
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str)}
 
 
 def _difference(theirs: dict, ours: dict) -> str:

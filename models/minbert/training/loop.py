@@ -41,8 +41,10 @@ def train(
     """Train, yielding a report at each evaluation on the dev sets.
 
     Where ``checkpoint_dir`` holds a checkpoint of this configuration, the training goes on from it
-    and ends, on the CPU, bit for bit where an uninterrupted one ends. After a crash, steps and
-    evaluations since the last checkpoint come again, with equal numbers. Where the newest
+    and ends, on the CPU, bit for bit where an uninterrupted one ends, if it goes on with as many
+    threads, on such a processor, with the same versions of torch and numpy; where one of them is
+    another, ``on_notice`` is told. After a crash, steps and evaluations since the last checkpoint
+    come again, with equal numbers. Where the newest
     checkpoint is damaged it goes on from the one before, and without a good one it begins anew:
     that takes time, and ends the same.
 
@@ -54,8 +56,8 @@ def train(
         on_evaluation: told that an evaluation begins; on large dev sets it takes minutes.
         should_stop: asked after every step, every report, and every batch of an evaluation; when
             it says yes, a checkpoint is written and :class:`TrainingStopped` is raised.
-        on_notice: told, in one line, which checkpoints were damaged and what follows; it is logged
-            as a warning, too.
+        on_notice: told, in one line, which checkpoints were damaged and what follows, or what the
+            training goes on with that may change its last bits; it is logged as a warning, too.
 
     Raises:
         InputError: data or weights cannot be used, or the checkpoint is of another training.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from minbert import InputError
 
 from ..common.faults import explain
+from ..common.patience import Patience
 from ..common.signals import Interrupts
 from ..executors.base import Executor
 from ..storage.lease import Lease, LeaseLostError
@@ -215,8 +215,8 @@ class Dispatcher:
         """Let trials that train checkpoint; what has not by the end of the grace, or when a second
         signal comes, is ended, as is what still reads its data."""
         self._ask_to_stop(pool)
-        deadline = time.monotonic() + _GRACE
-        while self._training() and time.monotonic() < deadline and not self._interrupts.hurried:
+        patience = Patience(_GRACE)
+        while self._training() and not patience.over and not self._interrupts.hurried:
             self._listen(pool, _TICK)
         pool.close()
         self._leave()
@@ -226,8 +226,8 @@ class Dispatcher:
         next lives."""
         self._ask_to_stop(pool)
         ended = {event.number for event in (*self._due, *self._heard) if isinstance(event, ENDINGS)}
-        deadline = time.monotonic() + _GRACE
-        while self._training() - ended and time.monotonic() < deadline:
+        patience = Patience(_GRACE)
+        while self._training() - ended and not patience.over:
             if self._interrupts.hurried:
                 break
             ended |= {e.number for e in pool.events(_TICK) if isinstance(e, ENDINGS)}

@@ -23,6 +23,7 @@ from ..trials.pruning import should_prune
 from ..trials.states import COMPLETE, FAILED, INTERRUPTED, KILLED, PRUNED, TO_OPTUNA, UNFINISHED
 from ..trials.tally import REPLICATE, Tally
 from ..worker.messages import (
+    SILENCE,
     Died,
     Evaluated,
     Event,
@@ -255,10 +256,14 @@ class TrialLifecycle:
 
     @_on.register
     def _(self, event: Stopped) -> Answer:
+        if event.alone:
+            return self._left_alone(event.number)
         return self._lost(event.number, "its worker was asked to stop")
 
     @_on.register
     def _(self, event: Died) -> Answer:
+        if event.alone:
+            return self._left_alone(event.number)
         log = f" (see {self.home.logs})" if (event.exitcode or 0) > 0 else ""
         return self._lost(event.number, f"its {event.place} {event.how}{log}")
 
@@ -278,6 +283,18 @@ class TrialLifecycle:
         set_attribute(self.study, running.trial._trial_id, "lost_at", here)
         running.trial.set_user_attr("retries", running.retries)
         self.view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
+        del self.running[number]
+        return "again"
+
+    def _left_alone(self, number: int) -> Answer:
+        """A worker has left since it heard nothing from here: that is no fault of its trial."""
+        if self.leaving:
+            self._set_aside(number)
+            return None
+        self.view.message(
+            f"trial {number}: its worker had heard nothing of this command for {SILENCE:.0f} s, as "
+            "when that is suspended, and has left; the trial goes on in a new one"
+        )
         del self.running[number]
         return "again"
 

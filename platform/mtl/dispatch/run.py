@@ -92,7 +92,7 @@ def run_study(
         notes: list[str] = []  # said once the input is found good: else there is no such study
         name = choose_name(storage, spec, study_name, notes.append)
         engine = open_engine(home)
-        with Lease(engine, name) as lease:
+        with Lease(engine, name, say=view.message) as lease:
             outage = Outage(engine, view.message, interrupts)
             life = _Life(spec, home, view, storage, name, command, notes, outage, interrupts)
             wanted = _wanted(storage, name, spec)

@@ -82,7 +82,7 @@ def train_once(
     """Train one configuration and record it as a run of the experiment ``train``.
 
     An interrupt (SIGINT, SIGTERM) writes a checkpoint and ends the run as killed; ``resume`` with
-    the run's id goes on from there, bit for bit on a CPU.
+    the run's id goes on from there, bit for bit on a CPU with as many threads.
 
     Args:
         profile: the recipe's name, for a tag. resume: the id of an interrupted training's run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,11 +17,23 @@ from pathlib import Path
 
 from minbert import InputError
 
-from ..worker.messages import ENDINGS, Advance, Alive, Cancel, Died, Event, Failed, TrialJob
+from ..common.patience import Patience
+from ..worker.messages import (
+    ENDINGS,
+    Advance,
+    Alive,
+    Cancel,
+    Died,
+    Event,
+    Failed,
+    Stopped,
+    TrialJob,
+)
 from .base import Executor
 from .resources import Folders, Resources, default_jobs, threads_for, visible_gpus
 
-_PARTING = 1.0  # seconds that workers have to leave by themselves
+_PARTING = 1.0  # seconds that workers have to leave by themselves, all together
+_LEAVING = 10.0  # for one that has closed its pipe
 
 
 @dataclass
@@ -96,14 +109,15 @@ class LocalExecutor(Executor):
                 continue
             if isinstance(event, ENDINGS):
                 self._slots[slot].number = None
-            if isinstance(event, Failed) and event.memory:
+            if _leaves(event):
                 self._bury(slot)  # it ends by itself, and the next trial gets a new one
             events.append(event)
         return events
 
     def keep_alive(self) -> None:
         for worker in list(self._slots.values()):
-            self._send(worker, Alive())
+            if _has_room(worker.connection):
+                self._send(worker, Alive())
 
     def close(self) -> None:
         for worker in self._slots.values():
@@ -111,20 +125,16 @@ class LocalExecutor(Executor):
             # It has said all it had to say, or has had its time; Python takes long to leave.
             if worker.number is None or worker.cancelled:
                 worker.process.kill()
-        deadline = time.monotonic() + _PARTING
+        patience = Patience(_PARTING)
         for worker in self._slots.values():
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            _end(worker.process, patience)
         self._slots.clear()
 
     def _living(self, slot: int) -> _Worker:
         """Return a slot's worker, started where there is none. One that has died between two trials
         is replaced: that is no fault of the next."""
         worker = self._slots.get(slot)
-        if worker is not None and worker.number is None and worker.process.poll() is not None:
+        if worker is not None and worker.number is None and _has_left(worker):
             self._bury(slot)
         if slot not in self._slots:
             self._start(slot)
@@ -170,13 +180,36 @@ class LocalExecutor(Executor):
     def _bury(self, slot: int) -> list[Event]:
         worker = self._slots.pop(slot)
         worker.connection.close()
-        try:
-            exitcode = worker.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            exitcode = worker.process.wait()
+        exitcode = _end(worker.process, Patience(_LEAVING))
         memory = exitcode == -signal.SIGKILL and _memory_kills() > worker.killed_before
         return [] if worker.number is None else [Died(worker.number, exitcode, memory)]
+
+
+def _leaves(event: Event) -> bool:
+    """Whether this is the last that a worker says."""
+    return (isinstance(event, Failed) and event.memory) or (
+        isinstance(event, Stopped) and event.alone
+    )
+
+
+def _has_left(worker: _Worker) -> bool:
+    """Whether an idle worker has ended, or is about to: all that it can still say is good-bye."""
+    return worker.process.poll() is not None or worker.connection.poll()
+
+
+def _has_room(connection: Connection) -> bool:
+    """Whether a word can be said without waiting. A worker that is stopped for an hour reads
+    nothing, and whoever keeps the lease must not wait for it."""
+    return bool(select.select([], [connection], [], 0)[1])
+
+
+def _end(process: subprocess.Popen, patience: Patience) -> int:
+    """Wait for a process to leave by itself, and kill it if it does not; return how it ended."""
+    while not patience.over:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(patience.pause)
+    process.kill()
+    return process.wait()
 
 
 def _memory_kills() -> int:

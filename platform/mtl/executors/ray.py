@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from minbert import InputError
 
 from ..common.masking import clean
+from ..common.patience import Patience
 from ..worker.messages import ENDINGS, Advance, Cancel, Died, Event, Failed, Stopped, TrialJob
 from .base import Executor
 from .resources import Folders, Resources
@@ -178,7 +178,7 @@ class RayExecutor(Executor):
     def _said(self) -> list[Event]:
         """Take what trials have said since this was asked, and ask again."""
         try:
-            said = ray.get(self._asked, timeout=_DRAIN)
+            said = ray.get(self._asked)
         except RayError as error:
             raise InputError(
                 "the Ray cluster has lost its head node, through which trials are led; when it is "
@@ -202,12 +202,12 @@ class RayExecutor(Executor):
     def _over(self, reference: Any) -> list[Event]:
         """A task is over: forget it, and if it has not said how, its process or node has died."""
         events: list[Event] = []
-        deadline = time.monotonic() + _DRAIN
-        attempt = self._attempts[reference]
+        attempt, patience = self._attempts[reference], Patience(_DRAIN)
         error = _error(reference)
         # What it said last may still be on its way; without an error it has said it.
-        while not attempt.ended and error is None and time.monotonic() < deadline:
-            events += self._said()
+        while not attempt.ended and error is None and not patience.over:
+            if ray.wait([self._asked], timeout=patience.pause)[0]:
+                events += self._said()
         del self._attempts[reference]
         if not attempt.ended:
             events.append(_death(attempt.number, error))

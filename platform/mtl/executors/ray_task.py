@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import platform
-import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +20,19 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from ..worker.messages import SILENCE, Advance, Alive, Cancel, Event, Failed, TrialJob
+from ..worker.messages import (
+    LEFT_ALONE,
+    Advance,
+    Alive,
+    Cancel,
+    Event,
+    Failed,
+    Stopped,
+    TrialJob,
+)
 
 _PACE = 5.0  # seconds that a question to the mailbox may stay open
+_LAST_WORD = 5.0  # seconds for the last that is said
 HOME_ID = ".home-id"
 """A file in the home with a random name in it: who reads another there, or none, has another home
 at the same path."""
@@ -40,7 +49,7 @@ class Mailbox:
         self._events: list[tuple[str, Event | Begun]] = []
         self._words: defaultdict[str, deque] = defaultdict(deque)
         self._changed = asyncio.Condition()
-        self._heard = time.monotonic()
+        self._beats = 0  # signs of life that the dispatcher has given
 
     async def post(self, token: str, event: Event | Begun) -> None:
         """Say something to the dispatcher."""
@@ -62,15 +71,17 @@ class Mailbox:
 
     async def alive(self) -> None:
         """Note that the dispatcher is there."""
-        self._heard = time.monotonic()
+        async with self._changed:
+            self._beats += 1
+            self._changed.notify_all()
 
-    async def listen(self, token: str, timeout: float) -> list[Advance | Cancel] | None:
-        """Return what was said to a trial, after `timeout` seconds at most; None if the dispatcher
-        has given no sign of life for `mtl.worker.messages.SILENCE` seconds."""
-        await self._wait_for(lambda: self._words[token], timeout)
-        if time.monotonic() - self._heard > SILENCE:
-            return None
-        return list(self._words.pop(token, ()))
+    async def listen(
+        self, token: str, beats: int, timeout: float
+    ) -> tuple[int, list[Advance | Cancel]]:
+        """Return the dispatcher's signs of life, counted, and what was said to a trial: as soon as
+        there is one beside the `beats` that it knows, after `timeout` seconds at most."""
+        await self._wait_for(lambda: self._words[token] or self._beats != beats, timeout)
+        return self._beats, list(self._words.pop(token, ()))
 
     async def _wait_for(self, something: Any, timeout: float) -> None:
         async with self._changed:
@@ -84,22 +95,32 @@ class _Line:
     def __init__(self, mailbox: Any, token: str, job: TrialJob) -> None:
         self._mailbox, self._token = mailbox, token
         self._words: deque[TrialJob | Advance | Cancel | Alive] = deque([job])
+        self._beats = 0
+        self._asked: Any = None
         self.ended = False
 
     def poll(self, timeout: float) -> bool:
-        while not self._words and not self.ended:
-            asked = self._mailbox.listen.remote(self._token, _PACE)
-            try:
-                heard = ray.get(asked, timeout=_PACE + timeout)
-            except RayError:  # the mailbox is gone, and the dispatcher with it
-                return False
-            if heard is None:
-                return False
-            self._words.extend(heard)
-        return not self.ended
+        if self.ended:
+            raise EOFError
+        if not self._words:
+            if self._asked is None:
+                self._asked = self._mailbox.listen.remote(self._token, self._beats, _PACE)
+            if ray.wait([self._asked], timeout=timeout)[0]:
+                self._words.extend(self._heard())
+        return bool(self._words)
 
     def recv(self) -> TrialJob | Advance | Cancel | Alive:
         return self._words.popleft()
+
+    def _heard(self) -> list[Advance | Cancel | Alive]:
+        asked, self._asked = self._asked, None
+        try:
+            beats, words = ray.get(asked)
+        except RayError as error:  # the mailbox is gone, and the dispatcher with it
+            raise EOFError from error
+        alive = [Alive()] if beats != self._beats else []
+        self._beats = beats
+        return [*alive, *words]
 
 
 @dataclass(frozen=True)
@@ -187,8 +208,12 @@ def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Eve
     def send(event: Event) -> None:
         mailbox.post.remote(token, event)  # in order; not waited for
 
+    def leave() -> None:
+        ray.wait([mailbox.post.remote(token, Stopped(job.number, alone=True))], timeout=_LAST_WORD)
+        os._exit(LEFT_ALONE)
+
     line = _Line(mailbox, token, job)
-    commands = Commands(line)
+    commands = Commands(line, leave)
     try:
         begun = commands.next_job()
         assert begun is not None  # it stands in the line from the start

@@ -84,6 +84,10 @@ def _ended(number: int, trials: dict[int, FrozenTrial] | None) -> str | None:
     return f"trial {number} ({trial.state.name.lower()})" if trial.state.is_finished() else None
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
 def _is_locked(file: Path) -> bool:
     """Whether a worker holds a lock file. The file stays as it is, unlike with FileLock."""
     try:
@@ -117,7 +121,9 @@ def _tidy_trainings(removal: Removal, folder: Path, runs: Runs | None) -> None:
 
 
 def _ended_training(removal: Removal, path: Path, runs: Runs) -> str | None:
-    """Say in words what a training is that will not go on; None if it may be resumed."""
+    """Say in words what a training is that will not go on; None if it may be resumed, or runs."""
+    if _is_locked(_lock_of(path)):
+        return None
     run = runs.by_id.get(path.name)
     if run is None:
         return "training whose run does not exist"
@@ -134,9 +140,10 @@ def goes_on(home: Home, run_id: str) -> bool:
 
 
 def running_trainings(removal: Removal, home: Home, runs: Runs | None) -> list[str]:
-    """Return the ids of trainings that seem to run now: their checkpoints are young."""
-    folders = removal.children(home.checkpoints / EXPERIMENT)
-    names = [folder.name for folder in folders if not removal.is_old([folder])]
+    """Return the ids of trainings that seem to run now: something holds their locks, or their
+    checkpoints are young, where a lock on another machine is not seen."""
+    folders = [f for f in removal.children(home.checkpoints / EXPERIMENT) if f.is_dir()]
+    names = [f.name for f in folders if _is_locked(_lock_of(f)) or not removal.is_old([f])]
     if runs is None:
         return names
     known = [runs.by_id[name] for name in names if name in runs.by_id]

@@ -1,8 +1,9 @@
 """One dispatcher a study: a lease in the study's own database.
 
 A row a study says who dispatches it. Taking and renewing it are single conditional statements, so
-two dispatchers cannot both succeed, on SQLite as on PostgreSQL. A lease that is not renewed for
-its term can be taken over; at once, if its process was on this host and is dead.
+two dispatchers cannot both succeed, on SQLite as on PostgreSQL. A lease whose process is known to
+be dead is taken at once. Of another, what counts is whether it is renewed while one looks: clocks
+are set, and differ between hosts.
 """
 
 from __future__ import annotations
@@ -21,26 +22,16 @@ import sqlalchemy as sa
 
 from minbert import InputError
 
+from ..common.birth import mark_of
 from ..common.faults import away
-from .server import alone
+from ..common.patience import Patience
+from .lease_table import TABLE, Row, clock, exists_in, prepare, read_row, read_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 TERM = 30.0
 """Seconds without renewal after which a lease is nobody's."""
-
-_TABLE = sa.Table(
-    "mtl_leases",
-    sa.MetaData(),
-    sa.Column("study", sa.String(512), primary_key=True),
-    sa.Column("holder", sa.String(32), nullable=False),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("born", sa.Float, nullable=False),
-    sa.Column("since", sa.Float, nullable=False),
-    sa.Column("renewed", sa.Float, nullable=False),
-)
 
 
 class LeaseLostError(InputError):
@@ -52,52 +43,59 @@ class Lease:
 
     A thread of its own renews it, since the dispatcher may be busy for longer than the term. While
     the database is away nobody can take the lease either; it is kept by whoever comes first then.
-    Times are seconds since the epoch: hosts that share a database need clocks that agree to a
-    few seconds.
 
     Args:
         engine: the study's database.
         study: the study's name.
         term: seconds without renewal after which others may take it.
+        say: is told why it takes a term, where a lease that seems to be left has to be watched.
 
     Attributes:
-        also: called as often as the lease is renewed, by its thread: workers hear of a dispatcher
-            that lives, and of none that is suspended.
+        also: called as often as the lease is renewed, by another thread: workers hear of a
+            dispatcher that lives, whatever its database does, and of none that is suspended.
 
     Raises:
         InputError: another dispatcher holds it (at entry).
     """
 
-    def __init__(self, engine: Engine, study: str, term: float = TERM) -> None:
-        self._engine, self._study, self._term = engine, study, term
+    def __init__(
+        self,
+        engine: Engine,
+        study: str,
+        term: float = TERM,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._engine, self._study, self._term, self._say = engine, study, term, say
         self._holder = uuid.uuid4().hex
-        self._renewed = 0.0
+        self._renewed: list[float] = []  # by each clock; empty: not, or not any more
         self._away = False
         self._ended = threading.Event()
         self.also: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name="lease", daemon=True)
+            for work in (self._keep, self._show)
+        ]
         # One statement at a time: the dispatcher's thread and the renewing one share the row.
         self._lock = threading.Lock()
 
     def __enter__(self) -> Lease:
-        with self._engine.begin() as connection:
-            if not sa.inspect(connection).has_table(_TABLE.name):  # it cannot be made twice
-                alone(connection)
-                connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
+        prepare(self._engine)
         for _ in range(3):
             if self._insert() or self._take_over():
-                self._thread.start()
+                for thread in self._threads:
+                    thread.start()
                 return self
         raise InputError(f"study {self._study!r} changes hands; try again")
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=5)
-        if self._away or self._thread.is_alive():
+        for thread in self._threads:
+            thread.join(timeout=5)
+        if self._away or self._threads[0].is_alive():
             return  # the database is away: the lease ends by its term, or with this process
         try:
             with self._lock, self._engine.begin() as connection:
-                connection.execute(_TABLE.delete().where(*self._mine()))
+                connection.execute(TABLE.delete().where(*self._mine()))
         except sa.exc.SQLAlchemyError as error:
             if away(error) is None:
                 raise
@@ -108,72 +106,104 @@ class Lease:
         Raises:
             LeaseLostError: it was taken over, say while this process was suspended.
         """
-        if time.time() - self._renewed > self._term / 2:
+        ages = [abs(now - then) for now, then in zip(_clocks(), self._renewed, strict=False)]
+        if not ages or max(ages) > self._term / 2:
             self._renew()
 
     def _mine(self) -> tuple[Any, Any]:
-        return _TABLE.c.study == self._study, _TABLE.c.holder == self._holder
+        return TABLE.c.study == self._study, TABLE.c.holder == self._holder
+
+    # ---- taking it ------------------------------------------------------------------------------
 
     def _insert(self) -> bool:
         """Take the lease if nobody has it; say whether that succeeded."""
+        clocks = _clocks()
         try:
             with self._engine.begin() as connection:
-                connection.execute(_TABLE.insert().values(study=self._study, **self._row()))
+                connection.execute(TABLE.insert().values(study=self._study, **self._row()))
         except sa.exc.IntegrityError:
             return False
+        self._renewed = clocks
         return True
 
     def _take_over(self) -> bool:
         """Take the lease of a dispatcher that is gone; False if another was quicker."""
-        with self._engine.begin() as connection:
-            row = connection.execute(_TABLE.select().where(_TABLE.c.study == self._study)).first()
+        row = read_row(self._engine, self._study)
         if row is None:
             return False
-        if not _is_gone(row, self._term):
+        if row.lives is not False and (row.is_fresh(self._term) or not self._keeps_silent(row)):
             raise InputError(_refusal(self._study, row))
         same = (
-            _TABLE.c.study == self._study,
-            _TABLE.c.holder == row.holder,
-            _TABLE.c.renewed == row.renewed,
+            TABLE.c.study == self._study,
+            TABLE.c.holder == row.holder,
+            TABLE.c.renewed == row.renewed,
         )
+        clocks = _clocks()
         with self._engine.begin() as connection:
-            taken = connection.execute(_TABLE.update().where(*same).values(**self._row()))
+            taken = connection.execute(TABLE.update().where(*same).values(**self._row()))
+        self._renewed = clocks if taken.rowcount == 1 else []
         return taken.rowcount == 1
 
+    def _keeps_silent(self, row: Row) -> bool:
+        """Watch a lease for its term; say whether its holder has given no sign of life.
+
+        That it was not renewed lately by the clock says little: the clock may have been set.
+        """
+        self._say(
+            f"{row.who}, which ran study {self._study!r}, has given no sign "
+            f"of life lately; if it gives none for {self._term:.0f} s, the study is taken over"
+        )
+        patience = Patience(self._term)
+        while not patience.over:
+            time.sleep(min(patience.pause, self._term / 10))
+            now = read_row(self._engine, self._study)
+            if now is None or now.lives is False:
+                return True
+            if (now.holder, now.renewed) != (row.holder, row.renewed):
+                return False
+        return True
+
     def _row(self) -> dict[str, Any]:
-        self._renewed = now = time.time()
+        now = clock(self._engine)
         return {
             "holder": self._holder,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": psutil.Process().create_time(),
             "since": now,
             "renewed": now,
+            "process": mark_of(os.getpid()),
         }
+
+    # ---- keeping it -----------------------------------------------------------------------------
 
     def _renew(self) -> None:
         with self._lock:
-            now = time.time()
+            clocks = _clocks()
+            renewed = TABLE.update().where(*self._mine()).values(renewed=clock(self._engine))
             with self._engine.begin() as connection:
-                done = connection.execute(_TABLE.update().where(*self._mine()).values(renewed=now))
+                done = connection.execute(renewed)
             if done.rowcount != 1:
+                self._renewed = []
                 raise LeaseLostError(
                     f"another dispatcher has taken over study {self._study!r}, which this one "
                     f"had left unattended for {self._term:.0f} s; this one stops"
                 )
-            self._renewed, self._away = now, False
+            self._renewed, self._away = clocks, False
 
     def _keep(self) -> None:
         while not self._ended.wait(self._term / 3):
-            self.also()
             try:
                 self._renew()
             except LeaseLostError:
-                self._renewed = 0.0  # so that hold() tells the dispatcher before its next write
-                return
+                self._ended.set()  # hold() tells the dispatcher before its next write
             except sa.exc.SQLAlchemyError as error:
                 # Away, or busy; the next round tries again.
                 self._away = away(error) is not None
+
+    def _show(self) -> None:
+        while not self._ended.wait(self._term / 3):
+            self.also()
 
 
 def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
@@ -183,39 +213,25 @@ def dispatcher_of(engine: Engine, study: str, term: float = TERM) -> str | None:
 
 def has_leases(engine: Engine) -> bool:
     """Say whether a lease was ever taken in this database. Reads only."""
-    return sa.inspect(engine).has_table(_TABLE.name)
+    return exists_in(engine)
 
 
 def dispatchers(engine: Engine, term: float = TERM) -> dict[str, str]:
     """Say who dispatches which study now: studies with a process in words. Reads only."""
-    if not has_leases(engine):
-        return {}
-    with engine.connect() as connection:
-        rows = connection.execute(_TABLE.select()).all()
-    held = [row for row in rows if not _is_gone(row, term)]
-    return {row.study: f"process {row.pid} on {row.host}" for row in held}
+    rows = read_rows(engine) if exists_in(engine) else []
+    return {row.study: row.who for row in rows if row.is_held(term)}
 
 
-def _is_gone(row: Any, term: float) -> bool:
-    if time.time() - row.renewed > term:
-        return True
-    # The time of birth tells a process from a later one with the same number.
-    return row.host == socket.gethostname() and abs(_born(row.pid) - row.born) > 2.0
+def _clocks() -> list[float]:
+    """Return the time by each clock: one that goes on while the machine sleeps, where there is one,
+    and the one that is set when a frozen machine has woken up."""
+    asleep_too = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return [time.clock_gettime(asleep_too), time.time()]
 
 
-def _born(pid: int) -> float:
-    """When a process was started, in seconds since the epoch; 0 if there is none (a zombie is
-    none)."""
-    try:
-        process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return 0.0
-
-
-def _refusal(study: str, row: Any) -> str:
+def _refusal(study: str, row: Row) -> str:
     since = datetime.fromtimestamp(row.since).strftime("%Y-%m-%d %H:%M:%S")
     return (
-        f"study {study!r} is being run by process {row.pid} on {row.host} since {since}; "
+        f"study {study!r} is being run by {row.who} since {since}; "
         "wait for it, stop it, or use --as NAME for a study of your own"
     )

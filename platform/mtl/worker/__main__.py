@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection
 from ..common import process
 from ..common.masking import mask_streams
 from .commands import Commands
-from .messages import Event, Failed
+from .messages import LEFT_ALONE, Event, Failed
 from .trial import run_trial
 
 
 def main(descriptor: int) -> None:
-    """Work until the dispatcher closes the pipe, or there is too little memory."""
+    """Work until the dispatcher closes the pipe or falls silent, or there is too little memory."""
     process.tune_gc()
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     connection = Connection(descriptor)
@@ -39,6 +39,9 @@ def main(descriptor: int) -> None:
         send(end)
         if isinstance(end, Failed) and end.memory:
             return  # what it holds is given back; the next trial gets a new process
+    if commands.alone:
+        connection.close()  # so that it is given no trial while it leaves
+        sys.exit(LEFT_ALONE)
 
 
 def _load() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
+from collections.abc import Callable
 from typing import Protocol
 
-from .messages import SILENCE, Advance, Alive, Cancel, TrialJob
+from ..common.patience import LOOK, Patience, sleep_awake
+from .messages import LEFT_ALONE, SILENCE, Advance, Alive, Cancel, TrialJob
 
 ORPHAN_GRACE = 10.0
 """Seconds from the dispatcher's death to this process' end, checkpointed by then or not."""
@@ -19,22 +20,33 @@ class Line(Protocol):
     """The way from a dispatcher to a worker: a `multiprocessing.connection.Connection`, say."""
 
     def poll(self, timeout: float) -> bool:
-        """Wait so many seconds for a word; say whether there is one."""
+        """Wait so many seconds for a word; say whether there is one.
+
+        Raises:
+            EOFError, OSError: the dispatcher is gone.
+        """
 
     def recv(self) -> TrialJob | Advance | Cancel | Alive:
-        """Return the next word. Raises EOFError or OSError when the dispatcher is gone."""
+        """Return the next word; raises as `poll`."""
 
 
 class Commands:
     """The dispatcher's commands, read by a thread so that training never waits for them.
 
+    Args:
+        leave: ends this process, where its trial is not checkpointed in time by one that is alone.
+
     Attributes:
-        stopping: set when the trial shall be checkpointed and left: asked for, or orphaned.
+        stopping: set when the trial shall be checkpointed and left: asked for, or alone.
+        alone: the dispatcher is gone, or has said nothing for `SILENCE` seconds.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(
+        self, line: Line, leave: Callable[[], object] = lambda: os._exit(LEFT_ALONE)
+    ) -> None:
         self.stopping = threading.Event()
-        self._line = line
+        self.alone = False
+        self._line, self._leave = line, leave
         self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Advance | Cancel | None] = queue.SimpleQueue()
         self._number: int | None = None
@@ -69,13 +81,16 @@ class Commands:
         self._closed = True
 
     def _read(self) -> None:
-        while True:
+        # Counted in looks: who was suspended together with the dispatcher has missed nothing.
+        silence = Patience(SILENCE)
+        while not silence.over:
             try:
-                if not self._line.poll(SILENCE):
-                    break  # suspended: another dispatcher may have taken over by now
+                if not self._line.poll(LOOK):
+                    continue
                 message = self._line.recv()
             except (EOFError, OSError):
                 break
+            silence.renew()
             if isinstance(message, TrialJob):
                 self._begin(message)
             elif isinstance(message, Advance | Cancel) and message.number == self._number:
@@ -86,14 +101,15 @@ class Commands:
         self._orphaned()
 
     def _orphaned(self) -> None:
-        """Checkpoint and leave: an evaluation can outlast the next dispatcher's patience, and the
-        lock must come free. What is lost is trained again, from the last checkpoint, to the same
-        bits."""
+        """Checkpoint and leave: another dispatcher may have taken over by now. An evaluation can
+        outlast that one's patience, and the lock must come free. What is lost is trained again,
+        from the last checkpoint, to the same bits."""
         if self._closed:
             return
+        self.alone = True
         self.stopping.set()
         self._answers.put(None)
         self._jobs.put(None)
-        time.sleep(ORPHAN_GRACE)
+        sleep_awake(ORPHAN_GRACE)
         if not self._closed:
-            os._exit(1)
+            self._leave()

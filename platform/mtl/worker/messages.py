@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 SILENCE = 30.0
 """Seconds without a word from its dispatcher after which a worker is on its own. By then another
 may have taken the study over: see `mtl.storage.lease.TERM`."""
+LEFT_ALONE = 75
+"""Exit code of a worker that heard nothing for so long."""
 
 # ---- from the dispatcher to a worker ------------------------------------------------------------
 
@@ -153,9 +155,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The training was checkpointed and can go on elsewhere."""
+    """The training was checkpointed and can go on elsewhere.
+
+    Attributes:
+        alone: the worker has heard nothing of its dispatcher for `SILENCE` seconds, and ends.
+    """
 
     number: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,11 @@ class Died:
     exitcode: int | None
     memory: bool = False
     place: str = "worker"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has left by itself, as one that hears nothing of its dispatcher does."""
+        return self.exitcode == LEFT_ALONE
 
     @property
     def how(self) -> str:

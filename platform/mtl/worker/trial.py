@@ -15,6 +15,7 @@ from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from ..common.faults import explain
 from ..common.masking import clean
+from ..common.patience import Patience
 from .commands import Commands
 from .messages import (
     Cancel,
@@ -50,11 +51,13 @@ def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Beside the folder: two workers must never write the same checkpoints.
-        with FileLock(f"{folder}.lock", timeout=LOCK_WAIT):
+        with FileLock(f"{folder}.lock").acquire(-1, cancel_check=_given_up(commands)):
             return _Trial(job, commands, send).run()
     except TrainingStopped:
-        return Stopped(job.number)
+        return Stopped(job.number, commands.alone)
     except Timeout:
+        if commands.stopping.is_set():
+            return Stopped(job.number, commands.alone)
         held = f"another process still trains trial {job.number}: it holds {folder}.lock"
         return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
     except InputError as error:
@@ -69,6 +72,12 @@ def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
         if _lacks_memory(error):
             return Failed(job.number, f"out of memory ({line})", memory=True)
         return Failed(job.number, f"{type(error).__name__}: {line}", clean(traceback.format_exc()))
+
+
+def _given_up(commands: Commands) -> Callable[[], bool]:
+    """Return what says that the lock is waited for no longer."""
+    patience = Patience(LOCK_WAIT)
+    return lambda: patience.over or commands.stopping.is_set()
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -141,7 +150,8 @@ class _Trial:
             if self.pruned:
                 reports.close()
         if self.commands.stopping.is_set() and not self.pruned:
-            return Stopped(job.number)  # trained to its end; the artifacts are for the next life
+            # Trained to its end; the artifacts are for the next life.
+            return Stopped(job.number, self.commands.alone)
         return self._finish(checkpoints)
 
     def _on_step(self, report: StepReport) -> None:
