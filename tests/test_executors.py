@@ -5,6 +5,8 @@ Room: mtl/executors, mtl/worker.
 
 import os
 import signal
+import threading
+import time
 
 import psutil
 import pytest
@@ -15,8 +17,18 @@ from mtl.executors.resources import Folders, Resources, threads_for
 from mtl.storage.home import Home
 from mtl.tracking.outbox import Outbox
 from mtl.tracking.study_tracker import StudyTracker
-from mtl.worker.messages import Died, Evaluated, Failed, Finished, Progress, Stopped, TrialJob
+from mtl.worker.messages import (
+    ENDINGS,
+    Died,
+    Evaluated,
+    Failed,
+    Finished,
+    Progress,
+    Stopped,
+    TrialJob,
+)
 from support import small
+from support.clocks import Clock
 from support.study_runs import wait_until
 
 
@@ -60,18 +72,18 @@ def make_job(tmp_path):
     tracker.close()
 
 
-def _until(executor, kind):
-    """Collect events up to the first of a kind."""
+def _until(executor, kind, silent=False):
+    """Collect events up to the first of a kind; be there for the workers meanwhile, as the
+    dispatcher's lease is, unless `silent`."""
     seen = []
-    for _ in range(600):
+    while not (seen and isinstance(seen[-1], ENDINGS)):
+        if not silent:
+            executor.keep_alive()
         for event in executor.events(0.5):
             seen.append(event)
             if isinstance(event, kind):
                 return seen
     raise AssertionError(f"no {kind} came: {seen}")
-
-
-ENDS = (Finished, Failed, Stopped, Died)
 
 
 def test_lives_of_trials(executor, make_job):
@@ -85,7 +97,7 @@ def test_lives_of_trials(executor, make_job):
     executor.advance(0)
     assert _until(executor, Evaluated)[-1].epoch == 2
     executor.advance(0)
-    finished = _until(executor, ENDS)[-1]
+    finished = _until(executor, ENDINGS)[-1]
     assert isinstance(finished, Finished), finished
     assert {picture.rpartition("/")[2] for picture in finished.pictures} == {
         "sst.png", "para.png", "sts.png"
@@ -96,7 +108,7 @@ def test_lives_of_trials(executor, make_job):
     executor.submit(job)
     _until(executor, Evaluated)
     executor.cancel(1)
-    assert _until(executor, ENDS)[-1] == Stopped(1)
+    assert _until(executor, ENDINGS)[-1] == Stopped(1)
     executor.submit(job)
     # Nobody had answered to the first evaluation: it comes again.
     assert _until(executor, Evaluated)[-1].epoch == 1
@@ -104,24 +116,69 @@ def test_lives_of_trials(executor, make_job):
     assert _until(executor, Evaluated)[-1].epoch == 2
     executor.advance(1)
     # Stopped and resumed, it ends where the same training without a break did.
-    assert _until(executor, ENDS)[-1].score == finished.score
+    assert _until(executor, ENDINGS)[-1].score == finished.score
 
     executor.submit(make_job(2))
     evaluated = _until(executor, Evaluated)[-1]
     executor.cancel(2, prune=True)
-    pruned = _until(executor, ENDS)[-1]
+    pruned = _until(executor, ENDINGS)[-1]
     assert (pruned.best_epoch, pruned.score) == (1, evaluated.scores["score"])
 
     executor.submit(make_job(3, **{"data.path": "/nowhere"}))
-    failed = _until(executor, ENDS)[-1]
+    failed = _until(executor, ENDINGS)[-1]
     assert isinstance(failed, Failed) and failed.bad_input and "/nowhere" in failed.reason
 
     executor.cancel(99)  # no such trial: nothing happens
     executor.submit(make_job(4))
     _until(executor, Evaluated)
     _kill_worker()
-    assert isinstance(_until(executor, ENDS)[-1], Died)
+    assert isinstance(_until(executor, ENDINGS)[-1], Died)
     assert executor.free == 1
+
+
+@pytest.mark.parametrize("kind", EXECUTORS)
+def test_only_who_hears_nothing_while_awake_is_alone(kind, make_job, tmp_path, monkeypatch):
+    """Stopped for longer than a worker bears silence, together with its dispatcher; then left by a
+    dispatcher that is stopped alone."""
+    for name, value in Clock(tmp_path / "clock", silence=4.0).environment.items():
+        monkeypatch.setenv(name, value)
+    executor = open_executor(kind, Resources(jobs=1), _folders())
+    executor.submit(job := make_job(7))
+    _until(executor, Evaluated)
+    (worker,) = _workers()
+    worker.suspend()
+    time.sleep(6.0)
+    worker.resume()
+    time.sleep(0.1)  # its deadline is past, and there is no word yet
+    executor.keep_alive()
+    executor.advance(7)
+    assert _until(executor, Evaluated)[-1].epoch == 2
+
+    ended = _until(executor, ENDINGS, silent=True)[-1]
+    assert ended.alone and ended.number == 7, ended
+    assert executor.free == 1
+    executor.submit(job)  # at once: by then it may still be leaving
+    assert _until(executor, Evaluated)[-1].epoch == 2
+    executor.advance(7)
+    assert isinstance(_until(executor, ENDINGS)[-1], Finished)
+    executor.close()
+
+
+def test_a_worker_that_is_stopped_for_hours_holds_up_nobody(make_job):
+    """A sign of life every ten seconds fills its pipe in less than one."""
+    executor = open_executor("local", Resources(jobs=1), _folders())
+    executor.submit(make_job(8))
+    _until(executor, Evaluated)
+    (worker,) = _workers()
+    worker.suspend()
+    signs = threading.Thread(target=lambda: [executor.keep_alive() for _ in range(3000)])
+    signs.start()
+    signs.join(60)
+    assert not signs.is_alive()
+    worker.resume()
+    executor.advance(8)
+    assert _until(executor, Evaluated)[-1].epoch == 2
+    executor.close()
 
 
 def test_a_worker_that_dies_between_two_trials_is_replaced(make_job):

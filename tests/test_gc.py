@@ -13,6 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from minbert.data.datasets import load_corpus
@@ -175,8 +176,6 @@ def test_nothing_of_a_study_that_a_dispatcher_has_is_touched(tidied):
 
 
 def test_a_lock_that_a_worker_holds_keeps_its_checkpoint(tidied):
-    from filelock import FileLock
-
     folder = put(tidied.home.checkpoints / "sweep" / "0")
     with FileLock(f"{folder}.lock"):
         assert tidied.found() == set()
@@ -192,6 +191,8 @@ def test_trainings_that_can_be_resumed_stay(tidied):
     assert tidied.found() == set()  # each may just have ended, and tidies up behind itself
     age(folder, 2 * 86400.0)
     expected = {f"checkpoints/train/{name}" for name in (runs["complete"], nowhere)}
+    with FileLock(folder / f"{runs['complete']}.lock"):  # whatever clock and MLflow say
+        assert tidied.found("--dry-run") == expected - {f"checkpoints/train/{runs['complete']}"}
     assert tidied.found() == expected
     age(folder)
     assert tidied.found() == {f"checkpoints/train/{runs['failed']}"}
@@ -301,6 +302,10 @@ def test_tokenised_data_stays_while_its_files_give_it(tidied):
     assert tidied.found() == set()  # all of it is young
     age(cache)
     with Lease(open_engine(tidied.home), "another"):
+        assert tidied.found("--dry-run") == {"cache/demo-corpus-x.part", "cache/tokens/.rows-abc"}
+    run = tidied.training("running")
+    age(tidied.home.checkpoints)
+    with FileLock(tidied.home.checkpoints / "train" / f"{run}.lock"):
         assert tidied.found("--dry-run") == {"cache/demo-corpus-x.part", "cache/tokens/.rows-abc"}
     found = tidied.found()
     assert {"cache/demo-corpus-0123456789ab", "cache/demo-corpus-x.part"} < found

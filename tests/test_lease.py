@@ -201,7 +201,7 @@ def test_a_process_in_another_container_is_not_taken_for_one_here():
 @pytest.fixture
 def old(engine):
     """A table as version 0.1.0 made it; adds a lease to it."""
-    columns = ", ".join(f"{column.name} {column.type}" for column in TABLE.columns if column.name in OLD)
+    columns = ", ".join(f"{name} {TABLE.c[name].type}" for name in OLD)
     with engine.begin() as connection:
         connection.execute(sa.text(f"CREATE TABLE mtl_leases ({columns}, PRIMARY KEY (study))"))
 

@@ -38,6 +38,7 @@ from ..trials.replicates import missing
 from ..trials.sampling import make_sampler
 from ..trials.states import COMPLETE, FAILED, PRUNED, RUNNING
 from ..trials.tally import Tally
+from ..worker.messages import SILENCE
 from .dispatcher import Dispatcher
 from .lifecycle import TrialLifecycle
 from .outage import Outage
@@ -92,7 +93,7 @@ def run_study(
         notes: list[str] = []  # said once the input is found good: else there is no such study
         name = choose_name(storage, spec, study_name, notes.append)
         engine = open_engine(home)
-        with Lease(engine, name, say=view.message) as lease:
+        with Lease(engine, name, say=view.message, beat=SILENCE / 3) as lease:
             outage = Outage(engine, view.message, interrupts)
             life = _Life(spec, home, view, storage, name, command, notes, outage, interrupts)
             wanted = _wanted(storage, name, spec)

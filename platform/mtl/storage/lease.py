@@ -49,10 +49,11 @@ class Lease:
         study: the study's name.
         term: seconds without renewal after which others may take it.
         say: is told why it takes a term, where a lease that seems to be left has to be watched.
+        beat: seconds between calls of `also`; None: as often as the lease is renewed.
 
     Attributes:
-        also: called as often as the lease is renewed, by another thread: workers hear of a
-            dispatcher that lives, whatever its database does, and of none that is suspended.
+        also: called all the while, by a thread of its own: workers hear of a dispatcher that lives,
+            whatever its database does, and of none that is suspended.
 
     Raises:
         InputError: another dispatcher holds it (at entry).
@@ -64,8 +65,10 @@ class Lease:
         study: str,
         term: float = TERM,
         say: Callable[[str], object] = lambda _: None,
+        beat: float | None = None,
     ) -> None:
         self._engine, self._study, self._term, self._say = engine, study, term, say
+        self._beat = term / 3 if beat is None else beat
         self._holder = uuid.uuid4().hex
         self._renewed: list[float] = []  # by each clock; empty: not, or not any more
         self._away = False
@@ -202,7 +205,7 @@ class Lease:
                 self._away = away(error) is not None
 
     def _show(self) -> None:
-        while not self._ended.wait(self._term / 3):
+        while not self._ended.wait(self._beat):
             self.also()
 
 
