@@ -44,8 +44,8 @@ sampler = "{text["sampler"]}"
 pruner = "{text["pruner"]}"
 trials = {text["trials"]}
 [config]
-backbone = '{backbone}'
-"data.path" = '{data}'
+backbone = {_toml(backbone)}
+"data.path" = {_toml(data)}
 "train.epochs" = {text["epochs"]}
 "train.steps_per_epoch" = {text["steps"]}
 "train.batch_size" = 4
@@ -57,6 +57,10 @@ backbone = '{backbone}'
 {text["more"]}
 """)
     return path
+
+
+def _toml(path: Path) -> str:
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 class Study:

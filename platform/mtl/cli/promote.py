@@ -1,8 +1,14 @@
 """``mtl study promote``: a trial's model into MLflow's registry."""
 
+import json
+from typing import TYPE_CHECKING
+
 import click
 
 from .common import json_option, print_json, reserved_stdout
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
@@ -32,6 +38,20 @@ def promote(name: str, number: int | None, as_json: bool) -> None:
         f"version {promotion.version} of the registered model {promotion.name}"
     )
     click.echo("\nIn Python:")
-    click.echo("  import mlflow")
-    click.echo(f'  mlflow.set_tracking_uri("{masked(home.mlflow_uri)}")')
-    click.echo(f'  mlflow.pyfunc.load_model("{promotion.uri}").predict(["A fine film."])')
+    for line in _recipe(masked(home.mlflow_uri), promotion.uri, home.path):
+        click.echo(f"  {line}")
+
+
+def _recipe(store: str, model: str, home: "Path") -> list[str]:
+    """Return what a user of MLflow types to predict with a registered model."""
+    from urllib.parse import unquote
+
+    given = json.dumps(model, ensure_ascii=False)
+    copied = unquote(str(home)) != str(home)  # MLflow takes the %20 of a folder's name for a blank
+    if copied:
+        given += ", dst_path=tempfile.mkdtemp()"
+    return [
+        "import tempfile, mlflow" if copied else "import mlflow",
+        f"mlflow.set_tracking_uri({json.dumps(store, ensure_ascii=False)})",
+        f'mlflow.pyfunc.load_model({given}).predict(["A fine film."])',
+    ]

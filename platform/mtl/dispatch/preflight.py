@@ -76,6 +76,7 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
     from minbert.backbone.weights import file_digest
     from minbert.data.files import find_data
 
+    from ..storage.urls import file_url
     from ..tracking.inputs import DatasetInput
 
     folder = find_data(path, home.cache)
@@ -88,4 +89,5 @@ def _datasets(path: str, home: Home) -> list[DatasetInput]:
         rows[name] = rows.get(name, 0) + report.used
         digest = digests.setdefault(name, hashlib.sha256())
         digest.update(f"{report.file} {file_digest(folder / report.file)}\n".encode())
-    return [DatasetInput(name, digests[name].hexdigest(), rows[name], str(folder)) for name in rows]
+    source = file_url(folder)
+    return [DatasetInput(name, digests[name].hexdigest(), rows[name], source) for name in rows]

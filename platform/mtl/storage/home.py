@@ -9,7 +9,7 @@ from pathlib import Path
 from minbert import InputError
 from minbert.common.paths import given_path
 
-from .urls import check_spelling, same_for_mlflow, sqlite_url
+from .urls import alike, check_spelling, sqlite_url
 
 EXPERIMENT = "train"
 """What trainings outside any study are recorded under: their experiment and their folders."""
@@ -44,11 +44,11 @@ class Home:
             raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
         path = given.absolute()
         check_spelling("MTL_HOME", path)
-        tracking = os.environ.get("MLFLOW_TRACKING_URI")
+        tracking, storage = (os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MTL_STORAGE"))
         home = cls(
             path=path,
-            mlflow_uri=same_for_mlflow(tracking or sqlite_url(path / "mlflow.db")),
-            storage_url=os.environ.get("MTL_STORAGE") or sqlite_url(path / "optuna.db"),
+            mlflow_uri=alike(tracking or sqlite_url(path / "mlflow.db")),
+            storage_url=alike(storage or sqlite_url(path / "optuna.db")),
         )
         if create:
             home.create()

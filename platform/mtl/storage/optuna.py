@@ -15,6 +15,7 @@ from ..common.masking import clean, masked
 from .home import Home
 from .server import missing_driver, read_only, server_options
 from .sqlite import damaged, is_damage, open_reading, refuse_damaged, sqlite_file
+from .urls import optuna_template
 
 if TYPE_CHECKING:
     import optuna
@@ -55,7 +56,9 @@ def _sqlite_storage(home: Home, file: Path) -> optuna.storages.RDBStorage:
     refuse_damaged(file)
     # Two processes that make the tables of a new file at once collide in Optuna's schema.
     with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
-        storage = RDBStorage(home.storage_url, _engine_options(home.storage_url))
+        storage = RDBStorage(
+            optuna_template(home.storage_url), _engine_options(home.storage_url)
+        )
         _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
     return storage
 
@@ -109,7 +112,10 @@ def read_storage(home: Home) -> optuna.storages.BaseStorage | None:
         if not _has_tables(home.storage_url, options):
             return None
         storage = RDBStorage(
-            home.storage_url, options, skip_compatibility_check=True, skip_table_creation=True
+            optuna_template(home.storage_url),
+            options,
+            skip_compatibility_check=True,
+            skip_table_creation=True,
         )
         return get_storage(storage)
     except Exception as error:

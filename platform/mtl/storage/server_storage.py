@@ -9,6 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from .server import alone, server_options
+from .urls import optuna_template
 
 
 class ServerStorage(RDBStorage):
@@ -47,6 +48,6 @@ def open_server_storage(url: str) -> ServerStorage:
     try:
         with engine.begin() as connection:
             alone(connection)
-            return ServerStorage(url, options)
+            return ServerStorage(optuna_template(url), options)
     finally:
         engine.dispose()

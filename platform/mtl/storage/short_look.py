@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .server import read_only, server_options
 from .sqlite import open_reading, sqlite_file
+from .urls import optuna_template
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -43,7 +44,10 @@ def optuna_storage(url: str) -> Iterator[RDBStorage | None]:
         yield None
         return
     storage = RDBStorage(
-        url, _options(url), skip_compatibility_check=True, skip_table_creation=True
+        optuna_template(url),
+        _options(url),
+        skip_compatibility_check=True,
+        skip_table_creation=True,
     )
     try:
         yield storage

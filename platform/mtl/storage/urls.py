@@ -1,7 +1,8 @@
 """Paths as URLs and back: whatever letters a folder's name has, it stays the same folder.
 
 SQLAlchemy reads the path of an SQLite URL as percent-encoded. MLflow takes the same text as it
-stands, and makes the folder that it names, unless the URL names its driver, too.
+stands, and makes the folder that it names, unless the URL names its driver, too. Optuna takes it
+as a template, in which braces stand for its own words.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def sqlite_url(file: Path) -> str:
-    """Return the SQLAlchemy URL of an SQLite file, which MLflow takes as the same file."""
+    """Return the URL of an SQLite file, which is this file to SQLAlchemy, MLflow and Optuna."""
     return _spelled(str(file))
 
 
-def same_for_mlflow(url: str) -> str:
-    """Return a URL that SQLAlchemy and MLflow take alike; any but an SQLite file's as it is."""
+def alike(url: str) -> str:
+    """Return the URL of an SQLite file, as SQLAlchemy reads it, in a spelling that MLflow and
+    Optuna read so, too; any other address as it is."""
     found = _SQLITE.fullmatch(url)
     if found is None or found["path"] in ("", ":memory:"):
         return url
@@ -32,8 +34,13 @@ def same_for_mlflow(url: str) -> str:
 
 def _spelled(path: str) -> str:
     # Readable where that is possible: it is shown, and typed again.
-    text = path.replace("%", "%25").replace("?", "%3F")
+    text = "".join(quote(letter) if letter in "%?{}" else letter for letter in path)
     return f"sqlite:///{text}" if text == path else f"sqlite+pysqlite:///{text}"
+
+
+def optuna_template(url: str) -> str:
+    """Return a database's URL as Optuna's storage takes it: braces, of a password say, doubled."""
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 def sqlite_connection(file: Path, options: str) -> str:

@@ -10,7 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """One part of the data of a run, as MLflow lists it: ``sst/train`` with digest and rows."""
+    """One part of the data of a run, as MLflow lists it: ``sst/train`` with digest and rows.
+
+    Attributes:
+        source: the address of the folder that it was read from.
+    """
 
     name: str
     digest: str
