@@ -116,7 +116,7 @@ def test_databases_are_named_by_urls_and_folders_of_other_names_are_not_made(her
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\u2028b", "caf\udce9"], ids=ascii)
 def test_a_home_that_no_line_can_hold_is_refused(here, tmp_path, name):
-    here(tmp_path, "study", "status", MTL_HOME=str(tmp_path / name)).refused("MTL_HOME=")
+    here(tmp_path, "study", "list", MTL_HOME=str(tmp_path / name)).refused("MTL_HOME=")
     with pytest.raises(InputError, match="MTL_HOME"):
         Home.resolve()
     assert not list(tmp_path.iterdir())
@@ -124,6 +124,6 @@ def test_a_home_that_no_line_can_hold_is_refused(here, tmp_path, name):
 
 def test_braces_in_a_server_s_password_are_its_own(here, tmp_path):
     url = "postgresql+psycopg://me:{pass}word@127.0.0.1:1/studies"
-    outcome = here(tmp_path, "study", "status", MTL_STORAGE=url)
+    outcome = here(tmp_path, "study", "list", MTL_STORAGE=url)
     outcome.refused("cannot be reached")
     assert "{pass}" not in outcome.err

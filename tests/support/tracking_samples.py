@@ -10,7 +10,7 @@ import numpy as np
 
 from minbert.evaluation.predictions import TaskPredictions
 from minbert.training.reports import EpochReport, StepReport
-from mtl.tracking.store import _create, load_mlflow
+from mtl.tracking.store import _create as make_store, load_mlflow
 
 NASTY = '=HYPERLINK("http://x") <script>alert(1)</script>'
 
@@ -88,7 +88,7 @@ def _empty_store() -> bytes:
     load_mlflow()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
-        _create(file)
+        make_store(file)
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         return file.read_bytes()

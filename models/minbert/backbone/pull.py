@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
-from ..common.paths import replace_folder
+from ..common.paths import new_folder, replace_folder
 from ..common.pickles import find_pickle
 from ..errors import InputError
 from .check import BackboneReport, check_backbone
@@ -42,7 +41,7 @@ def pull_backbone(
     api = HfApi(endpoint=endpoint)
     target = pulled_folder(name, cache_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
+    part = new_folder(target.parent, ".pull-")
     try:
         info = api.model_info(name, revision=revision, files_metadata=True)
         _fetch(api, name, info, part)

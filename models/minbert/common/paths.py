@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 
 def given_path(text: str) -> Path:
@@ -14,6 +15,14 @@ def given_path(text: str) -> Path:
 def is_folder(path: str | Path) -> bool:
     """Say whether there is a folder. Names too long and folders out of reach are none."""
     return os.path.isdir(path)  # Path.is_dir raises for both
+
+
+def new_folder(parent: Path, prefix: str, suffix: str = "") -> Path:
+    """Make an empty folder with a name that no other has. Unlike tempfile's it is one as folders
+    are made there, by umask and group: others shall go on with what is renamed into its place."""
+    folder = parent / f"{prefix}{uuid4().hex[:12]}{suffix}"
+    folder.mkdir()
+    return folder
 
 
 def replace_folder(new: Path, target: Path, old: Path) -> None:

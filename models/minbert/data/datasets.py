@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from ..backbone.tokenizer import load_tokenizer, tokenize
 from ..backbone.weights import file_digest, find_backbone, read_shape, tokenizer_files
+from ..common.paths import new_folder
 from ..packing.pack import PackedBatch, pack
 from ..tasks.builtin import TASKS
 from ..tasks.task import DataFile, Task
@@ -197,7 +198,7 @@ class DatasetSource:
         return f"{task.name}-{digest[:24]}"
 
     def _write(self, task: Task, readings: list[Reading], target: Path) -> None:
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.cache))
+        part = new_folder(self.cache, f".{target.name}-")
         try:
             self._fill(task, readings, part)
             os.replace(part, target)

@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.paths import replace_folder
+from ..common.paths import new_folder, replace_folder
 from ..errors import InputError
 from ..tasks.builtin import TASKS
 from .files import FileReport, check_data
@@ -159,10 +158,10 @@ def _beside(target: Path) -> Iterator[tuple[Path, Path]]:
     gone afterwards, and folders made for them if they stayed empty."""
     made = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.pull-", dir=target.parent))
+    part = new_folder(target.parent, f".{target.name}.pull-")
     try:
         new = part / "new"
-        new.mkdir()  # with the permissions that folders have here: those of `part` are narrower
+        new.mkdir()
         yield new, part / "old"
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -10,13 +10,13 @@ import csv
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 from filelock import FileLock
 
+from ..common.paths import new_folder
 from . import events, reviews, words
 
 FOLDER = Path(__file__).parent / "encoder"
@@ -131,7 +131,7 @@ def ensure_corpus(cache_dir: Path) -> Path:
         return folder
     with FileLock(cache_dir / "demo-corpus.lock"):
         if not folder.is_dir():
-            draft = Path(tempfile.mkdtemp(prefix="demo-corpus-", suffix=".part", dir=cache_dir))
+            draft = new_folder(cache_dir, "demo-corpus-", ".part")
             try:
                 write_corpus(draft)
                 os.replace(draft, folder)

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ..backbone.weights import WEIGHTS, to_hf, write_config
 from ..common.streams import derive_seed
+from ..common.weights_file import save_weights
 from ..model.dropout import Dropout
 from ..model.encoder import NO_ADAPTER, Encoder, EncoderShape
 from ..packing.pack import PackedBatch, pack
@@ -218,8 +218,7 @@ def write_folder(folder: Path, encoder: Encoder, tokenizer: Tokenizer) -> None:
     """Write config.json, model.safetensors and the tokenizer's files."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(encoder.shape, folder)
-    save_file(to_hf(encoder.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+    save_weights(to_hf(encoder.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))
     (folder / "tokenizer_config.json").write_text(

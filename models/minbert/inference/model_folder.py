@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapters.lora import SITES, Lora, LowRank
@@ -39,6 +39,7 @@ from ..backbone.weights import (
     write_config,
 )
 from ..common.pickles import is_pickle, pickle_in, refusal
+from ..common.weights_file import save_weights
 from ..config import Config
 from ..errors import InputError
 from ..multitask import MultiTaskModel
@@ -78,9 +79,9 @@ def save_model(
         "backbone_sha256": backbone_digest(config.backbone, cache_dir),
     }
     (out_dir / "model.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    save_file(_detached(_head_tensors(model)), out_dir / "heads.safetensors")
+    save_weights(_detached(_head_tensors(model)), out_dir / "heads.safetensors")
     if model.pals is not None:
-        save_file(_detached(model.pals.state_dict()), out_dir / "pals.safetensors")
+        save_weights(_detached(model.pals.state_dict()), out_dir / "pals.safetensors")
     if model.lora is not None:
         write_peft(model.lora, config.backbone, out_dir)
     if config.train.mode == "full-model":
@@ -112,7 +113,7 @@ def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_encoder(model: MultiTaskModel, backbone: Path, out_dir: Path) -> None:
     state = {name: p.detach() for name, p in model.encoder.named_parameters()}
-    save_file(to_hf(state), out_dir / WEIGHTS, metadata={"format": "pt"})
+    save_weights(to_hf(state), out_dir / WEIGHTS, metadata={"format": "pt"})
     write_config(model.encoder.shape, out_dir)
     for name in {tokenizer_file(backbone).name, "vocab.txt", "tokenizer_config.json"}:
         if (backbone / name).is_file():
@@ -126,7 +127,7 @@ def write_peft(lora: Lora, base: str, out_dir: Path) -> None:
         base: what ``base_model_name_or_path`` says.
     """
     tensors = _detached(_peft_tensors(lora))
-    save_file(tensors, out_dir / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_weights(tensors, out_dir / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = {
         "peft_type": "LORA",
         "task_type": None,

@@ -201,7 +201,7 @@ def train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> None
 
 
 def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Event:
-    _settle_in(tuple(sorted(context.environment.items())), context.folder)
+    _settle_in(tuple(sorted(context.environment.items())), context.folder, context.home)
     from ..worker.commands import Commands
     from ..worker.trial import run_trial
 
@@ -224,10 +224,13 @@ def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Eve
 
 
 @cache
-def _settle_in(environment: tuple[tuple[str, str], ...], folder: str) -> None:
+def _settle_in(environment: tuple[tuple[str, str], ...], folder: str, home: str) -> None:
     """Make a process of Ray's a worker of ours, once, before torch and MLflow are loaded."""
     from ..common.masking import mask_streams
+    from ..common.user_folders import settle_user_folders
+    from ..storage.home import user_folders
 
     os.environ.update(environment)
+    settle_user_folders(user_folders(Path(home)))
     os.chdir(folder if os.path.isdir(folder) else os.sep)
     mask_streams()

@@ -9,12 +9,18 @@ from pathlib import Path
 from minbert import InputError
 from minbert.common.paths import given_path
 
+from ..common.user_folders import settle_user_folders
 from .urls import alike, check_spelling, sqlite_url
 
 EXPERIMENT = "train"
 """What trainings outside any study are recorded under: their experiment and their folders."""
 
 _FOLDERS = ("artifacts/mlflow", "artifacts/optuna", "checkpoints", "cache", "spool", "logs")
+
+
+def user_folders(home: Path) -> Path:
+    """Return the place in a home for what libraries keep, where its user has no folder."""
+    return home / "cache" / "user"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Home:
             raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
         path = given.absolute()
         check_spelling("MTL_HOME", path)
+        settle_user_folders(user_folders(path))
         tracking, storage = (os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MTL_STORAGE"))
         home = cls(
             path=path,

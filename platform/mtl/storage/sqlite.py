@@ -27,6 +27,8 @@ _NO_LOG = {
     sqlite3.SQLITE_FULL,
 }
 
+_TRIES = 10  # to copy a file that nobody writes
+
 
 def sqlite_file(variable: str, url: str) -> Path | None:
     """Return the file of an SQLite URL, absolute; None for other databases.
@@ -61,10 +63,12 @@ def sqlite_file(variable: str, url: str) -> Path | None:
 def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
     """Open a file that exists so that looking leaves it, and what lies beside it, as they are.
 
-    Where a killed writer left a log behind, only a connection that cannot write leaves it there;
-    where there is none, such a connection would leave an empty one, and an ordinary one does not.
-    Both keep an index of the log beside the file. Where that cannot be made, the file is read as
-    one that never changes; with what a killed writer left in the log, from a copy of both.
+    Where a writer works, or was killed, its log is read by a connection that cannot write, which
+    leaves the log there. Without a log such a connection would leave an empty one, of whoever looks
+    and closed to the writer, and an ordinary one does not; where this user cannot write the file,
+    it is read from a copy. Where nothing can be made beside it, it is read as one that never
+    changes; with what a killed writer left in the log, from a copy of both. What is read from a
+    copy, or as one that never changes, stays as it is for as long as the connection is open.
 
     Args:
         timeout: seconds to wait for a writer that keeps readers out.
@@ -75,7 +79,16 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
     """
     if not file.is_file():
         raise InputError(f"{file}: is no file, so no database; move it aside")
-    log = file.with_name(f"{file.name}-wal")
+    log, index = (file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))
+    folder_open, file_open = os.access(file.parent, os.W_OK), os.access(file, os.W_OK)
+    for _ in range(_TRIES if folder_open and not file_open else 0):
+        if index.exists():
+            return _open(file, "ro", timeout)
+        before = _state(file, log)
+        copy = _open_copy(file, log, timeout)
+        if _state(file, log) == before and not index.exists():
+            return copy
+        copy.close()  # a writer came meanwhile
     left = log.exists() and log.stat().st_size > 0
     try:
         return _open(file, "ro" if left else "rw", timeout)
@@ -83,10 +96,15 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
         if error.sqlite_errorcode & 0xFF not in _NO_LOG:
             raise
         if left:
-            if os.access(file.parent, os.W_OK):
+            if folder_open:
                 raise
             return _open_copy(file, log, timeout)
         return _open(file, "ro&immutable=1", timeout)
+
+
+def _state(file: Path, log: Path) -> list[tuple[int, int]]:
+    there = [spot.stat() for spot in (file, log) if spot.exists()]
+    return [(found.st_mtime_ns, found.st_size) for found in there]
 
 
 def _open_copy(file: Path, log: Path, timeout: float) -> sqlite3.Connection:
@@ -96,7 +114,8 @@ def _open_copy(file: Path, log: Path, timeout: float) -> sqlite3.Connection:
     """
     with tempfile.TemporaryDirectory(prefix="mtl-look-") as folder:
         for part in (file, log):
-            shutil.copyfile(part, Path(folder) / part.name)
+            if part.exists():
+                shutil.copyfile(part, Path(folder) / part.name)
         return _open(Path(folder) / file.name, "rw", timeout)
 
 

@@ -132,7 +132,7 @@ class Outbox:
         """
         line = json.dumps({"op": op, "time": int(time.time() * 1000), **fields}) + "\n"
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -179,7 +179,7 @@ class Outbox:
     def mark_sent(self, end: int) -> None:
         """Note that MLflow has everything up to a place."""
         # One small write in place: it is either there or not, whoever dies.
-        descriptor = os.open(self.folder / "sent", os.O_WRONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(self.folder / "sent", os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             os.pwrite(descriptor, b"%020d" % end, 0)
         finally:

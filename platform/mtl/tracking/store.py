@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +150,7 @@ def _create(file: Path) -> None:
         left.unlink()
     # Another name each time: MLflow keeps an engine for every name, and with it the old file.
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.part")
+    part.touch()  # by the umask: SQLite's own are for one writer, as its logs are then
     event.listen(Engine, "connect", hurry)
     try:
         client_of(sqlite_url(part))
@@ -192,11 +193,8 @@ def _check_readable(file: Path) -> None:
     """Raise sqlite3's error for a file that is no database: MLflow tries it for 100 seconds."""
     if not file.exists():
         return
-    connection = sqlite3.connect(file, timeout=60)
-    try:
+    with closing(sqlite.open_reading(file, 60)) as connection:
         connection.execute("PRAGMA schema_version")
-    finally:
-        connection.close()
 
 
 def _is_wal(file: Path) -> bool:
@@ -204,11 +202,8 @@ def _is_wal(file: Path) -> bool:
     # drops the locks that this process' connections hold on it (SQLite, "How to corrupt", 2.2).
     if not file.exists():
         return False
-    connection = sqlite3.connect(file, timeout=60)
-    try:
-        return connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    finally:
-        connection.close()
+    with closing(sqlite.open_reading(file, 60)) as connection:
+        return sqlite.one(connection, "PRAGMA journal_mode") == "wal"
 
 
 def _mlflow_error() -> type[Exception]:

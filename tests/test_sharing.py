@@ -1,0 +1,175 @@
+"""A home that several users share: files follow the umask, looking leaves nothing behind.
+
+Room: mtl/storage.
+"""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minbert.common.paths import new_folder
+from minbert.common.weights_file import save_weights
+from mtl.storage.home import Home
+from mtl.storage.optuna import open_storage
+from mtl.tracking.outbox import Outbox
+from support.homes import furnish
+from support.study_runs import write_study
+from support.tracking_samples import make_store
+
+LOOKS = [
+    *(["study", "list"], ["study", "status", "tiny"], ["study", "best", "tiny", "--json"]),
+    *(["study", "export", "tiny", "-o", "{mine}/t.csv"], ["study", "compare", "tiny"]),
+    *(["study", "report", "tiny", "-o", "{mine}/r.html"], ["study", "plan", "{file}"], ["doctor"]),
+    ["gc", "--dry-run"],
+]
+# What a user types, one command after another, in one process.
+_COMMANDS = """
+import json, sys
+from pathlib import Path
+from support.commands import mtl_here
+for args in json.loads(sys.argv[1]):
+    print(json.dumps(vars(mtl_here(Path.cwd(), *args))))
+"""
+
+
+@pytest.fixture(params=[0o002, 0o027, 0o077], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def _mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_databases_weights_and_folders_follow_the_umask(umask, home, tmp_path):
+    place = Home.resolve()
+    open_storage(place)
+    if umask == 0o002:  # MLflow's migrations take seconds
+        make_store(home / "mlflow.db")
+    save_weights({"a": torch.ones(3)}, tmp_path / "w.safetensors", {"format": "pt"})
+    assert load_file(tmp_path / "w.safetensors")["a"].tolist() == [1, 1, 1]
+    box = Outbox(place.spool / "box")
+    box.append("end")
+    box.mark_sent(1)
+    folder = new_folder(tmp_path, ".x-", ".part")
+    assert folder.name.startswith(".x-") and folder.name.endswith(".part")
+    files = [tmp_path / "w.safetensors", *(p for p in home.rglob("*") if p.is_file())]
+    assert {"optuna.db", "journal.jsonl", "sent"} <= {file.name for file in files}
+    assert {_mode(file) for file in files} == {0o666 & ~umask}
+    assert {_mode(p) for p in (folder, *home.rglob("*")) if p.is_dir()} == {0o777 & ~umask}
+
+
+# ---- two users ----------------------------------------------------------------------------------
+
+
+class Lab:
+    """A home that two users of a group share, and a study in a folder that both read.
+
+    They have no names. They may read whatever there is, since this interpreter may lie in a folder
+    of root's; what they may write is as the system says.
+    """
+
+    anna, bob, group = 54_321, 54_322, 54_300
+
+    def __init__(self, folder: Path) -> None:
+        self.file = write_study(folder, epochs=1)
+        self.home = folder / "home"
+        furnish(self.home)
+        for path in (self.home, *self.home.rglob("*")):
+            os.chown(path, self.anna, self.group)
+            path.chmod(0o2775 if path.is_dir() else 0o664)
+        for path in (folder, *folder.parents):
+            if path.stat().st_uid == os.getuid() and path != Path("/"):
+                path.chmod(_mode(path) | 0o011)
+        for user in (self.anna, self.bob):
+            (folder / str(user)).mkdir()
+            os.chown(folder / str(user), user, self.group)
+
+    def types(self, user: int, *commands: list[str]) -> list[dict]:
+        """Run commands of `mtl` as a user; return how each ended."""
+        mine = self.file.parent / str(user)
+        given = [[arg.format(mine=mine, file=self.file) for arg in args] for args in commands]
+        done = subprocess.run(
+            ["setpriv", f"--reuid={user}", f"--regid={self.group}", "--clear-groups",
+             "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+             sys.executable, "-c", _COMMANDS, json.dumps(given)],
+            cwd=mine, umask=0o002, capture_output=True, text=True,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                 "TMPDIR": str(mine), "MTL_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert not done.stderr, done.stderr  # of Matplotlib, say, that its folder cannot be made
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def tree(self) -> dict[str, tuple]:
+        """Everything in the home, with its owner and mode, and what changes when it is written."""
+        found = {}
+        for path in sorted(self.home.rglob("*")):
+            seen = path.lstat()
+            written = (seen.st_size, seen.st_mtime_ns) if path.is_file() else ()
+            found[str(path.relative_to(self.home))] = (seen.st_uid, seen.st_mode, *written)
+        return found
+
+
+@pytest.fixture
+def lab(tmp_path):
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("users are changed by root, with setpriv")
+    return Lab(tmp_path)
+
+
+def _run(trials):
+    return ["study", "run", "{file}", "--jobs", "1", "--trials", str(trials)]
+
+
+def test_what_one_begins_the_other_goes_on_with(lab):
+    """And what they run is recorded though they have no HOME and no name."""
+    for user, trials in ((lab.anna, 1), (lab.bob, 2), (lab.anna, 3)):
+        ran, = lab.types(user, _run(trials))
+        assert ran["code"] == 0 and f"{trials} complete of {trials}" in ran["out"], ran
+    closed = [path for path, (_, mode, *_) in lab.tree().items()
+              if mode >> 3 & 7 != mode >> 6 & 7 or stat.S_ISDIR(mode) and not mode & stat.S_ISGID]
+    assert not closed
+    owners = {owner for owner, *_ in lab.tree().values()}
+    assert owners == {lab.anna, lab.bob}
+
+    before = lab.tree()
+    for ended in lab.types(lab.bob, *LOOKS):
+        assert ended["code"] in (0, 1) and not ended["err"], ended
+    assert lab.tree() == before
+    promoted, predicted = lab.types(
+        lab.bob, ["study", "promote", "tiny"],
+        ["predict", _best(lab), "--data", str(lab.file.parent / "data"), "-o", "{mine}/p"],
+    )  # fmt: skip
+    assert promoted["code"] == predicted["code"] == 0, (promoted, predicted)
+
+
+def test_who_may_only_look_leaves_nothing_and_is_told(lab):
+    """Databases of its first user alone, in a folder where others can make files."""
+    lab.types(lab.anna, _run(1))
+    for name in ("optuna.db", "mlflow.db"):
+        (lab.home / name).chmod(0o644)
+    before = lab.tree()
+    *looked, ran = lab.types(lab.bob, *LOOKS, _run(2))
+    for ended in looked:
+        assert "fault of mtl" not in ended["err"] and ended["err"].count("\n") <= 1, ended
+    assert [ended["code"] for ended in looked[:3]] == [0, 0, 0]
+    assert ran["code"] == 2 and ran["err"].count("\n") == 1 and "cannot be written" in ran["err"]
+    assert lab.tree() == before
+    ran, = lab.types(lab.anna, _run(2))
+    assert ran["code"] == 0 and "2 complete of 2" in ran["out"]
+
+
+def _best(lab) -> str:
+    shown, = lab.types(lab.bob, ["study", "best", "tiny", "--json"])
+    return json.loads(shown["out"])["best"]["run_id"]
