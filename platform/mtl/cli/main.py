@@ -42,9 +42,11 @@ def main() -> None:
     from ..common import process
     from ..common.masking import mask_logging
     from ..common.signals import SIGNALS
+    from ..storage.home import settle_user
 
     process.tune_gc()
     mask_logging()
+    settle_user()
     # Threads that wait shall sleep: where others use the cores, too, those that spin make a step
     # several times as long. Read when torch is loaded; workers inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -26,7 +26,7 @@ _DRAFTS = {
     "cache": re.compile(r"demo-corpus-.*\.part$"),
     "cache/tokens": re.compile(r"\.rows-|\.[a-z]+-[0-9a-f]{24}-"),
     "cache/backbones": re.compile(r"\.(pull|old)-"),
-    ".": re.compile(r"(\.write-\d+|mlflow\.db\.part)$"),
+    ".": re.compile(r"(\.write-\d+|mlflow\.db\.(\w+\.)?part)$"),
 }
 
 

@@ -10,7 +10,7 @@ from minbert import InputError
 from minbert.common.paths import given_path
 
 from ..common.user_folders import settle_user_folders
-from .urls import alike, check_spelling, sqlite_url
+from .urls import alike, check_spelling, plain, sqlite_url
 
 EXPERIMENT = "train"
 """What trainings outside any study are recorded under: their experiment and their folders."""
@@ -21,6 +21,15 @@ _FOLDERS = ("artifacts/mlflow", "artifacts/optuna", "checkpoints", "cache", "spo
 def user_folders(home: Path) -> Path:
     """Return the place in a home for what libraries keep, where its user has no folder."""
     return home / "cache" / "user"
+
+
+def settle_user() -> None:
+    """See to it that libraries find folders of the user, before they are imported."""
+    settle_user_folders(user_folders(plain(_given())))
+
+
+def _given() -> Path:
+    return given_path(os.environ.get("MTL_HOME") or ".mtl")
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,12 @@ class Home:
             InputError: a folder cannot be made or written; MTL_HOME names an unknown user, or has
                 letters that no line of text can hold.
         """
-        given = given_path(os.environ.get("MTL_HOME") or ".mtl")
+        settle_user()
+        given = _given()
         if str(given).startswith("~"):  # a folder of that name would be made here
             raise InputError(f"MTL_HOME={given}: there is no such user; give a folder")
-        path = given.absolute()
+        path = plain(given)
         check_spelling("MTL_HOME", path)
-        settle_user_folders(user_folders(path))
         tracking, storage = (os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MTL_STORAGE"))
         home = cls(
             path=path,

@@ -56,7 +56,8 @@ def _sqlite_storage(home: Home, file: Path) -> optuna.storages.RDBStorage:
     refuse_damaged(file)
     # Two processes that make the tables of a new file at once collide in Optuna's schema.
     with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
-        file.touch()  # by the umask: SQLite's own are for one writer, and its logs take this mode
+        if not file.exists():  # by the umask: SQLite's own are for one writer, as its logs are then
+            file.touch()
         storage = RDBStorage(optuna_template(home.storage_url), _engine_options(home.storage_url))
         _configure_sqlite(storage.engine, ["journal_mode=WAL", "synchronous=NORMAL"])
     return storage

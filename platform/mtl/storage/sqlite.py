@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minbert.errors import InputError
 
-from .urls import sqlite_connection
+from .urls import check_spelling, sqlite_connection
 
 _EXAMPLE = "postgresql+psycopg://user@host/studies"
 
@@ -35,7 +35,7 @@ def sqlite_file(variable: str, url: str) -> Path | None:
 
     Raises:
         InputError: what the environment's variable holds is no URL of a database, or is one of a
-            database in memory, which no other process sees.
+            database in memory, which no other process sees, or of a file whose name no line holds.
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -57,6 +57,7 @@ def sqlite_file(variable: str, url: str) -> Path | None:
             f"{variable}={url} names no file: processes cannot share a database in memory; write "
             f"sqlite:////folder/name.db, or a server's URL such as {_EXAMPLE}"
         )
+    check_spelling(variable, Path(name))
     return Path(name).absolute()
 
 

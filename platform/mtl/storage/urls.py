@@ -69,6 +69,12 @@ def file_path(url: str) -> Path | None:
     return Path(url2pathname(parts.path if parts.scheme else url))
 
 
+def plain(path: Path) -> Path:
+    """Return a path as every library takes it: absolute, without a second slash at its beginning,
+    behind which a URL has a host."""
+    return Path("/" + str(path.absolute()).lstrip("/"))
+
+
 def check_spelling(name: str, path: Path) -> None:
     """Refuse what cannot stand in a line, a URL or a database.
 

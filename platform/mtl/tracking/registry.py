@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from minbert import InputError
 
+from ..common.faults import explain
 from ..trials.states import COMPLETE, PRUNED
 from . import tag_keys
 from .run_models import model_folder
@@ -56,7 +57,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
     row = _chosen(study, number)
     client = connect(home.mlflow_uri, home.mlflow_artifacts)
     name, run_id = study.study_name, row["run_id"]
-    _ensure_registered(client, name, study.user_attrs.get("description") or "")
+    _ensure_registered(home, client, name, study.user_attrs.get("description") or "")
     version = _version_of(client, name, run_id)
     champion = _champion(client, name)
     if version is None:
@@ -84,14 +85,17 @@ def _chosen(study: optuna.Study, number: int | None) -> Mapping[str, Any]:
     raise InputError(f"study {study.study_name} has no trial {number}")
 
 
-def _ensure_registered(client: Any, name: str, description: str) -> None:
+def _ensure_registered(home: Home, client: Any, name: str, description: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
         client.create_registered_model(name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise InputError(f"MLflow does not register a model {name!r}: {error}") from None
+            fault = explain(error, home.path)
+            raise InputError(
+                fault or f"MLflow does not register a model {name!r}: {error}"
+            ) from None
 
 
 def _version_of(client: Any, name: str, run_id: str) -> str | None:

@@ -49,14 +49,17 @@ def _fetch(run: str, home: Home) -> Path:
         raise InputError(f"{run!r} is no folder, and no run is recorded in {home.path}")
     client = look(home)
     try:
-        tags = client.get_run(run).data.tags
+        found = client.get_run(run)
     except MlflowException:
         raise InputError(
             f"{run!r} is no folder, and no run of {masked(uri)}; give a run's id, "
             "such as the one that mtl study best NAME shows"
         ) from None
-    if not any(found.path == "model" for found in client.list_artifacts(run)):
-        raise InputError(_why_no_model(run, tags))
+    if not any(artifact.path == "model" for artifact in client.list_artifacts(run)):
+        raise InputError(_why_no_model(run, found.data.tags))
+    here = file_path(found.info.artifact_uri)
+    if here is not None and (here / "model").is_dir():
+        return here / "model"  # MLflow would copy it, to a folder that nobody removes
     return Path(client.download_artifacts(run, "model"))
 
 
