@@ -40,7 +40,7 @@ bench: $(STAMP)  ## ours beside transformers and peft, and the bookkeeping: on t
 	@$(BIN)/python benchmarks/steps.py
 	@$(BIN)/python benchmarks/overhead.py
 
-soak: $(STAMP)  ## twenty minutes of kills and server stops, then a check that nothing is lost
+soak: $(STAMP)  ## twenty minutes of kills, stops and moves, then a check that nothing is lost
 	@$(BIN)/python tests/soak.py --minutes 20
 
 screenshots: $(STAMP)  ## the pictures in docs/images, of a demo study (minutes; needs chromium)

@@ -1,9 +1,10 @@
 """A study that has a bad night: `python tests/soak.py --minutes 20`.
 
 For some minutes a study runs against a real MLflow server while its workers and dispatchers are
-killed, Ctrl-C is pressed, the server is stopped, suspended and made to answer 500, and others read
-what is recorded. Then it is left in peace until it ends, and compared with a study that nobody
-disturbed. Exit code 1, and the home is kept, if anything was lost, doubled or different.
+killed, stopped and woken, Ctrl-C is pressed, the clock is set, the home is moved between two lives,
+the server is stopped, suspended and made to answer 500, the experiment is deleted and restored, and
+others read what is recorded. Then it is left in peace until it ends, and compared with a study that
+nobody disturbed. Exit code 1, and the home is kept, if anything was lost, doubled or different.
 
 It is seeded: the same seed draws the same faults. When they strike is up to the machine.
 """
@@ -26,7 +27,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from support.chaos import Killer, draw_kills
+from support.clocks import Clock
 from support.invariants import broken, differences, read_trials
+from support.mishaps import delete_experiment, draw_clock, move_home, suspend
 from support.readers import (
     MTL,
     Reader,
@@ -39,7 +42,8 @@ from support.readers import (
 from support.shaky_server import ShakyServer
 from support.study_runs import Study
 
-FAULTS = ("kills", "interrupts", "outages")
+FAULTS = ("kills", "interrupts", "suspensions", "clocks", "moves", "outages", "deletions")
+_WEIGHTS = {"kills": 8, "interrupts": 2, "suspensions": 2, "clocks": 2, "moves": 1}
 _MORE = 10  # trials that are added when the study ends too early
 _LEAVING = 60.0  # seconds after which an interrupted command is said to hang
 _ATTEMPTS = 20  # to end the study, once it is left in peace
@@ -116,6 +120,8 @@ class Soak:
             ended=lambda: time.monotonic() > self._end,
         )
         self._readers: list[Reader] = []
+        self._watching = ExitStack()
+        self._deleting = False
         self._refused_since = 0.0
         self._checked = 0
 
@@ -134,35 +140,42 @@ class Soak:
             self._server = ShakyServer(self._folder / "server")
             stack.callback(self._server.close)
             self.study.mlflow = self._server.folder
+            self._clock = Clock(self._folder / "clock")
             self.study.env = {"MLFLOW_TRACKING_URI": self._server.address, "OMP_NUM_THREADS": "1"}
+            self.study.env |= self._clock.environment
             stack.callback(self.study.kill)
-            self._watch(stack)
+            stack.callback(self._watching.close)
+            self._watch()
             outages = threading.Thread(target=self._trouble_server, daemon=True)
-            if "outages" in self._options.faults:
+            if self._server_kinds():
                 outages.start()
             self._disturb()
             self._over.set()
             if outages.is_alive():
                 outages.join()
             self._let_end()
-            for reader in self._readers:
-                reader.stop()
+            self._watching.close()
             self._check()
 
     # ---- what is done to it ---------------------------------------------------------------------
 
     def _disturb(self) -> None:
         kills = iter(draw_kills(self._random, 10_000))
-        kinds = [kind for kind in ("kills", "interrupts") if kind in self._options.faults]
+        acts = {
+            "kills": lambda: self._kill(next(kills)),
+            "interrupts": self._interrupt,
+            "suspensions": self._suspend,
+            "clocks": self._set_clock,
+            "moves": self._move,
+        }
+        kinds = [kind for kind in acts if kind in self._options.faults]
         while time.monotonic() < self._end and len(self.faults) < _ENOUGH:
             if not self._running():
                 continue
             if not kinds:
                 time.sleep(1)
-            elif self._random.choices(kinds, [4, 1][: len(kinds)])[0] == "kills":
-                self._kill(next(kills))
             else:
-                self._interrupt()
+                acts[self._random.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]]()
 
     def _kill(self, kill) -> None:
         done = self._killer.strike(kill)
@@ -191,14 +204,56 @@ class Soak:
         twice_told = ", twice" if twice else ""
         self.log(f"{number.name}{twice_told}: left after {time.monotonic() - began:.1f} s")
 
+    def _suspend(self) -> None:
+        if self._killer.wait("training"):
+            done = suspend(self.study, self._random)
+            self.events[done.partition(" for ")[0]] += 1
+            self.log(done)
+
+    def _set_clock(self) -> None:
+        """Set the clock that the study's processes go by; nobody else's."""
+        if self._killer.wait("training"):
+            self._clock.set(seconds := draw_clock(self._random))
+            self.events["clock set"] += 1
+            self.log(f"clock set {seconds:+.0f} s")
+
+    def _move(self) -> None:
+        """Move the home between two lives; whoever looks on does so where it is then."""
+        workers = self.study.worker_pids()
+        self._interrupt()
+        if self.study.process.poll() is None:
+            return
+        self._watching.close()
+        self.events["home moved"] += 1
+        home = self._folder / f"home-{self.events['home moved']}"
+        move_home(self.study, home, workers)
+        self.log(f"home moved to {home}")
+        self._watch()
+
+    def _server_kinds(self) -> list[str]:
+        kinds = {"outages": ["stop", "hang", "500"], "deletions": ["delete"]}
+        return [kind for fault in self._options.faults for kind in kinds.get(fault, [])]
+
+    def _delete(self) -> None:
+        self._deleting = True
+        try:
+            if delete_experiment(self._server.address, "tiny", self._over.wait):
+                self.events["experiment deleted"] += 1
+                self.log("experiment deleted and restored")
+        finally:
+            self._deleting = False
+
     def _trouble_server(self) -> None:
         generator = random.Random(self._options.seed + 1)
         kinds: list[str] = []
         while not self._over.wait(generator.uniform(10, 40)):
             if not kinds:
-                kinds = ["stop", "hang", "500"]
+                kinds = self._server_kinds()
                 generator.shuffle(kinds)
             kind, seconds = kinds.pop(), generator.uniform(5, 40)
+            if kind == "delete":
+                self._delete()
+                continue
             self.events[f"server {kind}"] += 1
             self.log(f"server {kind} for {seconds:.0f} s")
             try:
@@ -278,21 +333,31 @@ class Soak:
 
     # ---- those who look on ----------------------------------------------------------------------
 
-    def _watch(self, stack: ExitStack) -> None:
+    def _watch(self) -> None:
         url = self._server.address
-        _, _, dashboard = stack.enter_context(served(self.study.home, MLFLOW_TRACKING_URI=url))
-        away = lambda: self._server.troubled  # noqa: E731
-        self._readers = [
+        _, _, dashboard = self._watching.enter_context(
+            served(self.study.home, MLFLOW_TRACKING_URI=url)
+        )
+        away = lambda: self._server.troubled or self._deleting  # noqa: E731
+        readers = [
             Reader(dashboard_page(dashboard), "dashboard", 1.0),
             Reader(mlflow_page(url), "MLflow", 1.0, excused=away),
             Reader(command_line(self._mtl, "tiny"), "mtl study", 10.0),
         ]
-        for reader in self._readers:
+        self._readers += readers
+        for reader in readers:
             reader.start()
+            self._watching.callback(reader.stop)
 
     def _mtl(self, *words: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, **self.study.environment()}
         return subprocess.run([MTL, *words], env=environment, capture_output=True, text=True)
+
+    def _reads(self) -> Counter[str]:
+        reads: Counter[str] = Counter()
+        for reader in self._readers:
+            reads[reader.name] += reader.reads
+        return reads
 
     # ---- figures --------------------------------------------------------------------------------
 
@@ -302,7 +367,7 @@ class Soak:
         figures = {
             "minutes": round((time.monotonic() - self._began) / 60, 1),
             **dict(sorted(self.events.items())),
-            **{f"reads of {r.name}": r.reads for r in self._readers},
+            **{f"reads of {name}": reads for name, reads in self._reads().items()},
             "reads while the server was away": sum(r.refused for r in self._readers),
             "trials": self.trials,
             "points checked": self._checked,

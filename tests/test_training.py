@@ -25,6 +25,7 @@ from minbert import (
     total_steps,
     train,
 )
+from minbert.common import awake
 from minbert.data.datasets import load_corpus
 from minbert.training.checkpoint import (
     BEST,
@@ -150,6 +151,19 @@ def test_a_training_that_goes_on_by_another_arithmetic_says_so(folder, tmp_path,
     told.clear()
     run(wanted, folder, at, 10, told.append)
     assert told == []
+
+
+def test_minutes_are_those_in_which_the_process_was_awake(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(awake.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(awake, "_looked", 100.0)
+    begin = awake.awake()
+    clock[0] += 2.0
+    assert awake.awake() - begin == 2.0
+    clock[0] += 3600.0  # stopped, and woken
+    assert 2.0 <= awake.awake() - begin <= 4.0
+    clock[0] += 0.5
+    assert 2.5 <= awake.awake() - begin <= 4.5
 
 
 def test_a_crash_repeats_steps_with_equal_numbers(folder, tmp_path, monkeypatch):

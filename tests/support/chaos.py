@@ -97,7 +97,7 @@ class Killer:
         if kill.victim == "worker":
             self._take_note()
             _kill([worker := self._random.choice(workers)])
-            self._until(lambda: _dead(worker))
+            self._until(lambda: dead(worker))
             self._take_note()  # between look and death, the next trial may have begun
         else:
             self._study.kill()
@@ -201,7 +201,8 @@ def _kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _dead(pid: int) -> bool:
+def dead(pid: int) -> bool:
+    """Say whether a process is gone; a zombie is."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

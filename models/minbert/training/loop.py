@@ -8,11 +8,11 @@ The module is not called after its function: ``minbert.train`` is the function.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
+from ..common.awake import awake
 from ..config import Config
 from ..data.datasets import load_corpus
 from ..device import pick_device
@@ -134,7 +134,7 @@ def evaluate_best(
     if dev.examples == report.eval_examples:
         return report
     snapshot = read_best(checkpoint_dir)
-    begin = time.perf_counter()
+    begin = awake()
     model = prepare_model(config, cache_dir, device)
     load_weights(model.trained(), snapshot.tensors)
 
@@ -150,7 +150,7 @@ def evaluate_best(
         best_score=scores["score"],
         predictions=predictions,
         eval_examples=dev.examples,
-        eval_seconds=time.perf_counter() - begin,
+        eval_seconds=awake() - begin,
     )
     full = best_snapshot(report, best_weights(snapshot))
     write_snapshot(full, Path(checkpoint_dir) / BEST)

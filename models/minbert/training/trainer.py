@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.awake import awake
 from ..config import Config
 from ..data.datasets import load_corpus
 from ..device import autocast, keeps_kernels, pick_device
@@ -113,7 +113,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite; the weights are as before the step.
         """
-        begin = time.perf_counter()
+        begin = awake()
         drawn = self.draws[task_name].next()
         self.step += 1
         self.in_epoch += 1
@@ -122,7 +122,7 @@ class Trainer:
             part, count = self._learn(task_name, indices, len(indices) / len(drawn))
             loss, tokens = loss + part, tokens + count
         self._update()
-        seconds = time.perf_counter() - begin
+        seconds = awake() - begin
         report = StepReport(self.step, task_name, loss, self.lr, tokens, seconds)
         self.meter.add(report)
         return report
@@ -182,7 +182,7 @@ class Trainer:
         Args:
             after_batch: called after every batch; what it raises leaves the training as it was.
         """
-        begin = time.perf_counter()
+        begin = awake()
         if self.rows is not None:
             self.rows.catch_up()
         predictions = self.dev.predict(self.model, self.dtype, after_batch)
@@ -203,7 +203,7 @@ class Trainer:
             lr=self.lr,
             tokens_per_second=self.meter.tokens / max(self.meter.seconds, 1e-9),
             train_seconds=self.meter.total_seconds,
-            eval_seconds=time.perf_counter() - begin,
+            eval_seconds=awake() - begin,
             eval_examples=self.dev.examples,
         )
 

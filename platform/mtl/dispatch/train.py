@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from minbert.common.awake import awake
 from minbert.errors import DivergedError, InputError, TrainingStopped
 
 from ..common.faults import explain
@@ -105,7 +105,7 @@ def train_once(
         with _alone(folder):
             _remember(folder, config)
             watcher.started(run_id, total, demo=is_demo(config.to_keys()))
-            began = time.monotonic()
+            began = awake()
             state, best, reason = _outcome(config, home, folder, box, tracker, watcher)
             tracker.end(box, state, reason)
             sent = tracker.drain([box], lambda: False)
@@ -242,7 +242,7 @@ def _train(config: Config, home: Home, folder: Path, box: Outbox, watcher: Watch
 
 
 def _minutes_since(began: float) -> float:
-    return (time.monotonic() - began) / 60
+    return (awake() - began) / 60
 
 
 def _remember(folder: Path, config: Config) -> None:
