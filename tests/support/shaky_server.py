@@ -27,15 +27,19 @@ class ShakyServer:
 
     Args:
         store: a database URL in the place of the SQLite file.
+        artifacts: options that say where artifacts go; none: the server takes them.
 
     Attributes:
         address: of the proxy.
         troubled: not answering as it should, by intention.
     """
 
-    def __init__(self, folder: Path, store: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, store: str | None = None, artifacts: tuple[str, ...] = ()
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._artifacts = artifacts or ("--artifacts-destination", str(folder / "artifacts"))
         self._store = store or f"sqlite:///{folder / 'mlflow.db'}?timeout=60"
         self.troubled = False
         self._port = _free_port()
@@ -68,7 +72,7 @@ class ShakyServer:
             *(Path(sys.executable).parent / "mlflow", "server", "--workers", "1"),
             *("--host", "127.0.0.1", "--port", str(self._port)),
             *("--backend-store-uri", self._store),
-            *("--artifacts-destination", self.folder / "artifacts"),
+            *self._artifacts,
         ]
         env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
         env |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -76,11 +76,13 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     from ..storage.home import Home
     from ..storage.lease import dispatcher_of
     from ..storage.optuna import read_engine
+    from ..tracking.waiting import waiting
     from ..trials.leaderboard import best_of, leaderboard
     from ..trials.recorded import summarize, to_continue
 
-    engine = read_engine(Home.resolve(create=False))
-    dispatcher = dispatcher_of(engine, study.study_name)
+    home = Home.resolve(create=False)
+    dispatcher = dispatcher_of(read_engine(home), study.study_name)
+    unsent = waiting(home.spool, study.user_attrs.get("key", ""))
     summary = summary_payload(summarize(study), dispatcher)
     rows = leaderboard(study)
     trials = study.get_trials(deepcopy=False)
@@ -95,6 +97,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
         "running_trials": running,
         "failed_trials": [_failed(row) for row in by_number if row["state"] == FAILED],
         "seconds_left": _seconds_left(study, rows, len(running)) if dispatcher else None,
+        "waiting": {"runs": unsent.runs, "reasons": unsent.reasons, "words": unsent.words},
         "best": best_of(rows),
     }
 

@@ -133,6 +133,9 @@ def print_status(payload: Mapping[str, Any]) -> None:
     elif payload["running_trials"]:
         command = payload["command"] or "the command that ran it"
         click.echo(f"Nobody works on it now. To continue: {command}")
+    unsent = payload["waiting"]
+    if unsent["reasons"] or (unsent["runs"] and not working):
+        click.echo(f"unsent   {unsent['words']}")
     for row in payload["failed_trials"][:_FAILED_SHOWN]:
         click.echo(f"failed   trial {row['number']}, {row['setting']}: {row['reason']}")
     if (more := len(payload["failed_trials"]) - _FAILED_SHOWN) > 0:

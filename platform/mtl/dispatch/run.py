@@ -32,6 +32,7 @@ from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
 from ..study.spec import StudySpec
+from ..tracking.asking import ask_server
 from ..trials.pruning import make_pruner
 from ..trials.recorded import choose_name, fits, summarize
 from ..trials.replicates import missing
@@ -128,6 +129,7 @@ class _Life:
             if pool.note:
                 self.view.message(pool.note)
             inputs = preflight(self.spec, self.home)
+            ask_server(self.home, self.name)
             self.outage.through(lambda: self._open(inputs))
             round_size = pool.width if synchronous else None
             dispatcher = Dispatcher(

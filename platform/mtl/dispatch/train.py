@@ -93,10 +93,12 @@ def train_once(
     """
     import minbert
 
+    from ..tracking.asking import ask_server
     from ..tracking.study_tracker import StudyTracker
     from .preflight import read_inputs
 
     inputs = read_inputs(config, home)
+    ask_server(home, EXPERIMENT)
     total = minbert.total_steps(config, home.cache)
     with closing(StudyTracker(home)) as tracker:
         box = _box(home, resume)

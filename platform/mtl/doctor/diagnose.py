@@ -18,6 +18,7 @@ from .moved import moved
 from .packages import packages
 from .servers import port_free, tracking_server
 from .studies import unfinished
+from .waiting import waiting_runs
 
 if TYPE_CHECKING:
     from minbert import Config
@@ -60,6 +61,7 @@ def _stores(home: Home, ports: Sequence[tuple[str, int]]) -> list[Check]:
     if not remote and not any(check.state == "bad" for check in mlflow):
         checks += guarded("moved", moved, home)
     if not any(check.state == "bad" for check in optuna):
+        checks += guarded("waiting runs", waiting_runs, home)
         checks += guarded("studies", unfinished, home) + guarded("leases", leases, home)
     for option, port in ports[1:] if remote else ports:  # a remote MLflow needs no port here
         checks += guarded(f"port {port}", port_free, option, port)

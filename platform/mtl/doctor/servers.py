@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import socket
 from collections.abc import Iterator
 
 from ..common.http_probe import PATIENCE, Answer, ask
+from ..tracking.artifact_places import serves, why_unreachable
 from .checks import Check, bad, note, ok, said
 
 _UNSET = "start it, or put MLFLOW_TRACKING_URI right; unset, MLflow's store is in the home"
@@ -27,7 +29,25 @@ def tracking_server(url: str) -> Iterator[Check]:
             reason = f"no answer within {PATIENCE:.0f} s"
         yield bad(name, f"{url} cannot be reached: {reason}", _UNSET)
         return
-    yield _judged(name, url, health)
+    judged = _judged(name, url, health)
+    yield judged
+    if judged.state == "ok":
+        yield from _artifacts(url)
+
+
+def _artifacts(url: str) -> Iterator[Check]:
+    """Say whether files can be put where the server says, going by its newest experiment."""
+    name = "mlflow artifacts"
+    newest = {"max_results": 1, "order_by": ["creation_time DESC"]}
+    found = json.loads(ask(url, _SEARCH, newest).text).get("experiments") or []
+    location = found[0]["artifact_location"] if found else ""
+    wrong = why_unreachable(url, location) if location else None
+    if wrong is not None:
+        yield bad(name, f"cannot be put where the server says: {wrong.reason}", wrong.mend)
+    elif serves(url):
+        yield ok(name, "the server takes them")
+    else:
+        yield ok(name, f"go to {location}, not by way of the server")
 
 
 def _judged(name: str, url: str, found: Answer) -> Check:

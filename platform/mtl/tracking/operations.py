@@ -201,7 +201,14 @@ class Operations:
         """Upload a folder of the outbox; one that is gone was made again by a later life."""
         folder = outbox.folder / fields["folder"]
         if folder.is_dir():
-            self._client.log_artifacts(run_of(outbox).run_id, str(folder))
+            self._client.log_artifacts(self._reachable(outbox), str(folder))
+
+    def _reachable(self, outbox: Outbox) -> str:
+        """Return the id of a run whose artifacts can be put where they belong."""
+        run = run_of(outbox)
+        if run.experiment_id is not None:
+            self._experiments.refuse_unreachable(run.experiment_id)
+        return run.run_id
 
     def _adopt(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
         """Give a run that was made anew the files of the one that it stands for. Where both lie on
@@ -216,7 +223,7 @@ class Operations:
             shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
 
     def _text(self, outbox: Outbox, fields: Mapping[str, Any]) -> None:
-        self._client.log_text(run_of(outbox).run_id, fields["text"], fields["path"])
+        self._client.log_text(self._reachable(outbox), fields["text"], fields["path"])
 
     def _metrics(self, outbox: Outbox, points: list[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric

@@ -10,6 +10,7 @@ from minbert.errors import InputError
 
 from ..common.faults import away, causes, explain, worded
 from ..common.masking import clean
+from .artifact_places import SERVE
 from .live_store import CHANGED
 
 SENT_THEN = "what waits is sent"
@@ -63,7 +64,6 @@ class Hindrance(NamedTuple):
 LOGIN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 ADDRESS = "put MLFLOW_TRACKING_URI right"
 HOSTS = "start it with --allowed-hosts and the name and port of that address"
-SERVE = "start it without --no-serve-artifacts: mlflow server --artifacts-destination FOLDER"
 
 # What MLflow has no other answer to another day, and what means that a run or experiment is gone.
 _NEVER = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST")

@@ -17,6 +17,7 @@ from minbert import InputError
 from ..common.faults import explain
 from ..trials.states import COMPLETE, PRUNED
 from . import tag_keys
+from .limits import DESCRIPTION, cut, cut_name
 from .run_models import model_folder
 from .store import connect
 
@@ -57,6 +58,7 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
     row = _chosen(study, number)
     client = connect(home.mlflow_uri, home.mlflow_artifacts)
     name, run_id = study.study_name, row["run_id"]
+    name = cut_name(name)
     _ensure_registered(home, client, name, study.user_attrs.get("description") or "")
     version = _version_of(client, name, run_id)
     champion = _champion(client, name)
@@ -89,7 +91,7 @@ def _ensure_registered(home: Home, client: Any, name: str, description: str) -> 
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name, description=description)
+        client.create_registered_model(name, description=cut(description, DESCRIPTION))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             fault = explain(error, home.path)

@@ -182,9 +182,15 @@ class _Trial:
                 self.job.number, report.epoch, report.step, dict(report.scores), report.best_score
             )
         )
+        self._say_notices()
         answer = self.commands.wait_for_answer()
         self.pruned = isinstance(answer, Cancel)
         return answer is not None
+
+    def _say_notices(self) -> None:
+        """Hand on what was done in MLflow that a person should know."""
+        for text in self.uploader.notices():
+            self.send(Noticed(self.job.number, text))
 
     def _finish(self, checkpoints: Path) -> Finished:
         stopping = self.commands.stopping.is_set
@@ -193,6 +199,7 @@ class _Trial:
         )
         # If MLflow is away, the dispatcher sends what waits when it is back.
         self.uploader.wait([self.outbox], should_stop=stopping)
+        self._say_notices()
         best = recorded.best
         return Finished(
             self.job.number,
