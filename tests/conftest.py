@@ -37,7 +37,7 @@ LONG = (
     *("test_spool", "test_outage", "test_kills", "test_docker", "test_resume", "test_postgres"),
     *("test_demo", "test_study_report", "test_faults", "test_gc", "test_escaping"),
     *("test_recorded_home", "test_tracking", "test_doctor", "test_data", "test_replicates"),
-    "test_champion",
+    *("test_champion", "test_sharing", "test_folders"),
 )
 """Files of tests that take long, the longest first."""
 

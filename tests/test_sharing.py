@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 import torch
@@ -26,12 +27,14 @@ from support.homes import furnish
 from support.study_runs import write_study
 from support.tracking_samples import make_store
 
+pytestmark = pytest.mark.timeout(900)  # whole processes, one after another
+
 LOOKS = [
     *(["study", "list"], ["study", "status", "tiny"], ["study", "best", "tiny", "--json"]),
     *(["study", "export", "tiny", "-o", "{mine}/t.csv"], ["study", "compare", "tiny"]),
-    *(["study", "report", "tiny", "-o", "{mine}/r.html"], ["study", "plan", "{file}"], ["doctor"]),
-    ["gc", "--dry-run"],
+    *(["study", "plan", "{file}"], ["doctor"], ["gc", "--dry-run"]),
 ]
+REPORT = ["study", "report", "tiny", "-o", "{mine}/r.html"]
 # What a user types, one command after another, in one process.
 _COMMANDS = """
 import json, sys
@@ -77,8 +80,8 @@ def test_databases_weights_and_folders_follow_the_umask(umask, home, tmp_path):
 class Lab:
     """A home that two users of a group share, and a study in a folder that both read.
 
-    They have no names. They may read whatever there is, since this interpreter may lie in a folder
-    of root's; what they may write is as the system says.
+    They have no names, and no HOME. They may read whatever there is, since this interpreter may lie
+    in a folder of root's; what they may write is as the system says.
     """
 
     anna, bob, group = 54_321, 54_322, 54_300
@@ -90,25 +93,40 @@ class Lab:
         for path in (self.home, *self.home.rglob("*")):
             os.chown(path, self.anna, self.group)
             path.chmod(0o2775 if path.is_dir() else 0o664)
+        for path in (folder, *folder.parents):  # pytest makes them for one user alone
+            if path.is_relative_to(gettempdir()) and path != Path(gettempdir()):
+                path.chmod(_mode(path) | 0o011)
         for user in (self.anna, self.bob):
             (folder / str(user)).mkdir()
             os.chown(folder / str(user), user, self.group)
 
     def types(self, user: int, *commands: list[str]) -> list[dict]:
-        """Run commands of `mtl` as a user; return how each ended."""
+        """Run commands of `mtl` as a user, in one process; return how each ended."""
+        given = json.dumps([self._filled(user, command) for command in commands])
+        said = self._python(user, "-c", _COMMANDS, given)
+        return [json.loads(line) for line in said.splitlines()]
+
+    def starts(self, user: int, command: list[str]) -> str:
+        """Run one in a process of its own, as the user's shell does; return what it printed."""
+        return self._python(user, "-m", "mtl", *self._filled(user, command))
+
+    def _filled(self, user: int, command: list[str]) -> list[str]:
         mine = self.file.parent / str(user)
-        given = [[arg.format(mine=mine, file=self.file) for arg in args] for args in commands]
+        return [arg.format(mine=mine, file=self.file) for arg in command]
+
+    def _python(self, user: int, *args: str) -> str:
+        mine = self.file.parent / str(user)
         done = subprocess.run(
             ["setpriv", f"--reuid={user}", f"--regid={self.group}", "--clear-groups",
              "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
-             sys.executable, "-c", _COMMANDS, json.dumps(given)],
+             sys.executable, *args],
             cwd=mine, umask=0o002, capture_output=True, text=True,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                  "TMPDIR": str(mine), "MTL_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         assert not done.stderr, done.stderr  # of Matplotlib, say, that it has no folder
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return done.stdout
 
     def query(self, sql: str) -> str:
         with closing(sqlite3.connect(f"file:{self.home}/mlflow.db?mode=ro", uri=True)) as store:
@@ -123,12 +141,11 @@ class Lab:
             found[str(path.relative_to(self.home))] = (seen.st_uid, seen.st_mode, *written)
         return found
 
-
     def copied(self) -> "Lab":
         """Return the same lab with a home of its own that holds the same."""
         other = object.__new__(Lab)
-        other.file, other.home = self.file, new_folder(self.home.parent, "home-") / "home"
-        shutil.copytree(self.home, other.home)
+        other.file, other.home = self.file, new_folder(self.home.parent, "home-")
+        shutil.copytree(self.home, other.home, dirs_exist_ok=True)
         for path in (other.home, *other.home.rglob("*")):
             there = self.home / path.relative_to(other.home)
             os.chown(path, there.stat().st_uid, self.group)
@@ -178,6 +195,7 @@ def test_looking_leaves_nothing(begun, mode):
         (lab.home / name).chmod(mode)
     before = lab.tree()
     writes = [_run(2), ["study", "promote", "tiny"]] if mode == 0o644 else []
+    assert "r.html" in lab.starts(lab.bob, REPORT)
     ended = lab.types(lab.bob, *LOOKS, *writes)
     for looked in ended[:len(LOOKS)]:
         assert not looked["err"] and looked["code"] in (0, 1), looked

@@ -19,8 +19,8 @@ _FOLDERS = ("artifacts/mlflow", "artifacts/optuna", "checkpoints", "cache", "spo
 
 
 def user_folders(home: Path) -> Path:
-    """Return the place in a home for what libraries keep, where its user has no folder."""
-    return home / "cache" / "user"
+    """Return the place in a home for what libraries keep, where this user has no folder."""
+    return home / "cache" / f"user-{os.getuid()}"
 
 
 def settle_user() -> None:
