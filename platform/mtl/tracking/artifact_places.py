@@ -88,7 +88,7 @@ def _why_no_folder(folder: Path, here: bool) -> Unreachable | None:
 
 def _is_this_machine(host: str) -> bool:
     try:
-        addresses = {found[4][0] for found in socket.getaddrinfo(host, None)}
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except OSError:
         return False
     own = {address.address for found in psutil.net_if_addrs().values() for address in found}
