@@ -8,7 +8,7 @@ import pytest
 
 from mtl.study.load import load_study
 from mtl.trials.pruning import make_pruner
-from mtl.trials.sampling import ask, resume
+from mtl.trials.sampling import PointsFirst, ask, make_sampler, resume
 from mtl.trials.tally import Tally
 
 STUDY = """
@@ -35,9 +35,9 @@ def quiet():
 
 @pytest.fixture
 def load(tmp_path):
-    def write_and_load(sampler: str, more: str = ""):
+    def write_and_load(sampler: str, more: str = "", text: str = STUDY):
         path = tmp_path / "mine.toml"
-        path.write_text(STUDY.format(sampler=sampler) + more)
+        path.write_text(text.format(sampler=sampler) + more)
         return load_study(str(path))
 
     return write_and_load
@@ -128,6 +128,60 @@ def test_points_that_are_added_later_widen_what_their_keys_can_be(load, tmp_path
     assert [t.user_attrs["schedule.tasks"] for t in study.trials[1:3]] == [
         ["sst", "para", "sts"], ["sst"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+def test_a_point_outside_of_the_search_leaves_the_search_whole(load, sampler):
+    """One trial without a parameter would have these samplers draw it at random from then on."""
+    spec = load(sampler)  # its second point has a rank that is not searched
+    study = _study()
+    for _ in range(14):
+        trial, config = ask(study, spec)
+        study.tell(trial, _score(config))
+    space = {key: search.distribution() for key, search in spec.search.items()}
+    sampler = PointsFirst(make_sampler(sampler, 0), space, {}, None)
+    within = sampler._compared(study)
+    assert [trial.number for trial in within.get_trials()] == [0, *range(2, 14)]
+    searched = set(sampler._relative(within, study.trials[-1]))
+    numbers = {"lora.alpha", "train.batch_size"}
+    assert searched == (numbers if spec.sampler == "cmaes" else {*numbers, "lora.rank"})
+
+
+def test_cmaes_without_its_pickle_is_where_optuna_s_is():
+    from mtl.trials.cmaes import ReplayedCmaEs
+
+    study = _study()
+    for seed in range(40):
+        study.sampler = optuna.samplers.CmaEsSampler(seed=seed)
+        trial = study.ask()
+        x, y = trial.suggest_float("x", -5, 5), trial.suggest_int("y", 1, 9)
+        study.tell(trial, -((x - 1) ** 2) - abs(y - 3))
+    complete = study.get_trials()
+    theirs = study.sampler._restore_optimizer(complete)  # unpickles what Optuna wrote here
+    ours = ReplayedCmaEs(seed=0)
+    assert ours._restore_optimizer(complete) is None
+    space = optuna.search_space.intersection_search_space(complete)
+    trans = optuna._transform._SearchSpaceTransform(space, transform_0_1=True)
+    replayed = ours._init_optimizer(trans, study.direction)
+    assert replayed.generation == theirs.generation >= 4
+    assert replayed._mean == pytest.approx(theirs._mean)
+    assert pytest.approx(theirs._C) == replayed._C
+
+
+def test_cmaes_writes_no_state(load):
+    spec, study = load("cmaes"), _study()
+    for _ in range(40):
+        trial, config = ask(study, spec)
+        study.tell(trial, _score(config))
+    names = {name for trial in study.trials for name in trial.system_attrs}
+    assert "cma:generation" in names and not any("optimizer" in name for name in names)
+
+
+def test_cmaes_says_what_it_draws_at_random(load):
+    assert "cmaes draws lora.rank at random" in load("cmaes").notes[0]
+    assert load("tpe").notes == load("gp").notes == []
+    only = '[search]\n"lora.rank" = [1, 2]\n'
+    assert "every searched key" in load("cmaes", only, STUDY.partition("[search]")[0]).notes[0]
 
 
 def test_list_values_can_be_searched_without_losing_their_type(load):

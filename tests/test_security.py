@@ -117,6 +117,20 @@ def test_a_backbones_pickle_is_refused_by_name(tmp_path: Path, here, bomb, kind:
     here(tmp_path, "train", *sets).refused("pytorch_model.bin is a pickle", "safetensors")
 
 
+def test_a_database_s_pickle_is_not_loaded(bomb):
+    """Optuna's CMA-ES loads its state from the storage, which others may write."""
+    import optuna
+
+    from mtl.trials.sampling import make_sampler
+
+    study = optuna.create_study(sampler=make_sampler("cmaes", 0))
+    for _ in range(3):
+        trial = study.ask()
+        state = bomb["pickle"].hex()
+        study._storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", state)
+        study.tell(trial, trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1))
+
+
 def test_a_models_pickle_is_refused_by_name(tmp_path: Path, here, bomb):
     def predict(run: Path):
         return here(tmp_path, "predict", run, "--data", "demo", "-o", tmp_path / "out")

@@ -195,11 +195,11 @@ def load_encoder_state(folder: Path) -> dict[str, Tensor]:
             pickle_in(folder) or f"{file}: no such file; convert the weights to safetensors"
         )
     stat = file.stat()
-    return _read_weights(file, stat.st_mtime_ns, stat.st_size)
+    return _read_weights(file, stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=2)  # a warm worker reads its backbone once
-def _read_weights(file: Path, mtime: int, size: int) -> dict[str, Tensor]:
+def _read_weights(file: Path, mtime: int, size: int, changed: int) -> dict[str, Tensor]:
     with torch.device("meta"):
         expected = Encoder(read_shape(file.parent)).state_dict()
     try:
@@ -258,8 +258,8 @@ def tokenizer_files(folder: Path) -> tuple[Path, ...]:
     return (file, settings) if file.suffix == ".txt" and settings.is_file() else (file,)
 
 
-@lru_cache(maxsize=16)
-def _file_digest(file: Path, mtime: int, size: int) -> str:
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, mtime: int, size: int, changed: int) -> str:
     with file.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
@@ -267,7 +267,8 @@ def _file_digest(file: Path, mtime: int, size: int) -> str:
 def file_digest(file: Path) -> str:
     """Return the sha256 of a file, in hex; read once a process while the file stays as it is."""
     stat = file.stat()
-    return _file_digest(file, stat.st_mtime_ns, stat.st_size)
+    # The time of change, too: what is copied over it may bring its own modification time along.
+    return _file_digest(file, stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns)
 
 
 def backbone_digest(name: str, cache_dir: Path | None = None) -> str:
@@ -280,3 +281,18 @@ def backbone_digest(name: str, cache_dir: Path | None = None) -> str:
     if not (folder / WEIGHTS).is_file():
         load_encoder_state(folder)  # says what is wrong
     return file_digest(folder / WEIGHTS)
+
+
+def content_digest(name: str, cache_dir: Path | None = None) -> str:
+    """Return a sha256 over all that is read of a backbone, in hex: weights, shape and tokenizer.
+
+    Raises:
+        InputError: see :func:`backbone_digest`; or it has no tokenizer.
+    """
+    weights, folder = backbone_digest(name, cache_dir), find_backbone(name, cache_dir)
+    digest = hashlib.sha256(weights.encode())
+    for file in (folder / "config.json", *tokenizer_files(folder)):
+        if not file.is_file():
+            read_shape(folder)  # says what is wrong
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from ..backbone.tokenizer import load_tokenizer, tokenize
 from ..backbone.weights import file_digest, find_backbone, read_shape, tokenizer_files
 from ..common.paths import new_folder
+from ..errors import InputError
 from ..packing.pack import PackedBatch, pack
 from ..tasks.builtin import TASKS
 from ..tasks.task import DataFile, Task
@@ -170,7 +171,14 @@ class DatasetSource:
             with FileLock(f"{target}.lock"):  # workers that start together tokenise once
                 if not target.is_dir():
                     self._write(task, [read_file(self.folder, task, f) for f in files], target)
+                    self._check_unchanged(task, files, target)
         return Dataset(task, target)
+
+    def _check_unchanged(self, task: Task, files: tuple[DataFile, ...], target: Path) -> None:
+        """Make sure that the files were read as they were when they got this name."""
+        if self.name(task, files) != target.name:
+            shutil.rmtree(target)
+            raise InputError(f"{self.folder}: its files changed while they were read; run it again")
 
     def open_rows(self, task: Task, source: DataFile) -> Dataset:
         """Return every row of one file, usable or not, without labels; not cached."""

@@ -190,4 +190,6 @@ def _strings(found: object) -> dict[str, str]:
 
 def _difference(theirs: dict, ours: dict) -> str:
     key = next(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
+    if key in ("data.path", "backbone"):
+        return f"the files of {key} have changed since"
     return f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}"

@@ -91,7 +91,7 @@ def status_payload(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": summary.pop("name"),
         **summary,
-        "total": study.user_attrs.get("total"),
+        "total": _total(study, rows),
         "dispatcher": dispatcher,
         "command": to_continue(study.user_attrs),
         "running_trials": running,
@@ -124,12 +124,17 @@ def _running(row: dict[str, Any], trial: optuna.trial.FrozenTrial) -> dict[str, 
     }
 
 
-def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int) -> float | None:
-    """Estimate what a study takes from here on: by the trials that have ended, and how many run
-    at once. None where none has ended, or nobody works on it."""
-    trials = study.get_trials(deepcopy=False)
-    took = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration]
+def _total(study: optuna.Study, rows: list[dict[str, Any]]) -> int | None:
+    """How many trials a study ends with, what a person has added included; None if unknown."""
     total = study.user_attrs.get("total")
+    return total + sum(row["extra"] for row in rows) if isinstance(total, int) else None
+
+
+def _seconds_left(study: optuna.Study, rows: list[dict[str, Any]], running: int) -> float | None:
+    """Estimate what a study takes from here on: by the minutes that its trials trained, pauses
+    aside, and how many run at once. None where none has, or nobody works on it."""
+    took = [60 * row["minutes"] for row in rows if row["minutes"] is not None]
+    total = _total(study, rows)
     if not took or not running or total is None:
         return None
     ended = sum(row["state"] not in (RUNNING, WAITING) for row in rows)

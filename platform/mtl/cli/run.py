@@ -1,12 +1,14 @@
 """``mtl study run``: run a study or go on with it, and say what to type next."""
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from minbert.errors import InputError
 
+from ..common.text import count
 from .common import (
     again,
     jobs_option,
@@ -135,14 +137,20 @@ def _say_next(result: "StudyResult", spec: "StudySpec", quiet: bool) -> None:
             ("mtl ui", "every trial in MLflow and in the Optuna dashboard"),
             (f"mtl study report {name}", "one page to read and to pass on"),
             (f"mtl study best {name}", "the best trial, and how to predict with it"),
-            _more(spec),
+            *_more(spec),
         ):
             click.echo(f"  {typed}\n      {meaning}")
 
 
-def _more(spec: "StudySpec") -> tuple[str, str]:
-    """Return the command that continues a study: more trials, or more seeds where all is tried."""
+def _more(spec: "StudySpec") -> Iterator[tuple[str, str]]:
+    """Yield the command that continues a study: more trials, or more seeds where all is tried and
+    the seed is not itself among what is tried."""
     if spec.open_ended:
         more = "eight more trials" if spec.replicates == 1 else "eight more settings"
-        return again(trials=spec.originals_total + 8), more
-    return again(replicates=spec.replicates + 2), "the same with two more seeds each"
+        yield again(trials=spec.originals_total + 8), more
+    elif spec.untried:
+        what = "cell" if spec.sampler == "grid" else "point"
+        total = spec.originals_total + spec.untried
+        yield again(trials=total), f"the other {count(spec.untried, what)}, too"
+    elif spec.replicable:
+        yield again(replicates=spec.replicates + 2), "the same with two more seeds each"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -14,10 +15,11 @@ from ..common.signals import Interrupts
 from ..executors.base import Executor
 from ..storage.lease import Lease, LeaseLostError
 from ..trials.replicates import missing
-from ..trials.sampling import ask, resume
+from ..trials.sampling import ask, ask_queued, resume
 from ..worker.messages import ENDINGS
 from .lifecycle import Ask, TrialLifecycle
 from .outage import LeftError, Outage
+from .outsiders import StudyGoneError
 from .synchronous import Barrier
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from .view import View
 
 _TICK = 0.25  # seconds between looks at signals
+_LOOK = 1.0  # seconds between looks at what others do to the study
 _GRACE = 3.0  # seconds that interrupted trials have to checkpoint
 
 Done = TypeVar("Done")
@@ -59,6 +62,7 @@ class Dispatcher:
         self._round_size = round_size
         self._barrier = None if round_size is None else Barrier(lifecycle.spec.pruner != "none")
         self._gathering = True  # trials may join those that run
+        self._looked = 0.0
         self.interrupted = False
 
     def run(self) -> None:
@@ -66,8 +70,9 @@ class Dispatcher:
         for note in spec.notes:
             self._view.message(note)
         ended = self._patiently(self._open)
-        name, jobs = lifecycle.study.study_name, self._pool.jobs
-        self._view.study_started(spec, name, ended, spec.total, jobs)
+        name, jobs, tally = lifecycle.study.study_name, self._pool.jobs, lifecycle.tally
+        total = tally.count + missing(lifecycle.study, spec, tally)
+        self._view.study_started(spec, name, ended, total, jobs)
         self._work(self._pool)
 
     def _open(self) -> int:
@@ -86,6 +91,10 @@ class Dispatcher:
                 self._interrupt(pool)
             else:
                 self._patiently(self._close)
+        except StudyGoneError:
+            pool.close()
+            self._leave(noted=False)
+            raise
         except LeaseLostError:
             raise  # trials and runs belong to another dispatcher now: not a word is written
         except LeftError:
@@ -99,6 +108,10 @@ class Dispatcher:
             self._leave_as_it_is()
             raise
         except Exception as error:
+            if isinstance(error, KeyError) and self._lifecycle.gone:
+                pool.close()
+                self._leave(noted=False)
+                raise StudyGoneError(self._lifecycle.study.study_name) from error
             line = explain(error, self._lifecycle.home.path)
             if line is None:
                 raise
@@ -147,6 +160,7 @@ class Dispatcher:
     def _fill(self) -> bool:
         """Give every free worker a trial; say whether anything is still to be done."""
         lifecycle, pool = self._lifecycle, self._pool
+        self._stop_what_others_told()
         while self._again:
             self._submit(pool, resume, self._again[0])
             self._again.popleft()
@@ -157,9 +171,14 @@ class Dispatcher:
                 self._left.popleft()
                 continue
             lifecycle.tally.update()
-            if self._full or not missing(lifecycle.study, lifecycle.spec, lifecycle.tally):
+            if self._full:
                 break
-            self._submit(pool, ask, None)
+            if lifecycle.tally.waiting:
+                self._submit(pool, ask_queued, None)
+            elif missing(lifecycle.study, lifecycle.spec, lifecycle.tally):
+                self._submit(pool, ask, None)
+            else:
+                break
         self._gathering = self._barrier is None
         return bool(lifecycle.running or self._left)
 
@@ -172,7 +191,17 @@ class Dispatcher:
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()
-        pool.submit(self._lifecycle.take_up(ask, number, pool.jobs))
+        job = self._lifecycle.take_up(ask, number, pool.jobs)
+        if job is not None:
+            pool.submit(job)
+
+    def _stop_what_others_told(self) -> None:
+        """Now and then, look at what others have done to the study with Optuna's own interface."""
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        for number in self._lifecycle.told_by_others():
+            self._pool.cancel(number)
 
     def _listen(self, pool: Executor, timeout: float) -> None:
         self._heard.extend(pool.events(timeout))
@@ -206,6 +235,8 @@ class Dispatcher:
             pool.advance(event.number)
         elif answer == "prune":
             pool.cancel(event.number, prune=True)
+        elif answer == "stop":
+            pool.cancel(event.number)
         elif answer == "again":
             self._again.append(event.number)
 

@@ -8,6 +8,7 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from minbert import InputError
@@ -18,11 +19,22 @@ from ..tracking.inputs import Inputs
 from ..tracking.study_runs import StudyRuns
 from ..trials.attributes import attributes_of, set_attribute, trial_of
 from ..trials.constraints import set_constraints
-from ..trials.labels import trial_label
+from ..trials.origin import QUEUED, TOLD
 from ..trials.pruning import should_prune
-from ..trials.states import COMPLETE, FAILED, INTERRUPTED, KILLED, PRUNED, TO_OPTUNA, UNFINISHED
-from ..trials.tally import REPLICATE, Tally
+from ..trials.queued import ImpossibleError
+from ..trials.states import (
+    COMPLETE,
+    FAILED,
+    FROM_OPTUNA,
+    INTERRUPTED,
+    KILLED,
+    PRUNED,
+    TO_OPTUNA,
+    UNFINISHED,
+)
+from ..trials.tally import Tally
 from ..worker.messages import (
+    ENDINGS,
     SILENCE,
     Died,
     Evaluated,
@@ -34,19 +46,21 @@ from ..worker.messages import (
     Stopped,
     TrialJob,
 )
+from .jobs import Jobs, label_of
+from .outsiders import StudyGoneError, is_gone
 from .trial_files import TrialFiles, report_deferred
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import Trial
 
     from minbert import Config
 
     from ..tracking.outbox import Outbox
     from .view import View
 
-Answer = Literal["advance", "prune", "again", "keep"] | None
-Ask = Callable[..., tuple["Trial", "Config"]]
+Answer = Literal["advance", "prune", "stop", "again", "keep"] | None
+Ask = Callable[..., tuple["Trial", "Config"] | None]
 
 
 @dataclass
@@ -57,6 +71,7 @@ class _Running:
     progressed: bool
     begun: bool = False  # in this life: it has something that a checkpoint would save
     pruning: bool = False
+    told: bool = False  # by somebody else, in Optuna: it ends as it was told
     retries: int | None = None  # counted with the loss that is being written down
 
 
@@ -89,6 +104,7 @@ class TrialLifecycle:
         self.tally = Tally(study)
         self.runs = StudyRuns(study, spec, home, inputs or {}, should_stop)
         self._files = TrialFiles(home, study)
+        self._jobs = Jobs(study, home, self._files)
 
     # ---- the study ------------------------------------------------------------------------------
 
@@ -106,7 +122,10 @@ class TrialLifecycle:
             noted: the database is there, and is told what MLflow has done.
         """
         for number in sorted(self.running):
-            self._set_aside(number)
+            if noted and self.running[number].told:
+                self._end_as_told(number)
+            else:
+                self._set_aside(number)
         self.runs.leave(noted)
 
     def _set_aside(self, number: int) -> None:
@@ -134,38 +153,40 @@ class TrialLifecycle:
 
     # ---- the beginning of a trial ---------------------------------------------------------------
 
-    def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob:
-        """Ask for the next trial (number None), or take up one that was left RUNNING."""
-        trial, config = ask(self.study, self.spec, self.tally if number is None else number)
+    def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob | None:
+        """Ask for the next trial (number None), or take up one that was left RUNNING.
+
+        Returns:
+            None where there is nothing to train: what a person has queued is gone or impossible,
+            or somebody else has told the trial.
+        """
+        if number is not None and self._told(number):
+            self._end_as_told(number)
+            return None
+        try:
+            return self._take_up(ask, number)
+        except ImpossibleError as error:
+            self._refuse(error.number, str(error))
+        except UpdateFinishedTrialError:  # told a moment ago; its run is ended with the study's
+            pass
+        return None
+
+    def _take_up(self, ask: Ask, number: int | None) -> TrialJob | None:
+        asked = ask(self.study, self.spec, self.tally if number is None else number)
+        if asked is None:
+            return None
+        trial, config = asked
         frozen = trial_of(self.study, trial.number)
+        if number is None:
+            self._files.clear(trial.number)  # of a study of this name that was deleted
         report_deferred(trial, self._files)
         progressed = bool(frozen.intermediate_values)
-        label = self._label(frozen, config)
+        label = label_of(self.spec, frozen, config)
         outbox = self.runs.open_trial(frozen, config, label)
         self.running[trial.number] = _Running(trial, config, outbox, progressed)
         self.view.trial_started(trial.number, label, number is not None)
         self.runs.hand_over(trial.number)
-        return self._job(trial.number, resumed=number is not None)
-
-    def _label(self, frozen: FrozenTrial, config: Config) -> str:
-        """What tells this trial apart: what is searched or set by a point, and a further seed."""
-        known, values = frozen.user_attrs, config.to_keys()
-        keys = [*self.spec.distinguishing_keys, *(["train.seed"] if REPLICATE in known else [])]
-        return trial_label({key: values[key] for key in keys}, known.get("label"))
-
-    def _job(self, number: int, resumed: bool) -> TrialJob:
-        running = self.running[number]
-        return TrialJob(
-            study=self.study.study_name,
-            number=number,
-            config=running.config.to_keys(),
-            checkpoint_dir=str(self._files.checkpoints(number)),
-            cache_dir=str(self.home.cache),
-            outbox=str(running.outbox.folder),
-            tracking_uri=self.home.mlflow_uri,
-            artifact_root=str(self.home.mlflow_artifacts),
-            resumed=resumed,
-        )
+        return self._jobs.job(trial.number, config, outbox, resumed=number is not None)
 
     # ---- while the database is away -------------------------------------------------------------
 
@@ -198,7 +219,18 @@ class TrialLifecycle:
             InputError: a trial cannot even start, by what was given, and none has yet; or the
                 machine refuses, and would refuse every other.
         """
-        return self._on(event) if event.number in self.running else None
+        running = self.running.get(event.number)
+        if running is None:
+            return None
+        if not running.told:
+            try:
+                return self._on(event)
+            except UpdateFinishedTrialError:
+                running.told = True
+        if isinstance(event, ENDINGS):
+            self._end_as_told(event.number)
+            return None
+        return "stop"
 
     @singledispatchmethod
     def _on(self, event: Event) -> Answer:
@@ -245,7 +277,7 @@ class TrialLifecycle:
 
     @_on.register
     def _(self, event: Failed) -> Answer:
-        if event.blocked or (event.bad_input and not self._any_progress()):
+        if event.blocked or (event.bad_input and not self._alone_in_it(event.number)):
             raise InputError(event.reason)
         if event.memory:
             return self._lost(event.number, event.reason)
@@ -298,6 +330,10 @@ class TrialLifecycle:
         del self.running[number]
         return "again"
 
+    def _alone_in_it(self, number: int) -> bool:
+        """Whether bad input is one trial's: a person has queued it, or others could be trained."""
+        return QUEUED in attributes_of(trial_of(self.study, number)) or self._any_progress()
+
     def _any_progress(self) -> bool:
         if any(running.progressed for running in self.running.values()):
             return True
@@ -309,17 +345,67 @@ class TrialLifecycle:
     def _end(self, number: int, state: str, score: float | None, reason: str | None = None) -> None:
         """End a trial. Told to Optuna last: until then it counts as unfinished."""
         trial = self.running[number].trial
-        if not self._told(number):
+        if self._told(number):
+            if not self.runs.has_ended(number):
+                self._end_as_told(number)
+                return
+        else:
             if reason is not None:
                 trial.set_user_attr("reason", reason)
             self.runs.end(number, state, reason)
             value = score if state == COMPLETE else None
             self.study.tell(trial, value, state=TrialState[TO_OPTUNA[state]])
         del self.running[number]
+        self._over(number, state, score, reason)
+
+    def _told(self, number: int) -> bool:
+        """Whether a trial has ended: it was told before and only the answer was lost, or somebody
+        else has told it."""
+        return trial_of(self.study, number).state.is_finished()
+
+    def _end_as_told(self, number: int) -> None:
+        """End the run of a trial that somebody else has told; the trial stays as it was told."""
+        frozen = trial_of(self.study, number)
+        state = FROM_OPTUNA[frozen.state.name]
+        if self.runs.has(number):
+            self.runs.end(number, state, TOLD)
+        self.running.pop(number, None)
+        self._over(number, state, frozen.value, TOLD)
+
+    def _refuse(self, number: int, reason: str) -> None:
+        """Fail a trial that cannot even be begun: it has no run."""
+        if not self._told(number):
+            trial = trial_of(self.study, number)
+            set_attribute(self.study, trial._trial_id, "reason", reason)
+            self.study.tell(number, state=TrialState.FAIL)
+        self._over(number, FAILED, None, reason)
+
+    def _over(self, number: int, state: str, score: float | None, reason: str | None) -> None:
         self._files.remove(number)
         self.ended_here += 1
         self.view.trial_ended(number, state, score, reason)
 
-    def _told(self, number: int) -> bool:
-        """Whether a trial has ended: it was told before, and only the answer was lost."""
-        return trial_of(self.study, number).state.is_finished()
+    # ---- what others do to the study ------------------------------------------------------------
+
+    def told_by_others(self) -> list[int]:
+        """Return the running trials that somebody else has told since this was asked last.
+
+        Raises:
+            StudyGoneError: the study was deleted or renamed.
+        """
+        if self.gone:
+            raise StudyGoneError(self.study.study_name)
+        self.tally.update()
+        told = [
+            number
+            for number, running in self.running.items()
+            if not running.told and self.tally.trial(number).state.is_finished()
+        ]
+        for number in told:
+            self.running[number].told = True
+        return told
+
+    @property
+    def gone(self) -> bool:
+        """Whether the study was deleted or renamed with Optuna's own interface."""
+        return is_gone(self.study, self.runs.key)

@@ -31,13 +31,15 @@ from ..executors.resources import Folders, Resources
 from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
+from ..study.inputs import INPUTS, Digests, merged, read_digests
 from ..study.spec import StudySpec
 from ..tracking.asking import ask_server
+from ..trials.origin import ASKED_FROM
 from ..trials.pruning import make_pruner
-from ..trials.recorded import choose_name, fits, summarize
+from ..trials.recorded import choose_name, differing_settings, summarize
 from ..trials.replicates import missing
 from ..trials.sampling import make_sampler
-from ..trials.states import COMPLETE, FAILED, PRUNED, RUNNING
+from ..trials.states import COMPLETE, FAILED, PRUNED
 from ..trials.tally import Tally
 from ..worker.messages import SILENCE
 from .dispatcher import Dispatcher
@@ -92,7 +94,9 @@ def run_study(
         interrupts.preparing = True
         storage = open_storage(home)
         notes: list[str] = []  # said once the input is found good: else there is no such study
-        name = choose_name(storage, spec, study_name, notes.append)
+        name = choose_name(
+            storage, spec, study_name, notes.append, lambda: read_digests(spec, home.cache)
+        )
         engine = open_engine(home)
         with Lease(engine, name, say=view.message, beat=SILENCE / 3) as lease:
             outage = Outage(engine, view.message, interrupts)
@@ -142,10 +146,8 @@ class _Life:
     def tidy_up(self) -> None:
         """Finish what an earlier life of a study that has its trials left open."""
         self._open({})
-        self.view.message(
-            f"study {self.name} has its {count(self.spec.total, 'trial')}: "
-            "nothing to do; raise --trials to continue it"
-        )
+        said = f"study {self.name} has its {count(self.spec.total, 'trial')}: nothing to do"
+        self.view.message(f"{said}; {more}" if (more := _more(self.spec)) else said)
         with closing(self.lifecycle.runs.tracker):
             self.lifecycle.sweep()
             self.lifecycle.close_study()
@@ -154,7 +156,8 @@ class _Life:
     def _open(self, inputs: Mapping[tuple[str, str], Inputs]) -> None:
         while self.notes:
             self.view.message(self.notes.pop(0))
-        study = _open_study(self.storage, self.spec, self.name, self.command)
+        digests = read_digests(self.spec, self.home.cache)
+        study = _open_study(self.storage, self.spec, self.name, self.command, digests)
         self.lifecycle = TrialLifecycle(
             study, self.spec, self.home, self.view, inputs, lambda: self.interrupts.asked
         )
@@ -166,14 +169,14 @@ class _Life:
     def result(self, seconds: float) -> StudyResult:
         """Say how the study stands, and show it."""
         lifecycle, summary = self.lifecycle, summarize(self.lifecycle.study)
-        states = summary.states
+        states, tally = summary.states, Tally(lifecycle.study)
         result = StudyResult(
             name=summary.name,
-            total=max(self.spec.total, summary.trials),
+            total=tally.count + missing(lifecycle.study, self.spec, tally),
             complete=states[COMPLETE],
             pruned=states[PRUNED],
             failed=states[FAILED],
-            unfinished=states[RUNNING],
+            unfinished=len(tally.running),
             best=summary.best,
             interrupted=self.interrupted,
             new_trials=lifecycle.ended_here,
@@ -189,6 +192,16 @@ class _Life:
         return result
 
 
+def _more(spec: StudySpec) -> str:
+    """Say which option continues a study that has its trials; empty if none does."""
+    if spec.open_ended:
+        return "raise --trials to continue it"
+    if spec.untried:
+        total = spec.originals_total + spec.untried
+        return f"--trials {total} tries the other {count(spec.untried, 'setting')}, too"
+    return "raise --replicates for more seeds" if spec.replicable else ""
+
+
 def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
     """How many trials are to be trained: those left running, and those that do not exist yet."""
     import optuna
@@ -197,10 +210,12 @@ def _wanted(storage: Any, name: str, spec: StudySpec) -> int:
         return spec.total
     study = optuna.load_study(study_name=name, storage=storage)
     tally = Tally(study)
-    return len(tally.running) + missing(study, spec, tally)
+    return len(tally.running) + len(tally.waiting) + missing(study, spec, tally)
 
 
-def _open_study(storage: Any, spec: StudySpec, name: str, command: str | None) -> optuna.Study:
+def _open_study(
+    storage: Any, spec: StudySpec, name: str, command: str | None, digests: Digests
+) -> optuna.Study:
     import optuna
 
     study = optuna.create_study(
@@ -210,10 +225,15 @@ def _open_study(storage: Any, spec: StudySpec, name: str, command: str | None) -
         load_if_exists=True,
         pruner=make_pruner(spec),
     )
-    settings = study.user_attrs.get("settings")
-    if not fits({name: settings}, name, spec):  # another dispatcher made it a moment ago
-        raise InputError(f"study {name!r} was just created with other settings; use --as NAME")
+    known = study.user_attrs
+    settings = known.get("settings")
+    # Another dispatcher made it a moment ago, or somebody has just changed the files.
+    if differing := differing_settings(known, spec, digests):
+        raise InputError(
+            f"study {name!r} has other settings in {differing} since a moment ago; run it again"
+        )
     attributes = {
+        INPUTS: merged(known.get(INPUTS) or {}, digests),
         "settings": spec.settings,
         "identity": spec.identity,
         "profile": spec.profile,
@@ -221,6 +241,8 @@ def _open_study(storage: Any, spec: StudySpec, name: str, command: str | None) -
         "description": spec.description,
         **({"command": command, "folder": os.getcwd()} if command else {}),
     }
+    if ASKED_FROM not in study.user_attrs:
+        study.set_user_attr(ASKED_FROM, storage.get_n_trials(study._study_id))
     _name_score(study)
     if "key" not in study.user_attrs:  # what tells its MLflow run from one of an earlier life
         study.set_user_attr("key", uuid.uuid4().hex)

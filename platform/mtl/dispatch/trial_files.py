@@ -39,6 +39,11 @@ class TrialFiles:
         except FileNotFoundError:
             return 0
 
+    def clear(self, number: int) -> None:
+        """Remove what a trial of the same number in a study of the same name has left."""
+        shutil.rmtree(self.checkpoints(number), ignore_errors=True)
+        self._deferred(number).unlink(missing_ok=True)
+
     def remove(self, number: int) -> None:
         """Remove what a trial that has ended leaves here: what counts lies in MLflow."""
         folder = self.checkpoints(number)

@@ -72,7 +72,7 @@ def _words(
     sets: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    originals = [row["number"] for row in rows if row["replicate_of"] is None]
+    originals = [row for row in rows if row["replicate_of"] is None and not row["extra"]]
     copies = [row["replicate_of"] for row in rows if row["replicate_of"] is not None]
     words = ["mtl", "study", "run", name]
     words += ["--profile", profile] if profile else []

@@ -173,7 +173,7 @@ def _check_spec(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
         )
     if spec.sampler == "grid":
         _check_grid(spec)
-    if spec.replicates > 1 and any("train.seed" in keys for keys in (spec.search, *spec.points)):
+    if spec.replicates > 1 and not spec.replicable:
         raise FileError(
             "replicates set train.seed; leave it out of search and points",
             "", "replicates", merged=True,

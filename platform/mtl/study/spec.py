@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from minbert import KEYS, Config, describe_keys
 
-from .search import covering
+from .search import Choice, covering
 
 Sampler = Literal["tpe", "random", "grid", "gp", "cmaes", "points"]
 Pruner = Literal["none", "median", "hyperband", "successive_halving"]
@@ -90,6 +90,16 @@ class StudySpec(BaseModel):
         listed = self.sampler in ("points", "grid")
         return not listed and not all(search.single for search in self.search.values())
 
+    @property
+    def untried(self) -> int:
+        """How many of the settings that are known beforehand `trials` leaves out."""
+        return 0 if self.open_ended else max(1, len(self.listing)) - self.originals_total
+
+    @property
+    def replicable(self) -> bool:
+        """Whether the seed is the replicates': neither searched nor set by a point."""
+        return not any("train.seed" in keys for keys in (self.search, *self.points))
+
     @cached_property
     def point_keys(self) -> dict[str, Any]:
         """The keys that points alone vary, and what in Optuna can hold their values.
@@ -127,17 +137,31 @@ class StudySpec(BaseModel):
     @property
     def notes(self) -> list[str]:
         """What a study does that one may not expect, a line each."""
-        return [*([self.cap_note] if self.cap_note else []), *self._idle_notes()]
+        said = [*([self.cap_note] if self.cap_note else []), *self._idle_notes()]
+        return said + ([self.random_note] if self.random_note else [])
+
+    @property
+    def random_note(self) -> str | None:
+        """Name what a sampler that knows no categories draws at random; None if that is nothing."""
+        searched = {key: search for key, search in self.search.items() if not search.single}
+        listed = [key for key, search in searched.items() if isinstance(search, Choice)]
+        if self.sampler != "cmaes" or not listed or self.originals_total <= len(self.points):
+            return None
+        which = ", ".join(listed) if len(listed) < len(searched) else "every searched key"
+        return (
+            f"cmaes draws {which} at random: it searches ranges, not lists of values; "
+            "write ranges, or use tpe or gp"
+        )
 
     def _idle_notes(self) -> Iterator[str]:
         """Name the searched keys that change nothing in any trial."""
         for begin, switches in _SWITCHES.items():
             idle = [k for k in self.search if k.startswith(begin) and k not in switches]
-            if idle and all({*self._values(key)} == {off} for key, off in switches.items()):
+            if idle and all({*self.values_of(key)} == {off} for key, off in switches.items()):
                 why = " and ".join(f"{key} is {off}" for key, off in switches.items())
                 yield f"{', '.join(idle)}: searched without effect, since {why} in every trial"
 
-    def _values(self, key: str) -> list[Any]:
+    def values_of(self, key: str) -> list[Any]:
         """What a key can be in a trial, with ranges by their ends."""
         search = self.search.get(key)
         fixed = self.settings["config"].get(key)

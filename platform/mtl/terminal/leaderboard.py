@@ -90,7 +90,8 @@ def _bold_first(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
 def _remark(row: Mapping[str, Any]) -> str:
     if row["state"] != COMPLETE:
         return f" ({state_word(row['state'], worked_on=False)})"
-    return f" (over {row['over']})" if row["over"] else ""
+    remark = f"over {row['over']}" if row["over"] else row["reason"]
+    return f" ({remark})" if remark else ""
 
 
 def _half_width(row: Mapping[str, Any]) -> str:

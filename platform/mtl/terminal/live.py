@@ -107,7 +107,8 @@ class LiveView(View):
 
     def _summary(self, running: Sequence[RunningTrial]) -> str:
         progress = self._progress
-        said = [f"{progress.done} of {count(progress.total, 'trial')} done"]
+        total = max(progress.total, progress.done + len(running))  # more may be queued meanwhile
+        said = [f"{progress.done} of {count(total, 'trial')} done"]
         if self._best:
             said.append(f"best so far {self._best[1]}")
         left = progress.left(running)

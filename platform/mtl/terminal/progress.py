@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _BAR = 24  # columns
 _SPARKLINE = 12
+_SUSPENDED = 5.0  # seconds without a look: a screen is drawn four times a second
 
 
 @dataclass
@@ -48,20 +49,35 @@ class RunningTrial:
 
 @dataclass
 class StudyProgress:
-    """How far the study is, in trials; a part of a trial counts as that part."""
+    """How far the study is, in trials; a part of a trial counts as that part.
+
+    Attributes:
+        done: trials that have ended; total: that there shall be.
+        here: trials' worth of work that ended while we watched.
+        seconds: that we watched, up to the last look; what passed while everything was suspended
+            is not among them.
+    """
 
     done: int
     total: int
-    started: float = field(default_factory=time.monotonic)
-    here: float = 0.0  # trials' worth of work that ended while we watched
+    here: float = 0.0
+    seconds: float = 0.0
+    _looked: float = field(default_factory=time.monotonic)
 
     def left(self, running: Sequence[RunningTrial]) -> float | None:
-        """Estimate the seconds left from the pace so far; None until there is a pace."""
+        """Estimate the seconds left from the pace so far; None until there is a pace.
+
+        Asked several times a second.
+        """
+        now = time.monotonic()
+        if now - self._looked < _SUSPENDED:
+            self.seconds += now - self._looked
+        self._looked = now
         work = self.here + sum(row.part_here for row in running)
         if work <= 0:
             return None
         rest = self.total - self.done - sum(row.part for row in running)
-        return max(rest, 0.0) * (time.monotonic() - self.started) / work
+        return max(rest, 0.0) * self.seconds / work
 
 
 def running_table(screen: Console, running: Mapping[int, RunningTrial]) -> Table:

@@ -11,6 +11,7 @@ from ..storage.home import Home
 from ..study.spec import StudySpec
 from ..trials.attributes import attributes_of, late_runs, run_of, set_attribute, set_run, trial_of
 from ..trials.notes import study_note, trial_note, write_note
+from ..trials.origin import TOLD
 from ..trials.states import COMPLETE, FROM_OPTUNA, INTERRUPTED, KILLED
 from . import tag_keys
 from .inputs import Inputs, git_commit
@@ -65,6 +66,9 @@ class StudyRuns:
         inputs: what each pair of data folder and backbone consists of.
         should_stop: when it is true, MLflow is not waited for any longer.
 
+    Attributes:
+        key: tells the study from others of its name.
+
     Raises:
         InputError: MLflow's store cannot be opened.
     """
@@ -79,9 +83,9 @@ class StudyRuns:
     ) -> None:
         self._study, self._spec, self._inputs, self._should_stop = study, spec, inputs, should_stop
         self._home = home
-        self._key: str = study.user_attrs["key"]
+        self.key: str = study.user_attrs["key"]
         self.tracker = StudyTracker(home)
-        self._own = self.tracker.study_box(self._key)
+        self._own = self.tracker.study_box(self.key)
         self._boxes: dict[int, Outbox] = {}  # of trials that run, or that MLflow has not whole
         self._ended: set[int] = set()
         self._noted: dict[int, str] = {}  # the ids of runs that are noted at trials
@@ -155,13 +159,15 @@ class StudyRuns:
     def _take_up_what_is_left(self) -> None:
         """Watch what earlier dispatchers recorded of trials that have ended."""
         trials = self._study.get_trials(deepcopy=False)
-        for box in self.tracker.left_over(self._key):
+        for box in self.tracker.left_over(self.key):
             number = number_of(box)
             if number is None or number in self._boxes or number >= len(trials):
                 continue
             if trials[number].state.is_finished():
                 if not box.closed:
-                    self.tracker.end(box, FROM_OPTUNA[trials[number].state.name])
+                    scored = "scores" in attributes_of(trials[number])
+                    state = FROM_OPTUNA[trials[number].state.name]
+                    self.tracker.end(box, state, None if scored else TOLD)
                 self._boxes[number] = box
                 self._ended.add(number)
                 self.tracker.uploader.watch(box)
@@ -175,7 +181,7 @@ class StudyRuns:
             InputError: MLflow will not have it.
         """
         number = frozen.number
-        box = self._boxes[number] = self.tracker.trial_box(self._key, number)
+        box = self._boxes[number] = self.tracker.trial_box(self.key, number)
         self._ended.discard(number)
         if number not in self._noted:
             self._nameless.add(number)
@@ -216,6 +222,14 @@ class StudyRuns:
     def log_text(self, number: int, text: str, path: str) -> None:
         """Keep a text as an artifact of a trial's run."""
         self.tracker.log_text(self._boxes[number], text, path)
+
+    def has(self, number: int) -> bool:
+        """Whether a trial's run was opened here, or MLflow has not all of it."""
+        return number in self._boxes
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial's run was ended here, for good."""
+        return number in self._ended
 
     def end(self, number: int, state: str, reason: str | None = None) -> None:
         """End a trial's run, once; ``killed`` if it is to be taken up again."""

@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-HIDDEN = frozenset({"config", "estimates", "lost_at", "point", "scores", "setting"})
+HIDDEN = frozenset(
+    {"asked", "config", "estimates", "lost_at", "point", "queued", "scores", "setting"}
+)
+_NUMBER = (int, float)
+# What else there is under these names was written by somebody else, with Optuna's own interface.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("config", "estimates", "scores"), dict),
+    **dict.fromkeys(("label", "mlflow_run_id", "point", "reason", "setting"), str),
+    **dict.fromkeys(("best_epoch", "lost_at", "pruned_at", "replicate_of", "retries"), int),
+    **dict.fromkeys(("checkpoint_bytes", "model_bytes", "trainable_parameters"), int),
+    "minutes": _NUMBER,
+}
 _PREFIX = "mtl:"
 _RENEWED = "runs_renewed"  # an attribute of the study: some of its trials have late runs though
 # they had others before
@@ -30,13 +41,20 @@ def set_attribute(study: optuna.Study, trial_id: int, name: str, value: Any) -> 
 
 
 def attributes_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return everything that was written down at a trial."""
+    """Return everything that was written down at a trial, but what bears the name of an attribute
+    of ours and is none."""
     hidden = {
         name.removeprefix(_PREFIX): value
         for name, value in trial.system_attrs.items()
         if name.startswith(_PREFIX)
     }
-    return {**trial.user_attrs, **hidden}
+    known = {**trial.user_attrs, **hidden}
+    return {name: value for name, value in known.items() if _fits(name, value)}
+
+
+def _fits(name: str, value: Any) -> bool:
+    kind = _KINDS.get(name)
+    return kind is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
 def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
@@ -68,7 +86,7 @@ def run_of(trial: FrozenTrial, late: Mapping[int, str]) -> str | None:
     Args:
         late: see `late_runs`.
     """
-    return late.get(trial.number) or trial.user_attrs.get("mlflow_run_id")
+    return late.get(trial.number) or attributes_of(trial).get("mlflow_run_id")
 
 
 def set_run(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from minbert.tasks.builtin import TASK_METRICS, TASKS
 
 from ..common.process import reading_many
+from ..study.inputs import INPUTS
 from .attributes import attributes_of, late_runs, run_of
 from .constraints import exceeded
 from .labels import trial_label
+from .origin import ASKED_FROM, QUEUED, TOLD, is_ours
 from .states import COMPLETE, FROM_OPTUNA
 from .tally import REPLICATE
 
@@ -53,22 +55,26 @@ def leaderboard(study: optuna.Study) -> list[dict[str, Any]]:
     """Return one row a trial: complete ones by score, then pruned, running and failed ones.
 
     Each row holds ``FIXED_COLUMNS`` (None where a trial has none), ``params`` (what was searched,
-    and what else differs between the trials), ``config`` (every configuration key) and
-    ``estimates`` (metrics with their 95 % intervals, see `minbert.Estimate`). ``rank``
-    counts complete trials within their limits from 1; trials of equal score stand in the order of
-    their numbers.
+    and what else differs between the trials), ``config`` (every configuration key),
+    ``estimates`` (metrics with their 95 % intervals, see `minbert.Estimate`) and ``extra`` (it is
+    none of the study file's: queued or added by a person). ``rank`` counts complete trials within
+    their limits from 1, those aside whose value is not ours; trials of equal score stand in the
+    order of their numbers.
     """
     with reading_many():
         trials = study.get_trials(deepcopy=False)
         late = late_runs(study, trials)
         known = [attributes_of(trial) for trial in trials]
+        asked_from = study.user_attrs.get(ASKED_FROM)
         rows = [_row(t, run_of(t, late), given) for t, given in zip(trials, known, strict=True)]
+        if asked_from is not None:
+            _mark_others(rows, trials, known, asked_from)
         rows.sort(key=_place)
     keys = _distinguishing_keys(study, known, rows)
     for row in rows:
         values = row["params"] | row["config"]
         row["params"] = {key: values[key] for key in keys if key in values}
-    ranked = [row for row in rows if row["state"] == COMPLETE and not row["over"]]
+    ranked = [row for row in rows if row["state"] == COMPLETE and not _no_candidate(row)]
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
     return rows
@@ -81,8 +87,11 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def why_no_best(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say why :func:`best_of` of these rows is None."""
-    if any(row["state"] == COMPLETE for row in rows):
+    complete = [row for row in rows if row["state"] == COMPLETE]
+    if any(row["over"] for row in complete):
         return "every complete trial is over a limit"
+    if complete:
+        return "no trial was trained to its end"
     return "no trial is complete"
 
 
@@ -157,7 +166,22 @@ def _row(trial: FrozenTrial, run_id: str | None, known: Mapping[str, Any]) -> di
         "params": dict(trial.params),
         "config": dict(known.get("config") or {}),
         "estimates": estimates,
+        "extra": False,
     }
+
+
+def _mark_others(
+    rows: Sequence[dict[str, Any]],
+    trials: Sequence[FrozenTrial],
+    known: Sequence[Mapping[str, Any]],
+    asked_from: int,
+) -> None:
+    """Mark what a person has queued or added, and what somebody else has told, in a study whose
+    trials bear marks."""
+    for row, trial, given in zip(rows, trials, known, strict=True):
+        row["extra"] = QUEUED in given or not is_ours(trial, given, asked_from)
+        if trial.state.is_finished() and "reason" not in given and "scores" not in given:
+            row["reason"] = TOLD
 
 
 def _distinguishing_keys(
@@ -171,9 +195,12 @@ def _distinguishing_keys(
     points = {given["point"] for given in known if given.get("point")}
     named = {key for point in points for key in json.loads(point)}
     named |= (study.user_attrs.get("settings") or {"search": {}})["search"].keys()
+    inputs = study.user_attrs.get(INPUTS) or {}
     values: dict[str, set[str]] = {}
     for row in rows:
         for key, value in row["config"].items():
+            if key in inputs:  # the same files may have lain elsewhere
+                value = inputs[key].get(value, value)
             values.setdefault(key, set()).add(repr(value))
     searched = {key for row in rows for key in row["params"]}
     named |= searched
@@ -191,4 +218,10 @@ def _score(trial: optuna.trial.FrozenTrial) -> float | None:
 
 def _place(row: dict[str, Any]) -> tuple[int, bool, float, int]:
     worst_last = math.inf if row["score"] is None else -row["score"]
-    return _ORDER[row["state"]], bool(row["over"]), worst_last, row["number"]
+    return _ORDER[row["state"]], _no_candidate(row), worst_last, row["number"]
+
+
+def _no_candidate(row: Mapping[str, Any]) -> bool:
+    """Say whether a complete trial is none for the best: it is over a limit, or somebody else said
+    what it scored."""
+    return row["state"] == COMPLETE and (bool(row["over"]) or row["reason"] == TOLD)

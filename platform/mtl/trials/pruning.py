@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from ..study.spec import StudySpec
-from .attributes import trial_of
+from .attributes import attributes_of, trial_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -22,7 +22,7 @@ def should_prune(trial: Trial, epoch: int, score: float, epochs: int) -> bool:
     """
     frozen = trial_of(trial.study, trial.number)
     known = frozen.intermediate_values
-    if frozen.user_attrs.get("pruned_at") == epoch:
+    if attributes_of(frozen).get("pruned_at") == epoch:
         return True
     if epoch not in known:
         trial.report(score, epoch)

@@ -14,14 +14,17 @@ from ..common.process import reading_many
 from ..storage.home import Home
 from ..storage.optuna import read_storage
 from ..study.file import nearest
+from ..study.inputs import INPUT_KEYS, INPUTS, Digests, changed, moved
 from ..study.names import check_distinct, check_name
-from ..study.spec import StudySpec, differing_keys
-from .attributes import late_runs, run_of
+from ..study.spec import StudySpec, differing_keys, digest
+from .attributes import attributes_of, late_runs, run_of
 from .constraints import exceeded
+from .origin import ASKED_FROM
 from .states import COMPLETE, COUNTED, TO_OPTUNA
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
 _DIGITS = 6  # of a variant's name
@@ -85,9 +88,11 @@ def summarize(study: optuna.Study) -> RecordedStudy:
     with reading_many():
         trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in trials)
-    complete = [t for t in trials if t.state.name == TO_OPTUNA[COMPLETE] and not exceeded(t)]
-    best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
     attributes = study.user_attrs
+    marked = ASKED_FROM in attributes
+    complete = [t for t in trials if t.state.name == TO_OPTUNA[COMPLETE] and not exceeded(t)]
+    complete = [t for t in complete if not marked or "scores" in attributes_of(t)]
+    best = max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
     return RecordedStudy(
         name=study.study_name,
         profile=attributes.get("profile"),
@@ -127,44 +132,85 @@ def choose_name(
     spec: StudySpec,
     name: str | None,
     say: Callable[[str], None],
+    digests: Callable[[], Digests] = dict,
 ) -> str:
     """Decide which study a command means.
 
     Args:
         name: given by --as; None takes the file's name, or a variant of it (``NAME@3f2a1b``) where
-            the study of that name has other fixed settings. The same settings always mean the
-            same study.
+            the study of that name has other fixed settings, or had other files under the same
+            paths. The same settings and files always mean the same study.
         say: told when a variant is taken.
+        digests: reads those of data and backbones; asked only where a study has the name.
 
     Raises:
         InputError: the study of that name has other settings, or the name is not safe or too like
             another's.
     """
-    settings = {
-        study.study_name: study.user_attrs.get("settings") for study in storage.get_all_studies()
-    }
+    known = {study.study_name: study for study in storage.get_all_studies()}
     wanted = check_name(spec.name if name is None else name)
-    check_distinct(wanted, settings)
-    differing = _differing(settings, wanted, spec)
+    check_distinct(wanted, known)
+    if wanted not in known:
+        return wanted
+    _check_ours(storage, known[wanted])
+    now = digests()
+    differing = differing_settings(known[wanted].user_attrs, spec, now)
     if not differing:
         return wanted
     if name is not None:
         raise InputError(
             f"--as {name}: that study has other settings in {differing}; use another name"
         )
-    variant = f"{wanted}@{spec.identity[:_DIGITS]}"
-    if others := _differing(settings, variant, spec):
-        raise InputError(f"study {variant} has other settings in {others}; use --as NAME")
+    variant = _variant(known, wanted, spec, now)
     say(f"study {wanted} has other settings in {differing}: this one is {variant}")
     return variant
 
 
-def fits(settings: dict[str, Any], name: str, spec: StudySpec) -> bool:
-    """Say whether a study of that name does not exist, or has the settings of `spec`."""
-    return not _differing(settings, name, spec)
+def _variant(known: Mapping[str, FrozenStudy], wanted: str, spec: StudySpec, now: Digests) -> str:
+    """Return the variant of a study with the spec's settings and files; a new one if none is
+    recorded."""
+    contents = digest([spec.identity, {key: sorted(now[key].values()) for key in sorted(now)}])
+    names = [f"{wanted}@{each[:_DIGITS]}" for each in (spec.identity, contents)]
+    recorded = sorted(name for name in known if name.startswith(f"{wanted}@"))
+    for name in [name for name in names if name in known] + recorded:
+        if not differing_settings(known[name].user_attrs, spec, now):
+            return name
+    for name in names:
+        if name not in known:
+            return name
+    others = differing_settings(known[names[-1]].user_attrs, spec, now)
+    raise InputError(f"study {names[-1]} has other settings in {others}; use --as NAME")
 
 
-def _differing(settings: Mapping[str, Any], name: str, spec: StudySpec) -> str:
-    """Name the settings in which a study of that name is another; empty if it is not."""
-    known = settings.get(name)
-    return "" if known is None else ", ".join(differing_keys(known, spec.settings))
+def _check_ours(storage: optuna.storages.BaseStorage, study: FrozenStudy) -> None:
+    """Refuse a study that something else has made under the name."""
+    from optuna.study import StudyDirection
+
+    foreign = storage.get_n_trials(study._study_id) and "settings" not in study.user_attrs
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        why = "does not maximise one score"
+    elif foreign:
+        why = "has trials that were not run by mtl"
+    else:
+        return
+    raise InputError(
+        f"study {study.study_name!r} in Optuna's storage was made by something else: it {why}; "
+        "use --as NAME"
+    )
+
+
+def differing_settings(attributes: Mapping[str, Any], spec: StudySpec, now: Digests) -> str:
+    """Name the settings in which a recorded study is another than the spec, and the keys under
+    whose values other files lie now; empty if it is the same.
+
+    Args:
+        attributes: the study's user attributes.
+    """
+    settings, known = attributes.get("settings"), attributes.get(INPUTS) or {}
+    if settings is None:
+        return ""
+    old, new = settings["config"], spec.settings["config"]
+    shared = {*INPUT_KEYS} & old.keys() & new.keys()
+    same = {key for key in shared if moved(key, old[key], new[key], known, now)}
+    keys = [key for key in differing_keys(settings, spec.settings) if key not in same]
+    return ", ".join([*keys, *(f"the files of {key}" for key in changed(known, now))])

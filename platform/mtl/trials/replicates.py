@@ -59,6 +59,7 @@ def next_replicate(spec: StudySpec, tally: Tally) -> Replicate | None:
         for number, first in sorted(tally.originals.items()):
             if first is not None and not tally.seeds[number][first + step]:
                 original = tally.trial(number)
-                config = {**attributes_of(original)["config"], SEED: first + step}
-                return Replicate(number, config, original.user_attrs.get("label"))
+                known = attributes_of(original)
+                config = {**known["config"], SEED: first + step}
+                return Replicate(number, config, known.get("label"))
     return None

@@ -16,8 +16,11 @@ from optuna.samplers import BaseSampler
 
 from minbert import Config, InputError
 
+from ..study.inputs import INPUTS, as_now
 from ..study.spec import StudySpec
 from .attributes import attributes_of, set_attribute, trial_of
+from .origin import QUEUED, new_trial, take_queued
+from .queued import ImpossibleError, beyond, queued_values
 from .replicates import next_replicate
 from .tally import REPLICATE, Tally
 
@@ -62,12 +65,20 @@ class PointsFirst(BaseSampler):
     ) -> dict[str, Any]:
         if self._point.keys() >= self._space.keys():
             return self._point
-        relative = self._relative(study, trial)
-        drawn = self._inner.sample_relative(study, trial, relative)
+        compared = self._compared(study)
+        relative = self._relative(compared, trial)
+        drawn = self._inner.sample_relative(compared, trial, relative)
         for name, distribution in self._space.items():
             if name not in drawn and not distribution.single():
                 drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
         return {**drawn, **self._point}
+
+    def _compared(self, study: optuna.Study) -> optuna.Study:
+        """What the sampler learns from: CMA-ES and GP search no key that a single trial lacks, and
+        a point, or a trial that a person has queued or added, may lie outside of the search."""
+        if isinstance(self._inner, optuna.samplers.CmaEsSampler | optuna.samplers.GPSampler):
+            return _Within(study, self._space)
+        return study
 
     def _relative(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if isinstance(self._inner, optuna.samplers.TPESampler):
@@ -100,15 +111,40 @@ class PointsFirst(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
+class _Within(optuna.Study):
+    """A study as if it had only the trials whose every searched key is within its search."""
+
+    def __init__(self, study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
+        self.__dict__.update(study.__dict__)
+        self._space = space.items()
+
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        found = super()._get_trials(*args, **kwargs)
+        return [trial for trial in found if trial.distributions.items() >= self._space]
+
+
 def ask(study: optuna.Study, spec: StudySpec, tally: Tally | None = None) -> tuple[Trial, Config]:
-    """Create the next trial and give it its values.
+    """Create the next trial and give it its values. What is queued stays in the queue.
 
     Args:
         tally: of the trials as they are now; None: they are read.
     """
     given = _given(spec, tally or Tally(study))
     study.sampler = given.sampler
-    return _give_values(study.ask(), spec, given)
+    return _give_values(optuna.trial.Trial(study, new_trial(study)), spec, given)
+
+
+def ask_queued(study: optuna.Study, spec: StudySpec, tally: Tally) -> tuple[Trial, Config] | None:
+    """Take the first trial that a person has queued, and give it its values; None if there is
+    none any more.
+
+    Raises:
+        ImpossibleError: they are no configuration of the study. The trial is running.
+    """
+    for number in tally.waiting:
+        if (trial_id := take_queued(study, number)) is not None:
+            return _give_queued(study, spec, trial_id, tally)
+    return None
 
 
 def resume(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Config]:
@@ -116,10 +152,29 @@ def resume(study: optuna.Study, spec: StudySpec, number: int) -> tuple[Trial, Co
     frozen = trial_of(study, number)
     if "config" in attributes_of(frozen):
         trial = optuna.trial.Trial(study, frozen._trial_id)
-        return trial, Config.from_keys(attributes_of(frozen)["config"])
-    given = _given(spec, Tally(study, before=number))
+        inputs = study.user_attrs.get(INPUTS) or {}
+        return trial, Config.from_keys(as_now(attributes_of(frozen)["config"], spec, inputs))
+    tally = Tally(study, before=number)
+    if QUEUED in attributes_of(frozen):
+        return _give_queued(study, spec, frozen._trial_id, tally)
+    given = _given(spec, tally)
     study.sampler = given.sampler
     return _give_values(optuna.trial.Trial(study, frozen._trial_id), spec, given)
+
+
+def _give_queued(
+    study: optuna.Study, spec: StudySpec, trial_id: int, tally: Tally
+) -> tuple[Trial, Config]:
+    frozen = study._storage.get_trial(trial_id)
+    values = queued_values(spec, frozen)
+    given = _Given(values, beyond(spec, values), _sampler(spec, tally, values, frozen.number))
+    study.sampler = given.sampler
+    trial = optuna.trial.Trial(study, trial_id)
+    trial._fixed_params = {}  # as Optuna reads them, they are no configuration values
+    try:
+        return _give_values(trial, spec, given)
+    except (InputError, ValueError) as error:  # Optuna's: it was added with another range
+        raise ImpossibleError(frozen.number, str(error)) from None
 
 
 class _Given(NamedTuple):
@@ -134,7 +189,7 @@ def _given(spec: StudySpec, tally: Tally) -> _Given:
     """Say what is known of the trial that follows those of the tally."""
     replicate = next_replicate(spec, tally)
     if replicate is not None:
-        values, label = replicate.config, replicate.label
+        values, label = as_now(replicate.config, spec, tally.inputs), replicate.label
         attributes: dict[str, Any] = {REPLICATE: replicate.original}
     elif (key := _next_point(spec, tally)) is not None:
         values, label = spec.keyed_listing[key], spec.labels.get(key)
@@ -143,7 +198,7 @@ def _given(spec: StudySpec, tally: Tally) -> _Given:
         values, label, attributes = {}, None, {}
     if label is not None:
         attributes["label"] = label
-    return _Given(values, attributes, _sampler(spec, tally, values))
+    return _Given(values, attributes, _sampler(spec, tally, values, tally.count))
 
 
 def _give_values(trial: Trial, spec: StudySpec, given: _Given) -> tuple[Trial, Config]:
@@ -189,14 +244,14 @@ def _next_point(spec: StudySpec, tally: Tally) -> str | None:
     return next((key for key in spec.keyed_listing if not tally.points[key]), None)
 
 
-def _sampler(spec: StudySpec, tally: Tally, values: Mapping[str, Any]) -> BaseSampler:
+def _sampler(spec: StudySpec, tally: Tally, values: Mapping[str, Any], number: int) -> BaseSampler:
     space = {key: search.distribution() for key, search in spec.search.items()}
     given = {
         key: search.encode(values[key])
         for key, search in spec.search.items()
         if key in values and search.contains(values[key])
     }
-    inner = make_sampler(spec.sampler, _seed(spec.seed, tally.count))
+    inner = make_sampler(spec.sampler, _seed(spec.seed, number))
     return PointsFirst(inner, space, given, tally.drawn)
 
 
@@ -222,7 +277,9 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if name == "cmaes":
         _need("cmaes", "cmaes")
-        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        from .cmaes import ReplayedCmaEs
+
+        return ReplayedCmaEs(seed=seed, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=seed)
 
 

@@ -27,6 +27,7 @@ class TrialJob:
         tracking_uri: MLflow's store. artifact_root: its artifacts, where it is an SQLite file.
         threads: of the processor, for this trial.
         resumed: it was started before.
+        inputs: digests of data and backbone, by their configuration keys, as the study has them.
     """
 
     study: str
@@ -39,6 +40,7 @@ class TrialJob:
     artifact_root: str
     threads: int = 1
     resumed: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from minbert.errors import DivergedError, InputError, TrainingStopped
 from ..common.faults import explain
 from ..common.masking import clean
 from ..common.patience import Patience
+from ..study.inputs import input_digest
 from .commands import Commands
 from .messages import (
     Cancel,
@@ -43,6 +44,10 @@ _PROGRESS_EVERY = 0.25  # seconds
 Send = Callable[[Event], None]
 
 
+class ChangedError(InputError):
+    """The files of data or backbone are not those that the study has been begun with."""
+
+
 def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
     """Train one trial to its end; return the event that ends it. Never raises."""
     from filelock import FileLock, Timeout
@@ -60,6 +65,8 @@ def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
             return Stopped(job.number, commands.alone)
         held = f"another process still trains trial {job.number}: it holds {folder}.lock"
         return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
+    except ChangedError as error:
+        return Failed(job.number, clean(str(error)), bad_input=True, blocked=True)
     except InputError as error:
         blocked = explain(error, folder) is not None
         return Failed(job.number, clean(str(error)), bad_input=True, blocked=blocked)
@@ -131,6 +138,7 @@ class _Trial:
         import minbert
 
         job = self.job
+        self._check_inputs()
         torch.set_num_threads(job.threads)
         cache, checkpoints = Path(job.cache_dir), Path(job.checkpoint_dir)
         self.total_steps = minbert.total_steps(self.config, cache)
@@ -153,6 +161,17 @@ class _Trial:
             # Trained to its end; the artifacts are for the next life.
             return Stopped(job.number, self.commands.alone)
         return self._finish(checkpoints)
+
+    def _check_inputs(self) -> None:
+        """Make sure that data and backbone are the study's: scores on others would stand in the
+        same table."""
+        keys = self.config.to_keys()
+        for key, digest in self.job.inputs.items():
+            if input_digest(key, keys[key], Path(self.job.cache_dir)) != digest:
+                raise ChangedError(
+                    f"{key} {keys[key]}: its files have changed since the study began; put them "
+                    "back, or run the study again: with these files it is another"
+                )
 
     def _on_step(self, report: StepReport) -> None:
         self.recorder.on_step(report)
@@ -194,9 +213,11 @@ class _Trial:
 
     def _finish(self, checkpoints: Path) -> Finished:
         stopping = self.commands.stopping.is_set
+        self._check_inputs()
         recorded = self.recorder.finish(
             self.config, checkpoints, Path(self.job.cache_dir), stopping
         )
+        self._check_inputs()
         # If MLflow is away, the dispatcher sends what waits when it is back.
         self.uploader.wait([self.outbox], should_stop=stopping)
         self._say_notices()
