@@ -68,7 +68,7 @@ def recorded(
         else:
             tracker.open_trial(
                 box, study=study, number=number, params={}, tags={},
-                parent=parent and Outbox(home.spool / "key"), parent_run_id=parent,
+                parent=parent and Outbox(home.spool / "key"),
             )  # fmt: skip
         if number is not None:
             tracker.log_text(box, "text", "note.txt")

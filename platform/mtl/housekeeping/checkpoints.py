@@ -113,7 +113,8 @@ def _tidy_trainings(removal: Removal, folder: Path, runs: Runs | None) -> None:
             what = _ended_training(removal, path, runs)
             # One that ended a moment ago still tidies up behind itself.
             if what is not None and removal.is_old([path]):
-                removal.drop("training", what, path)
+                lock = _lock_of(path)
+                removal.drop("training", what, path, *([lock] if lock.exists() else []))
     elif trainings:
         removal.leave(folder, "what became of these trainings is not recorded in this home")
         return
