@@ -12,7 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -93,9 +93,7 @@ class Lab:
         for path in (self.home, *self.home.rglob("*")):
             os.chown(path, self.anna, self.group)
             path.chmod(0o2775 if path.is_dir() else 0o664)
-        for path in (folder, *folder.parents):  # pytest makes them for one user alone
-            if path.is_relative_to(gettempdir()) and path != Path(gettempdir()):
-                path.chmod(_mode(path) | 0o011)
+        folder.chmod(0o755)
         for user in (self.anna, self.bob):
             (folder / str(user)).mkdir()
             os.chown(folder / str(user), user, self.group)
@@ -158,14 +156,15 @@ def _run(trials):
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def begun():
     """A home in which one of them has run a trial."""
     if os.geteuid() or not shutil.which("setpriv"):
         pytest.skip("users are changed by root, with setpriv")
-    lab = Lab(tmp_path_factory.mktemp("lab"))
-    ran, = lab.types(lab.anna, _run(1))
-    assert ran["code"] == 0 and "1 complete of 1" in ran["out"], ran
-    return lab
+    with TemporaryDirectory(prefix="mtl-lab-") as folder:  # pytest's are closed to other users
+        lab = Lab(Path(folder))
+        ran, = lab.types(lab.anna, _run(1))
+        assert ran["code"] == 0 and "1 complete of 1" in ran["out"], ran
+        yield lab
 
 
 def test_what_one_begins_the_other_goes_on_with(begun):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .colours import INK, MUTED, TASK_COLOURS, ink_on, tint
-from .pictures import row_shares
+from .matrices import row_shares
 
 if TYPE_CHECKING:
     from minbert import TaskPredictions

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .colours import INK, TASK_COLOURS, ink_on, tint
+from .matrices import row_shares
 
 if TYPE_CHECKING:
     from minbert import TaskPredictions
@@ -101,11 +102,6 @@ def history_png(rows: list[tuple[int, float]], title: str, path: Path) -> None:
     with warnings.catch_warnings():  # an emoji that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         figure.savefig(path, dpi=_DPI)
-
-
-def row_shares(matrix: np.ndarray) -> np.ndarray:
-    """Return each count as a share of its row; rows without examples are zero."""
-    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -13,7 +13,7 @@ from minbert.tasks.builtin import get_task
 from minbert.tasks.task import Task
 
 from ..artifacts.colours import INK, TASK_COLOURS, ink_on, tint
-from ..artifacts.pictures import row_shares
+from ..artifacts.matrices import row_shares
 from ..tracking.run_reader import text_of
 from .charts import dressed
 from .markup import table, text
