@@ -40,8 +40,9 @@ class TrialFiles:
             return 0
 
     def clear(self, number: int) -> None:
-        """Remove what a trial of the same number in a study of the same name has left."""
-        shutil.rmtree(self.checkpoints(number), ignore_errors=True)
+        """Remove the checkpoints that a trial of this number in a study of this name has left."""
+        for file in self.checkpoints(number).glob("*.safetensors"):
+            file.unlink(missing_ok=True)
         self._deferred(number).unlink(missing_ok=True)
 
     def remove(self, number: int) -> None:
