@@ -65,6 +65,7 @@ class Build(Part):
 
 
 class Deploy(Part):
+    mode: Literal["replicated"]
     replicas: int
 
 

@@ -18,7 +18,7 @@ from mtl.doctor.leases import leases
 from mtl.doctor.studies import unfinished
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
-from mtl.storage.optuna import open_engine, open_storage
+from mtl.storage.optuna import open_engine, open_storage, read_storage
 from mtl.ui.addresses import Address
 from mtl.ui.dashboard import make_dashboard
 from support.invariants import broken
@@ -48,6 +48,19 @@ def test_a_study_and_mlflows_server_are_kept_by_postgresql(tmp_path, home, postg
     assert code == 0, out
     assert broken(study, 2) == []
     assert not (home / "optuna.db").exists() and not (home / "mlflow.db").exists()
+
+
+def test_a_database_without_an_encoding_holds_any_letter(postgres, monkeypatch):
+    """As `createdb` makes it where the server's locale is C; its text came as bytes."""
+    postgres.start()
+    monkeypatch.setenv("MTL_STORAGE", postgres.database("SQL_ASCII"))
+    place = Home.resolve()
+    with Lease(open_engine(place), "größer · α"):
+        made = optuna.create_study(storage=open_storage(place), study_name="größer · α")
+        made.set_user_attr("note", "≥ 1")
+        (found,) = optuna.get_all_study_summaries(storage=read_storage(place))
+    assert (found.study_name, found.user_attrs) == ("größer · α", {"note": "≥ 1"})
+    assert [check.state for check in guarded("optuna database", optuna_database, place)] == ["ok"]
 
 
 def test_tables_are_made_once_by_many_at_once(place):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from minbert.common.lazy import lazy_names
 
+from .common.loopback import leave_out_proxies
 from .common.telemetry import turn_off
 
 # What type checkers read; a test compares it with what is loaded at first use.
@@ -94,4 +95,5 @@ __all__ = sorted(_PUBLIC)
 if not TYPE_CHECKING:  # whom any name would pass for then
     __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
 
+leave_out_proxies()
 turn_off()  # before any library is imported that would send something

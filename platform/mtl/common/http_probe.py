@@ -10,6 +10,8 @@ import urllib.request
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from .loopback import opener
+
 PATIENCE = 3.0
 """Seconds that a server has to answer."""
 
@@ -39,7 +41,7 @@ def ask(url: str, path: str, body: dict | None = None) -> Answer:
     if authorization := _authorization(login):
         request.add_header("Authorization", authorization)
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with opener(address).open(request, timeout=PATIENCE) as answer:
             return Answer(answer.status, answer.read(_MOST).decode(errors="replace"))
     except urllib.error.HTTPError as error:
         with error:

@@ -50,7 +50,7 @@ def diagnose(config: Config, ports: Sequence[tuple[str, int]] = ()) -> list[Chec
 
 def _stores(home: Home, ports: Sequence[tuple[str, int]]) -> list[Check]:
     """Look at both stores, at the studies in them, and at the ports that show them."""
-    remote = home.mlflow_uri.startswith(("http://", "https://"))
+    remote = home.mlflow_is_server
     optuna = guarded("optuna database", optuna_database, home)
     mlflow = (
         guarded("mlflow server", tracking_server, home.mlflow_uri)

@@ -22,6 +22,7 @@ from minbert import InputError
 from ..common.faults import causes
 from ..common.masking import clean
 from ..common.signals import SIGNALS
+from ..storage.urls import is_server
 from .ray_task import HOME_ID, NodeContext, Seen, look, machine_id
 from .resources import Folders, cores
 
@@ -91,7 +92,7 @@ class Cluster:
                     f"Ray node {seen.host} has mtl {seen.version}, and here it is "
                     f"{version('mtl')}: install the same on all"
                 )
-            if seen.machine != machine_id() and not tracking_uri.startswith("http"):
+            if seen.machine != machine_id() and not is_server(tracking_uri):
                 raise InputError(
                     f"Ray node {seen.host} is another machine, and MLflow's store is a file of "
                     "this one: set MLFLOW_TRACKING_URI to the address of an MLflow server"

@@ -10,7 +10,7 @@ from minbert import InputError
 from minbert.common.paths import given_path
 
 from ..common.user_folders import settle_user_folders
-from .urls import alike, check_spelling, plain, sqlite_url
+from .urls import alike, check_spelling, is_server, plain, sqlite_url
 
 EXPERIMENT = "train"
 """What trainings outside any study are recorded under: their experiment and their folders."""
@@ -87,6 +87,11 @@ class Home:
         """Whether something is recorded here, and this user may only look at it."""
         recorded = any((self.path / name).is_file() for name in ("optuna.db", "mlflow.db"))
         return recorded and not os.access(self.path, os.W_OK)
+
+    @property
+    def mlflow_is_server(self) -> bool:
+        """Whether MLflow is a server elsewhere, and no database that `mtl ui` serves."""
+        return is_server(self.mlflow_uri)
 
     @property
     def artifacts(self) -> Path:

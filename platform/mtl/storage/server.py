@@ -20,8 +20,10 @@ _PACKAGES = {  # what drivers are imported as, and what they are installed as
     "MySQLdb": "pip install mysqlclient",
 }
 _LIBPQ = ("psycopg", "psycopg2")
-# A server's machine that is gone without a word is noticed within some ten seconds.
-_WATCHED = {
+_ASKED = {
+    # A database without an encoding (SQL_ASCII, where the server's locale is C) gives bytes else.
+    "client_encoding": "utf8",
+    # A server's machine that is gone without a word is noticed within some ten seconds.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -45,7 +47,7 @@ def server_options(url: str, timeout: float = PATIENCE) -> dict[str, Any]:
     # The drivers of PostgreSQL and MySQL agree on the name; they want whole seconds.
     args: dict[str, Any] = {"connect_timeout": max(2, int(timeout))}
     if parsed.get_driver_name() in _LIBPQ:
-        args |= _WATCHED
+        args |= _ASKED
     left = {name: value for name, value in args.items() if name not in parsed.query}
     return {"pool_pre_ping": True, "connect_args": left}
 

@@ -18,6 +18,11 @@ _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]*)(?P<query>(?:\?.*)?)",
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+def is_server(url: str) -> bool:
+    """Tell whether an MLflow at an address is a server, which is asked over HTTP."""
+    return url.partition("://")[0].lower() in ("http", "https")
+
+
 def sqlite_url(file: Path) -> str:
     """Return the URL of an SQLite file, which is this file to SQLAlchemy, MLflow and Optuna."""
     return _spelled(str(file))

@@ -19,6 +19,7 @@ from minbert.tasks.builtin import TASKS, get_task
 from minbert.tasks.task import Task
 
 from ..common.masking import clean, masked
+from ..storage.urls import is_server
 from .looking import look
 from .store import sqlite_file
 
@@ -114,7 +115,7 @@ def _unreachable(uri: str) -> str | None:
     file = sqlite_file(uri)
     if file is not None:
         return None if file.is_file() else f"there is no MLflow store {file}"
-    if not uri.startswith(("http:", "https:")):
+    if not is_server(uri):
         return None
     try:
         ask(uri, "/health")

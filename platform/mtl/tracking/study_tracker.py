@@ -20,6 +20,7 @@ from minbert.errors import InputError
 from ..common.masking import clean, without_login
 from ..common.text import paragraph
 from ..storage.sqlite import refuse_damaged
+from ..storage.urls import is_server
 from ..trials.labels import run_name
 from ..trials.states import RUNNING
 from . import tag_keys
@@ -270,8 +271,7 @@ class StudyTracker:
         """Where a browser finds MLflow: the server, or where `mtl ui` serves the file. In a
         container the server has another name outside, which $MTL_MLFLOW_ADDRESS gives."""
         root = (os.environ.get("MTL_MLFLOW_ADDRESS") or self._home.mlflow_uri).rstrip("/")
-        served = root.startswith(("http://", "https://"))
-        return without_login(root) if served else f"http://127.0.0.1:{UI_PORT}"
+        return without_login(root) if is_server(root) else f"http://127.0.0.1:{UI_PORT}"
 
 
 def _creation(

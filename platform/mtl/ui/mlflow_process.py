@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
+from ..common.loopback import is_loopback
 from ..tracking.store import QUIET
 from .addresses import Address, bracketed
 from .login import PASSWORD_VARIABLE, Login
@@ -96,8 +97,11 @@ def _tell(
 def _environment(address: Address, port: int) -> dict[str, str]:
     hosts = [f"{bracketed(name)}:{port}" for name in address.names]
     origins = [f"http://{host}" for host in hosts]
+    for name in address.names:
+        if is_loopback(name):  # a forwarded port is another; no foreign page has such a name
+            hosts += _any_port(name)  # their origins MLflow takes by itself
     for name in address.others:  # a proxy's, at whatever port, and with TLS
-        hosts += [bracketed(name), f"{bracketed(name)}:*"]
+        hosts += _any_port(name)
         origins += [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts[-2:]]
     # A tracking address of the caller would send the server's own calls elsewhere.
     dropped = {"MLFLOW_TRACKING_URI", PASSWORD_VARIABLE}
@@ -114,6 +118,12 @@ def _environment(address: Address, port: int) -> dict[str, str]:
             "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
         }
     )
+
+
+def _any_port(name: str) -> list[str]:
+    """Return a name alone and under every port, as MLflow matches them: a bracket is a pattern's
+    where there is a star."""
+    return [bracketed(name), f"{bracketed(name).replace('[', '[[]')}:*"]
 
 
 def _end_group(process: subprocess.Popen) -> None:

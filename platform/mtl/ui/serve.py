@@ -10,9 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -20,7 +17,7 @@ from wsgiref.simple_server import WSGIServer
 
 from minbert import InputError
 
-from ..common.masking import clean, without_login
+from ..common.masking import without_login
 from ..terminal.console import busy
 from ..tracking.runs_view import SIDEBAR
 from ..tracking.store import UI_PORT
@@ -28,12 +25,12 @@ from .addresses import LOOPBACK, Address, bracketed
 from .dashboard import make_dashboard
 from .login import Login, find_login
 from .mlflow_process import log_file, mlflow_process
+from .readiness import last_words, wait_ready
 from .served_store import is_copied
 
 if TYPE_CHECKING:
     from ..storage.home import Home
 
-_START_SECONDS = 120.0  # a cold disk and one busy core
 _SHOWN = 8  # studies whose addresses are printed
 # MLflow opens on pages about language models' traces unless it is told what one came for.
 _RUNS_PAGE = f"/#/experiments?{SIDEBAR}"
@@ -63,7 +60,7 @@ def serve(
         InputError: a port is taken, or both are the same, a store cannot be opened, the host is no
             address of this machine, or there is no good password where there must be one.
     """
-    remote = home.mlflow_uri.startswith(("http://", "https://"))
+    remote = home.mlflow_is_server
     if not remote:
         _check_two_ports(port, dashboard_port)
     address = Address.resolve(host, allowed_hosts)
@@ -79,10 +76,13 @@ def serve(
         _dashboard(home, address, dashboard_port, allow_edit, login) as dashboard,
     ):
         root = without_login(home.mlflow_uri) if remote else address.url(port)
-        with busy("Starting MLflow"):
-            ready = _wait_ready(mlflow, f"{root}/health", stop)
-        if not ready:
-            return 0 if stop.is_set() else _failed(home)
+        if mlflow is not None:
+            with busy("Starting MLflow"):
+                fault = wait_ready(mlflow, f"{root}/health", stop)
+            if fault is not None:
+                return _failed(home, mlflow, fault)
+        if stop.is_set():
+            return 0
         _announce(home, root, address.url(dashboard.server_port), allow_edit)
         if login is not None:
             _warn(address, [] if remote else [port], dashboard.server_port, login)
@@ -102,7 +102,7 @@ def _wait_for_end(home: Home, mlflow: subprocess.Popen | None, stop: threading.E
     """Wait until a stop is asked for, or MLflow's server ends by itself; return the exit code."""
     while not stop.wait(0.2):
         if mlflow is not None and mlflow.poll() is not None:
-            return _failed(home)
+            return _failed(home, mlflow, "does not run")
     return 0
 
 
@@ -140,22 +140,6 @@ def _dashboard(
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def _wait_ready(process: subprocess.Popen | None, address: str, stop: threading.Event) -> bool:
-    """Wait until a server answers; False if it ended, took too long, or a stop was asked for."""
-    deadline = time.monotonic() + _START_SECONDS
-    while process is not None and time.monotonic() < deadline:
-        if process.poll() is not None or stop.is_set():
-            return False
-        try:
-            with urllib.request.urlopen(address, timeout=2) as answer:
-                return answer.status == 200
-        except urllib.error.HTTPError as error:
-            return error.code == 401  # it is there, and asks for the password
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            stop.wait(0.1)
-    return process is None
 
 
 def _announce(home: Home, mlflow: str, dashboard: str, allow_edit: bool) -> None:
@@ -204,9 +188,9 @@ def _nothing_recorded(home: Home) -> bool:
     return not recorded and not any(home.mlflow_artifacts.glob("*"))
 
 
-def _failed(home: Home) -> int:
+def _failed(home: Home, mlflow: subprocess.Popen | None, fault: str) -> int:
     log = log_file(home)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = lines[-1] if lines else "it wrote nothing"
-    print(f"The MLflow server does not run: {clean(last)} ({log})", file=sys.stderr)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    code = None if mlflow is None else mlflow.poll()
+    print(f"The MLflow server {fault}: {last_words(text, code)} ({log})", file=sys.stderr)
     return 1
