@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help setup sweep test ui lint bench soak screenshots clean
+.PHONY: help setup sweep test ui lint bench soak containers screenshots clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -42,6 +42,9 @@ bench: $(STAMP)  ## ours beside transformers and peft, and the bookkeeping: on t
 
 soak: $(STAMP)  ## twenty minutes of kills, stops and moves, then a check that nothing is lost
 	@$(BIN)/python tests/soak.py --minutes 20
+
+containers: $(STAMP)  ## docker-compose.yml run for real, with docker or podman: docs/docker.md
+	@$(BIN)/python tests/containers.py
 
 screenshots: $(STAMP)  ## the pictures in docs/images, of a demo study (minutes; needs chromium)
 	@$(BIN)/python tests/screenshots.py docs/images

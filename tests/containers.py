@@ -53,7 +53,7 @@ backbone = "demo"
 "data.path" = "demo"
 "train.mode" = "last-linear-layer"
 "train.epochs" = {EPOCHS}
-"train.steps_per_epoch" = 20
+"train.steps_per_epoch" = 60
 [[points]]
 "train.lr" = 1e-4
 [[points]]
@@ -214,7 +214,7 @@ class Check:
         self.wait_said(study, "resumed")
         self.holds("up goes on from checkpoints", "resumed" in self._said(study))
         self.wait_said(study, "epoch 3")
-        self.project.compose("restart", "mlflow")
+        self.project.run("restart", self.project.container("mlflow"))
         self.holds("the server restarted in mid-study: 0", self.wait_ended(study) == 0)
         self.scores = self.recorded("long", 2, EPOCHS)
 
@@ -292,7 +292,7 @@ class Check:
         """The cluster's head restarted in mid-study."""
         study = self.begin("cluster-study", "/inputs/long.toml", "--jobs 2 --as head")
         self.wait_said(study, "epoch 1")
-        self.project.compose("restart", "ray-head")
+        self.project.run("restart", "-t", "1", self.project.container("ray-head"))
         self.wait_said(study, "lost its head node")
         self.wait_said(study, "resumed")
         self.holds("the head restarted: the study goes on to 0", self.wait_ended(study) == 0)

@@ -18,7 +18,8 @@ from contextlib import closing
 import pytest
 import requests
 
-from mtl.common.loopback import is_loopback, leave_out_proxies, opener
+from mtl.common.loopback import is_loopback, opener
+from mtl.common.proxies import leave_out_proxies
 from mtl.storage.home import Home
 from mtl.ui.readiness import last_words
 from support.commands import start_mtl

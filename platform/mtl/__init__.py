@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from minbert.common.lazy import lazy_names
 
-from .common.loopback import leave_out_proxies
+from .common.proxies import leave_out_proxies
 from .common.telemetry import turn_off
 
 # What type checkers read; a test compares it with what is loaded at first use.
