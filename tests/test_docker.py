@@ -286,6 +286,34 @@ def test_what_cannot_be_run_is_one_line(tmp_path: Path, given: dict, words: list
     Outcome(done.returncode, done.stdout, done.stderr).refused(*words)
 
 
+def test_a_study_waits_for_what_it_needs(tmp_path: Path):
+    """Containers begin in any order, and one that ends with 2 is begun again a few times only."""
+    port = free_port()
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    given = {"RAY_ADDRESS": f"ray://127.0.0.1:{port}", "MTL_OPTIONS": "--trials 0"}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mtl.cli.study_service"],
+        env={**os.environ, "PATH": path, **given},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == f"waiting for 127.0.0.1:{port}\n"
+    with socket.create_server(("127.0.0.1", port)):
+        out, err = process.communicate(timeout=200)
+    Outcome(process.returncode, out, err).refused("--trials")
+
+
+def test_what_a_study_needs_is_read_from_its_environment():
+    cluster = compose(POSTGRES_PASSWORD="a").services["cluster-study"].environment
+    assert study_service.servers(cluster) == [("ray-head", 10001), ("postgres", 5432)]
+    assert study_service.servers(compose().services["study"].environment) == []
+    for given in ("auto", "sqlite:////home/optuna.db", "http://[bad", ""):
+        assert study_service.servers({"RAY_ADDRESS": given}) == [], given
+    assert study_service.servers({"RAY_ADDRESS": "head:6379"}) == [("head", 6379)]
+
+
 def test_no_proxy_stands_between_the_services():
     """Engines hand the proxy of their own configuration to containers."""
     services = compose(NO_PROXY="corp.example").services
