@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Iterator
@@ -106,7 +107,8 @@ class RayExecutor(Executor):
             raise RuntimeError("every place is taken")
         token = secrets.token_hex(8)
         job = replace(job, threads=max(1, int(self._cpus)))
-        reference = self._task.remote(job, token, self._mailbox, self._context)
+        with _head_there():
+            reference = self._task.remote(job, token, self._mailbox, self._context)
         self._attempts[reference] = _Attempt(job.number, token)
 
     def advance(self, number: int) -> None:
@@ -116,11 +118,16 @@ class RayExecutor(Executor):
         self._tell(number, Cancel(number, prune))
         for reference, attempt in self._running(number):
             if not attempt.begun:  # it waits for room, and would hear of this too late
-                ray.cancel(reference)
+                with _head_there():
+                    ray.cancel(reference)
                 attempt.ended = True
                 self._own.append(Stopped(number))
 
     def events(self, timeout: float) -> list[Event]:
+        with _head_there():
+            return self._events(timeout)
+
+    def _events(self, timeout: float) -> list[Event]:
         events, self._own = self._own, []
         watched = [self._asked, *self._attempts]
         ready, _ = ray.wait(watched, num_returns=1, timeout=0 if events else timeout)
@@ -136,18 +143,22 @@ class RayExecutor(Executor):
     def keep_alive(self) -> None:
         with self._closing:
             if not self._closed:
-                self._mailbox.alive.remote()
+                with contextlib.suppress(RayError, ConnectionError):  # `events` says so
+                    self._mailbox.alive.remote()
 
     def close(self) -> None:
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        for reference, attempt in self._attempts.items():
-            if not attempt.ended:
-                ray.cancel(reference, force=True)
+        with contextlib.suppress(
+            RayError, ConnectionError
+        ):  # the cluster is gone, and they with it
+            for reference, attempt in self._attempts.items():
+                if not attempt.ended:
+                    ray.cancel(reference, force=True)
+            ray.kill(self._mailbox)
         self._attempts.clear()
-        ray.kill(self._mailbox)
         self._cluster.close()
 
     def _crowded(self, room: int) -> str:
@@ -169,7 +180,8 @@ class RayExecutor(Executor):
 
     def _tell(self, number: int, word: Advance | Cancel) -> None:
         for _, attempt in self._running(number):
-            self._mailbox.tell.remote(attempt.token, word)
+            with _head_there():
+                self._mailbox.tell.remote(attempt.token, word)
 
     def _running(self, number: int) -> list[tuple[Any, _Attempt]]:
         attempts = self._attempts.items()
@@ -177,13 +189,7 @@ class RayExecutor(Executor):
 
     def _said(self) -> list[Event]:
         """Take what trials have said since this was asked, and ask again."""
-        try:
-            said = ray.get(self._asked)
-        except RayError as error:
-            raise InputError(
-                "the Ray cluster has lost its head node, through which trials are led; when it is "
-                "back, run the same command again: trials go on from their checkpoints"
-            ) from error
+        said = ray.get(self._asked)
         self._asked = self._ask()
         return list(self._told(said))
 
@@ -212,6 +218,18 @@ class RayExecutor(Executor):
         if not attempt.ended:
             events.append(_death(attempt.number, error))
         return events
+
+
+@contextlib.contextmanager
+def _head_there() -> Iterator[None]:
+    """Say what is lost when the head node is: its mailbox, or the client's connection to it."""
+    try:
+        yield
+    except (RayError, ConnectionError) as error:
+        raise InputError(
+            "the Ray cluster has lost its head node, through which trials are led; when it is "
+            "back, run the same command again: trials go on from their checkpoints"
+        ) from error
 
 
 def _error(reference: Any) -> RayError | None:

@@ -46,11 +46,6 @@ class Unreachable(NamedTuple):
     mend: str
 
 
-def is_server(uri: str) -> bool:
-    """Say whether a tracking URI is a server's address."""
-    return uri.startswith(("http://", "https://"))
-
-
 def why_unreachable(uri: str, location: str) -> Unreachable | None:
     """Say why artifacts cannot be put to a location that a server named; None if they can.
 

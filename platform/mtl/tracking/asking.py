@@ -11,7 +11,6 @@ from minbert.errors import InputError
 
 from ..common.http_probe import ask
 from ..common.masking import masked
-from .artifact_places import is_server
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -24,7 +23,7 @@ def ask_server(home: Home, experiment: str) -> None:
     Raises:
         InputError: somebody must put something right first; the line says what.
     """
-    if not is_server(home.mlflow_uri) or _is_away(home.mlflow_uri):
+    if not home.mlflow_is_server or _is_away(home.mlflow_uri):
         return
     from .experiments import Experiments
     from .refusals import AwayError, judged

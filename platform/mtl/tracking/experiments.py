@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from minbert.errors import InputError
 
-from ..storage.urls import file_url
+from ..storage.urls import file_url, is_server
 from ..trials.labels import folder_name
-from .artifact_places import SERVE, is_server, why_unreachable
+from .artifact_places import SERVE, why_unreachable
 from .limits import cut_name
 from .store import sqlite_file
 
