@@ -5,6 +5,7 @@ Room: mtl/tracking.
 
 import csv
 import json
+import shutil
 
 import mlflow
 import optuna
@@ -87,6 +88,29 @@ def test_it_answers_as_the_training_s_best_epoch_did(study, promote, load):
     expected = [float(row["probability"]) for row in rows("para")]
     assert mixed["paraphrase"].tolist()[:-1] == pytest.approx(expected, abs=1e-4)
     assert mixed["sentiment"].isna().tolist() == [True] * len(para) + [False]
+
+
+@pytest.mark.parametrize(
+    "deed", ["version deleted", "model deleted", "model renamed", "alias moved", "files removed"]
+)
+def test_promoting_again_mends_what_was_done_to_the_champion(study, promote, load, deed):
+    before = promote()
+    client, version = mlflow.MlflowClient(), str(before["version"])
+    if deed == "version deleted":
+        client.delete_model_version("tiny", version)
+    elif deed == "model deleted":
+        client.delete_registered_model("tiny")
+    elif deed == "model renamed":
+        client.rename_registered_model("tiny", "mine")
+    elif deed == "alias moved":
+        other = promote("--trial", str(1 - before["trial"]))
+        client.set_registered_model_alias("tiny", "champion", str(other["version"]))
+    else:
+        artifacts = study.home / "artifacts/mlflow/tiny" / before["run_id"] / "artifacts"
+        shutil.rmtree(artifacts / "champion")
+    after = promote()
+    assert (after["trial"], after["run_id"]) == (before["trial"], before["run_id"])
+    assert len(load("models:/tiny@champion").predict(["A fine film."])) == 1
 
 
 @pytest.mark.parametrize(

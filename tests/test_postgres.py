@@ -19,6 +19,9 @@ from mtl.doctor.studies import unfinished
 from mtl.storage.home import Home
 from mtl.storage.lease import Lease
 from mtl.storage.optuna import open_engine, open_storage, read_storage
+from mtl.storage.urls import file_url
+from mtl.tracking.experiments import Experiments
+from mtl.tracking.store import connect
 from mtl.ui.addresses import Address
 from mtl.ui.dashboard import make_dashboard
 from support.invariants import broken
@@ -61,6 +64,15 @@ def test_a_database_without_an_encoding_holds_any_letter(postgres, monkeypatch):
         (found,) = optuna.get_all_study_summaries(storage=read_storage(place))
     assert (found.study_name, found.user_attrs) == ("größer · α", {"note": "≥ 1"})
     assert [check.state for check in guarded("optuna database", optuna_database, place)] == ["ok"]
+
+
+def test_artifacts_of_a_store_without_a_server_lie_in_the_home(postgres, home):
+    postgres.start()
+    root = home / "artifacts/mlflow"
+    uri = postgres.database()
+    client = connect(uri, root)
+    made = Experiments(client, uri, root).id_of("sweep")
+    assert client.get_experiment(made).artifact_location == file_url(root / "sweep")
 
 
 def test_tables_are_made_once_by_many_at_once(place):

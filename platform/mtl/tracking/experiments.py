@@ -13,7 +13,7 @@ from ..storage.urls import file_url, is_server
 from ..trials.labels import folder_name
 from .artifact_places import SERVE, why_unreachable
 from .limits import cut_name
-from .store import sqlite_file
+from .store import is_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +98,7 @@ class Experiments:
         from mlflow.exceptions import MlflowException
 
         location = None
-        if sqlite_file(self._tracking_uri) is not None:
+        if is_database(self._tracking_uri):  # MLflow would take a folder of the working folder
             location = file_url(self._artifact_root / folder_name(name))
         try:
             return self._checked(self._client.create_experiment(cut_name(name), location))

@@ -64,6 +64,8 @@ def promote(home: Home, study: optuna.Study, number: int | None = None) -> Promo
     champion = _champion(client, name)
     if version is None:
         version = _register(home, client, name, row)
+    elif not client.list_artifacts(run_id, _FOLDER):  # somebody has removed its files
+        _upload(home, client, run_id)
     client.set_registered_model_alias(name, ALIAS, version)
     new = champion != version
     uri = f"models:/{name}@{ALIAS}"
@@ -114,15 +116,20 @@ def _champion(client: Any, name: str) -> str | None:
 
 def _register(home: Home, client: Any, name: str, row: Mapping[str, Any]) -> str:
     run_id = row["run_id"]
-    with tempfile.TemporaryDirectory(prefix="mtl-champion-") as folder:
-        packed = Path(folder) / _FOLDER
-        _pack(model_folder(run_id, home), packed)
-        client.log_artifacts(run_id, str(packed), _FOLDER)
+    _upload(home, client, run_id)
     source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
     tags = {tag_keys.TRIAL: str(row["number"]), tag_keys.SCORE: f"{row['score']:.4f}"}
     about = f"Trial {row['number']} of study {name}: dev score {row['score']:.3f}"
     made = client.create_model_version(name, source, run_id, tags=tags, description=about)
     return made.version
+
+
+def _upload(home: Home, client: Any, run_id: str) -> None:
+    """Lay the model that MLflow loads beside the run's other artifacts."""
+    with tempfile.TemporaryDirectory(prefix="mtl-champion-") as folder:
+        packed = Path(folder) / _FOLDER
+        _pack(model_folder(run_id, home), packed)
+        client.log_artifacts(run_id, str(packed), _FOLDER)
 
 
 def _pack(model: Path, target: Path) -> None:

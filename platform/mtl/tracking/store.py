@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 UI_PORT = 5000
 """Where `mtl ui` serves MLflow unless it is told otherwise."""
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # MLflow's own list
+
 # Read by MLflow when it is imported, so they are set before. What the user has set stays.
 QUIET = OFF | {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -48,6 +50,12 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     if not tracking_uri.startswith("sqlite"):
         return None
     return sqlite.sqlite_file("MLFLOW_TRACKING_URI", tracking_uri)
+
+
+def is_database(tracking_uri: str) -> bool:
+    """Say whether the store is a database that MLflow's client opens itself, so that no server
+    decides where artifacts go."""
+    return tracking_uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
 def load_mlflow() -> None:
