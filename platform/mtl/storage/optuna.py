@@ -14,7 +14,7 @@ from ..common.faults import away, causes, explain
 from ..common.masking import clean, masked
 from .home import Home
 from .server import missing_driver, read_only, server_options
-from .sqlite import damaged, is_damage, open_reading, refuse_damaged, sqlite_file
+from .sqlite import damaged, is_damage, open_reading, refuse_damaged, refuse_unwritable, sqlite_file
 from .urls import optuna_template
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _sqlite_storage(home: Home, file: Path) -> optuna.storages.RDBStorage:
     from optuna.storages import RDBStorage
 
     _make_folder(file.parent)
+    refuse_unwritable(file)
     refuse_damaged(file)
     # Two processes that make the tables of a new file at once collide in Optuna's schema.
     with FileLock(home.path / "optuna.db.init.lock", timeout=BUSY_TIMEOUT):
@@ -80,6 +81,9 @@ def open_engine(home: Home) -> Engine:
     Raises:
         InputError: the database cannot be opened.
     """
+    file = _sqlite_file(home.storage_url)
+    if file is not None:
+        refuse_unwritable(file)
     return _engine(home, _engine_options)
 
 

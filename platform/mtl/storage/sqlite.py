@@ -201,6 +201,20 @@ def refuse_damaged(file: Path, seconds: float = 5.0) -> None:
         raise InputError(damaged(file, str(found)))
 
 
+def refuse_unwritable(file: Path) -> None:
+    """Look whether this user may write a file, before it is opened for that: SQLite would leave a
+    log beside it that is this user's, and locks out those who may.
+
+    Raises:
+        InputError: it is there, and cannot be written.
+    """
+    if file.exists() and not os.access(file, os.W_OK):
+        raise InputError(
+            f"{file} cannot be written by this user; let its owner permit that (chmod g+w), or "
+            "set MTL_HOME to another folder"
+        )
+
+
 @contextmanager
 def undisturbed(file: Path | None) -> Iterator[None]:
     """Keep what reads a file in the meantime from merging its log as the last to leave it.

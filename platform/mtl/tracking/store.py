@@ -81,6 +81,7 @@ def connect(tracking_uri: str, artifact_root: Path) -> MlflowClient:
     file = sqlite_file(tracking_uri)
     with faults_named(tracking_uri):
         if file is not None:
+            sqlite.refuse_unwritable(file)
             _prepare(tracking_uri, file)
             _wait_for_disk_less()
             places = Places.of(file, artifact_root)
