@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
 
 from minbert import InputError
 
@@ -19,23 +17,17 @@ from ..tracking.inputs import Inputs
 from ..tracking.study_runs import StudyRuns
 from ..trials.attributes import attributes_of, set_attribute, trial_of
 from ..trials.constraints import set_constraints
-from ..trials.origin import QUEUED, TOLD
+from ..trials.origin import QUEUED
 from ..trials.pruning import should_prune
 from ..trials.queued import ImpossibleError
 from ..trials.states import (
     COMPLETE,
     FAILED,
-    FROM_OPTUNA,
-    INTERRUPTED,
-    KILLED,
     PRUNED,
-    TO_OPTUNA,
-    UNFINISHED,
 )
 from ..trials.tally import Tally
 from ..worker.messages import (
     ENDINGS,
-    SILENCE,
     Died,
     Evaluated,
     Event,
@@ -46,6 +38,7 @@ from ..worker.messages import (
     Stopped,
     TrialJob,
 )
+from .endings import Endings, Running
 from .jobs import Jobs, label_of
 from .outsiders import StudyGoneError, is_gone
 from .trial_files import TrialFiles, report_deferred
@@ -56,23 +49,10 @@ if TYPE_CHECKING:
 
     from minbert import Config
 
-    from ..tracking.outbox import Outbox
     from .view import View
 
 Answer = Literal["advance", "prune", "stop", "again", "keep"] | None
 Ask = Callable[..., tuple["Trial", "Config"] | None]
-
-
-@dataclass
-class _Running:
-    trial: Trial
-    config: Config
-    outbox: Outbox
-    progressed: bool
-    begun: bool = False  # in this life: it has something that a checkpoint would save
-    pruning: bool = False
-    told: bool = False  # by somebody else, in Optuna: it ends as it was told
-    retries: int | None = None  # counted with the loss that is being written down
 
 
 class TrialLifecycle:
@@ -83,7 +63,6 @@ class TrialLifecycle:
 
     Attributes:
         running: the trials that are with a worker now, by number.
-        ended_here: trials that ended since this object was made.
         leaving: an interrupt has come; trials that stop are left for the next dispatcher.
         tally: of the study's trials, as they were when it was last updated.
     """
@@ -98,13 +77,18 @@ class TrialLifecycle:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.study, self.spec, self.home, self.view = study, spec, home, view
-        self.running: dict[int, _Running] = {}
-        self.ended_here = 0
+        self.running: dict[int, Running] = {}
         self.leaving = False
         self.tally = Tally(study)
         self.runs = StudyRuns(study, spec, home, inputs or {}, should_stop)
         self._files = TrialFiles(home, study)
         self._jobs = Jobs(study, home, self._files)
+        self._endings = Endings(study, self.runs, self._files, view, self.running)
+
+    @property
+    def ended_here(self) -> int:
+        """How many trials ended since this object was made."""
+        return self._endings.count
 
     # ---- the study ------------------------------------------------------------------------------
 
@@ -123,15 +107,10 @@ class TrialLifecycle:
         """
         for number in sorted(self.running):
             if noted and self.running[number].told:
-                self._end_as_told(number)
+                self._endings.end_as_told(number)
             else:
-                self._set_aside(number)
+                self._endings.set_aside(number)
         self.runs.leave(noted)
-
-    def _set_aside(self, number: int) -> None:
-        self.runs.end(number, KILLED, INTERRUPTED)
-        del self.running[number]
-        self.view.trial_ended(number, UNFINISHED, None, "it will be continued")
 
     def poll(self) -> None:
         """Note what MLflow has done in the meantime, and say what the user should know."""
@@ -160,13 +139,13 @@ class TrialLifecycle:
             None where there is nothing to train: what a person has queued is gone or impossible,
             or somebody else has told the trial.
         """
-        if number is not None and self._told(number):
-            self._end_as_told(number)
+        if number is not None and self._endings.told(number):
+            self._endings.end_as_told(number)
             return None
         try:
             return self._take_up(ask, number)
         except ImpossibleError as error:
-            self._refuse(error.number, str(error))
+            self._endings.refuse(error.number, str(error))
         except UpdateFinishedTrialError:  # told a moment ago; its run is ended with the study's
             pass
         return None
@@ -183,7 +162,7 @@ class TrialLifecycle:
         progressed = bool(frozen.intermediate_values)
         label = label_of(self.spec, frozen, config)
         outbox = self.runs.open_trial(frozen, config, label)
-        self.running[trial.number] = _Running(trial, config, outbox, progressed)
+        self.running[trial.number] = Running(trial, config, outbox, progressed)
         self.view.trial_started(trial.number, label, number is not None)
         self.runs.hand_over(trial.number)
         return self._jobs.job(trial.number, config, outbox, resumed=number is not None)
@@ -228,7 +207,7 @@ class TrialLifecycle:
             except UpdateFinishedTrialError:
                 running.told = True
         if isinstance(event, ENDINGS):
-            self._end_as_told(event.number)
+            self._endings.end_as_told(event.number)
             return None
         return "stop"
 
@@ -265,14 +244,14 @@ class TrialLifecycle:
     @_on.register
     def _(self, event: Finished) -> Answer:
         running = self.running[event.number]
-        if not self._told(event.number):
+        if not self._endings.told(event.number):
             for key, value in event.attributes.items():
                 set_attribute(self.study, running.trial._trial_id, key, value)
             set_constraints(running.trial, self.spec.limits, event.attributes)
             for picture in event.pictures:
                 self._files.attach_picture(running.trial, Path(picture))
         state = PRUNED if running.pruning else COMPLETE
-        self._end(event.number, state, event.score)
+        self._endings.end(event.number, state, event.score)
         return None
 
     @_on.register
@@ -283,7 +262,7 @@ class TrialLifecycle:
             return self._lost(event.number, event.reason)
         if event.traceback:
             self.runs.log_text(event.number, event.traceback, "traceback.txt")
-        self._end(event.number, FAILED, None, event.reason)
+        self._endings.end(event.number, FAILED, None, event.reason)
         return None
 
     @_on.register
@@ -300,34 +279,17 @@ class TrialLifecycle:
         return self._lost(event.number, f"its {event.place} {event.how}{log}")
 
     def _lost(self, number: int, reason: str) -> Answer:
-        """A trial lost its worker. It goes on from its checkpoint, but not if that is where it was
-        lost before: it would be lost there again. After an interrupt it is left to who comes."""
+        """A trial lost its worker. After an interrupt it is left to who comes."""
         if self.leaving:
-            self._set_aside(number)
+            self._endings.set_aside(number)
             return None
-        running, here = self.running[number], self._files.checkpointed(number)
-        if running.retries is None:
-            known = attributes_of(trial_of(self.study, number))
-            if known.get("lost_at") == here:
-                self._end(number, FAILED, None, f"{reason}, at the same place as before")
-                return None
-            running.retries = known.get("retries", 0) + 1
-        set_attribute(self.study, running.trial._trial_id, "lost_at", here)
-        running.trial.set_user_attr("retries", running.retries)
-        self.view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
-        del self.running[number]
-        return "again"
+        return "again" if self._endings.survives(number, reason) else None
 
     def _left_alone(self, number: int) -> Answer:
-        """A worker has left since it heard nothing from here: that is no fault of its trial."""
         if self.leaving:
-            self._set_aside(number)
+            self._endings.set_aside(number)
             return None
-        self.view.message(
-            f"trial {number}: its worker had heard nothing of this command for {SILENCE:.0f} s, as "
-            "when that is suspended, and has left; the trial goes on in a new one"
-        )
-        del self.running[number]
+        self._endings.forget_silence(number)
         return "again"
 
     def _alone_in_it(self, number: int) -> bool:
@@ -339,51 +301,6 @@ class TrialLifecycle:
             return True
         self.tally.update()
         return self.tally.ended > 0
-
-    # ---- the end of a trial ---------------------------------------------------------------------
-
-    def _end(self, number: int, state: str, score: float | None, reason: str | None = None) -> None:
-        """End a trial. Told to Optuna last: until then it counts as unfinished."""
-        trial = self.running[number].trial
-        if self._told(number):
-            if not self.runs.has_ended(number):
-                self._end_as_told(number)
-                return
-        else:
-            if reason is not None:
-                trial.set_user_attr("reason", reason)
-            self.runs.end(number, state, reason)
-            value = score if state == COMPLETE else None
-            self.study.tell(trial, value, state=TrialState[TO_OPTUNA[state]])
-        del self.running[number]
-        self._over(number, state, score, reason)
-
-    def _told(self, number: int) -> bool:
-        """Whether a trial has ended: it was told before and only the answer was lost, or somebody
-        else has told it."""
-        return trial_of(self.study, number).state.is_finished()
-
-    def _end_as_told(self, number: int) -> None:
-        """End the run of a trial that somebody else has told; the trial stays as it was told."""
-        frozen = trial_of(self.study, number)
-        state = FROM_OPTUNA[frozen.state.name]
-        if self.runs.has(number):
-            self.runs.end(number, state, TOLD)
-        self.running.pop(number, None)
-        self._over(number, state, frozen.value, TOLD)
-
-    def _refuse(self, number: int, reason: str) -> None:
-        """Fail a trial that cannot even be begun: it has no run."""
-        if not self._told(number):
-            trial = trial_of(self.study, number)
-            set_attribute(self.study, trial._trial_id, "reason", reason)
-            self.study.tell(number, state=TrialState.FAIL)
-        self._over(number, FAILED, None, reason)
-
-    def _over(self, number: int, state: str, score: float | None, reason: str | None) -> None:
-        self._files.remove(number)
-        self.ended_here += 1
-        self.view.trial_ended(number, state, score, reason)
 
     # ---- what others do to the study ------------------------------------------------------------
 

@@ -7,12 +7,10 @@ everything goes into outboxes, which an uploader sends.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from minbert.errors import InputError
@@ -25,8 +23,8 @@ from ..trials.labels import run_name
 from ..trials.states import RUNNING
 from . import tag_keys
 from .inputs import DatasetInput
-from .limits import DIGEST
 from .outbox import Outbox, Run, outboxes
+from .run_texts import dataset_fields, source_tags, tag_text, value_text
 from .runs_view import run_path, view_path
 from .sender import Sender
 from .store import UI_PORT, sqlite_file
@@ -142,10 +140,10 @@ class StudyTracker:
         create |= {"ended": True} if only_anew else {}
         anew = {"anew": True} if only_anew else {}
         self._begun(box, run_id, create, on="parent" if only_anew else "reopen")
-        values = {key: _value(value) for key, value in params.items()}
+        values = {key: value_text(value) for key, value in params.items()}
         box.append("params", values=values, **anew)
         if datasets:
-            box.append("inputs", datasets=[_dataset(part) for part in datasets], **anew)
+            box.append("inputs", datasets=[dataset_fields(part) for part in datasets], **anew)
         self.uploader.watch(box)
 
     def reopen(self, box: Outbox, run_id: str | None) -> None:
@@ -278,8 +276,8 @@ def _creation(
     experiment: str, name: str, tags: Mapping[str, object], find: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what a run is created with; ``find``: tags by which one that is there is found."""
-    tags = {**_source_tags(tags), **tags, tag_keys.STATE: RUNNING}
-    values = {key: _tag(value) for key, value in tags.items() if value is not None}
+    tags = {**source_tags(tags), **tags, tag_keys.STATE: RUNNING}
+    values = {key: tag_text(value) for key, value in tags.items() if value is not None}
     return {"experiment": experiment, "name": name, "tags": values, "find": dict(find)}
 
 
@@ -287,30 +285,3 @@ def _experiment_of(run: Run) -> str:
     """Return the experiment's id of a run that MLflow has created or opened again."""
     assert run.experiment_id is not None
     return run.experiment_id
-
-
-def _dataset(part: DatasetInput) -> dict[str, Any]:
-    return asdict(part) | {"digest": part.digest[:DIGEST], "context": part.context}
-
-
-def _source_tags(tags: Mapping[str, object]) -> dict[str, object]:
-    """Tags that MLflow's own columns read: user, source, version."""
-    found: dict[str, object] = {
-        "mlflow.source.name": "mtl",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": tags.get(tag_keys.GIT_COMMIT),
-    }
-    try:
-        found["mlflow.user"] = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        found["mlflow.user"] = None
-    return found
-
-
-def _value(value: object) -> str:
-    """Return a configuration value as `--set` reads it: TOML's true, [1, 2], 1e-05."""
-    return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
-
-
-def _tag(value: object) -> str:
-    return value if isinstance(value, str) else _value(value)

@@ -11,8 +11,8 @@ from minbert.errors import InputError
 from ..storage.home import Home
 from ..storage.optuna import open_storage, read_storage
 from ..trials.attributes import late_runs
+from .noting import note_own_run, note_run, number_of
 from .outbox import Outbox, outboxes
-from .study_runs import note_own_run, note_run, number_of
 
 if TYPE_CHECKING:
     import optuna
