@@ -488,10 +488,10 @@ def test_a_study_runs_against_both_servers(containers: Containers, tmp_path: Pat
     assert ask(dashboard, f"/api/studies/{studies[0]['study_id']}", method="DELETE")[0] == 403
     assert ask(dashboard, "/api/studies", Host="evil.example")[0] == 403
 
-    (check,) = tracking_server(f"http://127.0.0.1:{mlflow}")
+    check, *_ = tracking_server(f"http://127.0.0.1:{mlflow}")
     assert check.state == "ok" and "MLflow 3." in check.found
     if sys.platform == "linux":  # where all of 127/8 is this machine
-        (check,) = tracking_server(f"http://127.0.0.2:{mlflow}")
+        check, *_ = tracking_server(f"http://127.0.0.2:{mlflow}")
         assert check.state == "bad" and "--allowed-hosts" in check.mend
     for name in SERVERS:
         containers.processes[name].terminate()

@@ -178,6 +178,8 @@ def test_a_worker_that_is_stopped_for_hours_holds_up_nobody(make_job):
     worker.resume()
     executor.advance(8)
     assert _until(executor, Evaluated)[-1].epoch == 2
+    executor._slots[0].connection.close()  # as one that is just being replaced
+    executor.keep_alive()  # by the lease's thread, which goes on
     executor.close()
 
 

@@ -321,11 +321,12 @@ def test_a_page_that_cannot_be_written_is_one_line(here, folder):
 
 @pytest.fixture
 def damaged(folder: Path, tmp_path: Path):
-    """A copy of the two databases, to be damaged by SQL; artifacts stay where they are."""
+    """A copy of the two databases, to be damaged by SQL, beside the same artifacts."""
 
     def damage(*statements: str) -> Path:
         home = tmp_path / "home"
         home.mkdir()
+        (home / "artifacts").symlink_to(folder / "home/artifacts")
         for name in ("mlflow.db", "optuna.db"):
             _copy(folder / "home" / name, home / name)
         for statement in statements:

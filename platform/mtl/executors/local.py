@@ -200,7 +200,10 @@ def _has_left(worker: _Worker) -> bool:
 def _has_room(connection: Connection) -> bool:
     """Whether a word can be said without waiting. A worker that is stopped for an hour reads
     nothing, and whoever keeps the lease must not wait for it."""
-    return bool(select.select([], [connection], [], 0)[1])
+    try:
+        return bool(select.select([], [connection], [], 0)[1])
+    except (OSError, ValueError):  # closed by another thread: its worker was replaced just now
+        return False
 
 
 def _end(process: subprocess.Popen, patience: Patience) -> int:
