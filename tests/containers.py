@@ -53,7 +53,7 @@ backbone = "demo"
 "data.path" = "demo"
 "train.mode" = "last-linear-layer"
 "train.epochs" = {EPOCHS}
-"train.steps_per_epoch" = 60
+"train.steps_per_epoch" = 240
 [[points]]
 "train.lr" = 1e-4
 [[points]]
