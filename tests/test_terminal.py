@@ -90,7 +90,7 @@ def test_what_the_database_knows_of_running_trials_fits_too():
 LABEL = "Multi-task, a random task each epoch"
 COMMON = {"score_low": 0.8, "score_high": 0.9, "sst_accuracy": 0.725, "para_accuracy": 0.92,
           "sts_pearson": -0.054, "trainable_parameters": 1_509_219, "minutes": 12.3,
-          "over": None}  # fmt: skip
+          "over": None, "reason": None}  # fmt: skip
 
 
 def board(label: str | None) -> list[dict]:
@@ -143,3 +143,9 @@ def test_settings_over_seeds_fit_the_terminal():
 )  # fmt: skip
 def test_how_many_trials_are_in_which_state(counts, total, said):
     assert states(counts, total) == said
+
+
+def test_a_value_that_somebody_else_told_is_remarked():
+    told = {**board(None)[0], "reason": "told in Optuna by somebody else"}
+    shown = printed(200, lambda screen: leaderboard_table(screen, [told]))
+    assert any("(told in Optuna by somebody else)" in line for line in shown), shown
