@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from minbert import InputError
 from mtl.executors.ray_environment import settle_ray
 from support.invariants import broken
 from support.study_runs import Study
@@ -101,3 +102,17 @@ def test_without_ray_it_is_said_how_to_get_it(here, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "mtl.executors.ray", raising=False)
     here(tmp_path, "study", "run", "lora_sweep", "--executor", "ray").refused("'.[ray]'")
+
+
+def test_a_client_that_has_lost_its_server_has_lost_the_head():
+    """Ray's own client, which was never connected, as it is once its server is gone."""
+    from ray.util.client import RayAPIStub
+
+    from mtl.executors.ray import _head_there, _if_there
+
+    with pytest.raises(InputError, match="lost its head node"), _head_there():
+        RayAPIStub().put(1)
+    with _if_there():
+        RayAPIStub().put(1)
+    with pytest.raises(ZeroDivisionError), _if_there():
+        _ = 1 / 0

@@ -143,7 +143,7 @@ class RayExecutor(Executor):
     def keep_alive(self) -> None:
         with self._closing:
             if not self._closed:
-                with contextlib.suppress(RayError, ConnectionError):  # `events` says so
+                with _if_there():  # `events` says so
                     self._mailbox.alive.remote()
 
     def close(self) -> None:
@@ -151,9 +151,7 @@ class RayExecutor(Executor):
             if self._closed:
                 return
             self._closed = True
-        with contextlib.suppress(
-            RayError, ConnectionError
-        ):  # the cluster is gone, and they with it
+        with _if_there():  # or the cluster is gone, and they with it
             for reference, attempt in self._attempts.items():
                 if not attempt.ended:
                     ray.cancel(reference, force=True)
@@ -225,11 +223,29 @@ def _head_there() -> Iterator[None]:
     """Say what is lost when the head node is: its mailbox, or the client's connection to it."""
     try:
         yield
-    except (RayError, ConnectionError) as error:
+    except Exception as error:
+        if not _is_lost(error):
+            raise
         raise InputError(
             "the Ray cluster has lost its head node, through which trials are led; when it is "
             "back, run the same command again: trials go on from their checkpoints"
         ) from error
+
+
+@contextlib.contextmanager
+def _if_there() -> Iterator[None]:
+    """Pass over that the head node, or the connection to it, is lost."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_lost(error):
+            raise
+
+
+def _is_lost(error: Exception) -> bool:
+    # A client that has lost its server raises an exception of no kind of its own.
+    unconnected = str(error).startswith("Ray Client is not connected")
+    return isinstance(error, RayError | ConnectionError) or unconnected
 
 
 def _error(reference: Any) -> RayError | None:
