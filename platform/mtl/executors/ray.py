@@ -243,9 +243,10 @@ def _if_there() -> Iterator[None]:
 
 
 def _is_lost(error: Exception) -> bool:
-    # A client that has lost its server raises an exception of no kind of its own.
+    # A client that has lost its server raises gRPC's error, or an exception of no kind of its own.
+    of_grpc = any(kind.__name__ == "RpcError" for kind in type(error).__mro__)
     unconnected = str(error).startswith("Ray Client is not connected")
-    return isinstance(error, RayError | ConnectionError) or unconnected
+    return isinstance(error, RayError | ConnectionError) or of_grpc or unconnected
 
 
 def _error(reference: Any) -> RayError | None:
