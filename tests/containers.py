@@ -28,37 +28,30 @@ SERVERS = ("mlflow", "dashboard")
 PLAIN_PARTS = ("whole", "stopped", "killed", "password", "volumes")
 CLUSTER_PARTS = ("cluster", "head", "dispatcher")
 PARTS = (*PLAIN_PARTS, *CLUSTER_PARTS)
-_SHORT = """
+
+
+def _study(mode: str, epochs: int, steps: int, more: str = "") -> str:
+    """Return a study file of two points."""
+    return f"""
 sampler = "points"
 pruner = "none"
 trials = 2
 [config]
 backbone = "demo"
 "data.path" = "demo"
-"train.mode" = "full-model"
-"train.epochs" = 1
-"train.steps_per_epoch" = 2
-"pals.kind" = "low-rank"
+"train.mode" = "{mode}"
+"train.epochs" = {epochs}
+"train.steps_per_epoch" = {steps}
+{more}
 [[points]]
 "train.lr" = 1e-4
 [[points]]
 "train.lr" = 1e-3
 """
-_LONG = f"""
-sampler = "points"
-pruner = "none"
-trials = 2
-[config]
-backbone = "demo"
-"data.path" = "demo"
-"train.mode" = "last-linear-layer"
-"train.epochs" = {EPOCHS}
-"train.steps_per_epoch" = 240
-[[points]]
-"train.lr" = 1e-4
-[[points]]
-"train.lr" = 1e-3
-"""
+
+
+_SHORT = _study("full-model", 1, 2, '"pals.kind" = "low-rank"')
+_LONG = _study("last-linear-layer", EPOCHS, 240)  # to be stopped in its midst
 
 
 class Check:

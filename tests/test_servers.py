@@ -4,9 +4,7 @@ Room: mtl/tracking.
 """
 
 import json
-import threading
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from sqlalchemy import event
@@ -20,6 +18,7 @@ from mtl.tracking.sender import Sender
 from mtl.tracking.store import client_of, load_mlflow
 from mtl.tracking.uploader import Uploader
 from support.commands import mtl_here, sets
+from support.loopback import Replies, serving
 from support.shaky_server import ShakyServer
 from support.study_runs import Study
 from support.tracking_samples import new_store
@@ -98,7 +97,7 @@ def test_an_experiment_whose_place_cannot_be_reached(own_disk, location, wanted)
 def answering(status: int, body: str, kind: str = "text/html"):
     """Another program that answers at an address, or a proxy before a server."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Answer(Replies):
         def answer(self):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
@@ -109,16 +108,8 @@ def answering(status: int, body: str, kind: str = "text/html"):
 
         do_GET = do_POST = do_PUT = answer
 
-        def log_message(self, *_):
-            """Keep requests off the screen."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Answer) as address:
+        yield address
 
 
 DENIED = json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})

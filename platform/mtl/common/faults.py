@@ -84,8 +84,7 @@ def explain(error: BaseException, home: Path, again: str = _AGAIN) -> str | None
         if fault is _DISK and _free(home) < _MEGABYTE:
             fault = _FULL  # SQLite's index of the log does not say why it cannot grow
         if fault is not None:
-            mended = f"{fault.mend}, then {again}: what was recorded is kept"
-            return f"{_place(cause, fault, home)}: {fault.found}; {mended}"
+            return _sentence(_place(cause, fault, home), fault, again)
     if reason := away(error):
         mended = f"see that it runs, then {again}: what was recorded is kept"
         return f"a database server cannot be reached: {reason}; {mended}"
@@ -98,11 +97,17 @@ def worded(text: str, place: Path | str, again: str = _AGAIN) -> str | None:
     Args:
         place: what refused it. again: what goes on then.
     """
-    words = text.lower()
-    fault = next((fault for known, fault in _BY_WORDS.items() if known in words), None)
-    if fault is None:
-        return None
+    fault = _worded(text)
+    return None if fault is None else _sentence(place, fault, again)
+
+
+def _sentence(place: Path | str, fault: _Fault, again: str) -> str:
     return f"{place}: {fault.found}; {fault.mend}, then {again}: what was recorded is kept"
+
+
+def _worded(text: str) -> _Fault | None:
+    words = text.lower()
+    return next((fault for known, fault in _BY_WORDS.items() if known in words), None)
 
 
 def away(error: BaseException) -> str | None:
@@ -166,8 +171,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def _fault(error: BaseException) -> _Fault | None:
     text = str(error)
     if isinstance(error, sqlite3.Error):
-        words = text.lower()
-        return next((fault for known, fault in _BY_WORDS.items() if known in words), None)
+        return _worded(text)
     if isinstance(error, OSError) and error.errno is not None:
         unnamed = error.errno == errno.EACCES and error.filename is None  # a port, say
         return None if unnamed else _BY_NUMBER.get(error.errno)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from ..common.http_probe import PATIENCE, Answer, ask
 from ..tracking.artifact_places import serves, why_unreachable
+from ..tracking.refusals import HOSTS
 from .checks import Check, bad, note, ok, said
 
 _UNSET = "start it, or put MLFLOW_TRACKING_URI right; unset, MLflow's store is in the home"
@@ -57,8 +58,7 @@ def _judged(name: str, url: str, found: Answer) -> Check:
         mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         return bad(name, f"{url} asks for a login, or refuses the one given", mend)
     if found.status == 403:
-        mend = "start it with --allowed-hosts and the name and port of that address"
-        return bad(name, f"{url} refuses to be called by that name", mend)
+        return bad(name, f"{url} refuses to be called by that name", HOSTS)
     return bad(name, f"{url} answers {found.status}, but not as MLflow does", _UNSET)
 
 

@@ -218,6 +218,10 @@ class RayExecutor(Executor):
         return events
 
 
+class _HeadLostError(InputError):
+    """Trials are led through the cluster's head node, and it is gone."""
+
+
 @contextlib.contextmanager
 def _head_there() -> Iterator[None]:
     """Say what is lost when the head node is: its mailbox, or the client's connection to it."""
@@ -226,7 +230,7 @@ def _head_there() -> Iterator[None]:
     except Exception as error:
         if not _is_lost(error):
             raise
-        raise InputError(
+        raise _HeadLostError(
             "the Ray cluster has lost its head node, through which trials are led; when it is "
             "back, run the same command again: trials go on from their checkpoints"
         ) from error
@@ -235,11 +239,8 @@ def _head_there() -> Iterator[None]:
 @contextlib.contextmanager
 def _if_there() -> Iterator[None]:
     """Pass over that the head node, or the connection to it, is lost."""
-    try:
+    with contextlib.suppress(_HeadLostError), _head_there():
         yield
-    except Exception as error:
-        if not _is_lost(error):
-            raise
 
 
 def _is_lost(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from ..common.masking import masked
 from ..storage.sqlite import open_reading
 from ..storage.urls import file_path
 from ..tracking import tag_keys
-from ..tracking.places import Places, settle
+from ..tracking.places import Places
 from ..tracking.store import connect, sqlite_file
 
 if TYPE_CHECKING:
@@ -119,17 +119,6 @@ def read_runs(home: Home) -> Runs | None:
         ) from error
     finally:
         engine.dispose()
-
-
-def settle_home(home: Home) -> None:
-    """Have a moved or copied home's store lead into the home: `mlflow gc` follows what it says.
-
-    Raises:
-        sqlite3.Error: it cannot be written.
-    """
-    file = sqlite_file(home.mlflow_uri)
-    if file is not None and file.is_file():
-        settle(file, Places.of(file, home.mlflow_artifacts))
 
 
 def forget_run(home: Home, run_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -99,21 +99,19 @@ class Studies:
     def runs_needed(self) -> set[str]:
         """Return the ids of the runs without which a study cannot go on: its own, and those of its
         unfinished trials."""
-        needed: set[str | None] = set()
-        for database, study in self._all():
-            needed.add(study.user_attrs.get("parent_run_id"))
-            for trial in database.trials(study):
-                if not trial.state.is_finished():
-                    needed.add(trial.user_attrs.get("mlflow_run_id"))
-        return {run for run in needed if run is not None}
+        return self._runs(lambda trial: not trial.state.is_finished())
 
     def runs_named(self) -> set[str]:
         """Return the ids of every run that a study or a trial says it has."""
-        named: set[str | None] = set()
+        return self._runs(lambda _: True)
+
+    def _runs(self, wanted: Callable[[FrozenTrial], bool]) -> set[str]:
+        found: set[str | None] = set()
         for database, study in self._all():
-            named.add(study.user_attrs.get("parent_run_id"))
-            named.update(t.user_attrs.get("mlflow_run_id") for t in database.trials(study))
-        return {run for run in named if run is not None}
+            found.add(study.user_attrs.get("parent_run_id"))
+            trials = filter(wanted, database.trials(study))
+            found.update(trial.user_attrs.get("mlflow_run_id") for trial in trials)
+        return {run for run in found if run is not None}
 
     def inputs(self) -> set[tuple[str, str]]:
         """Return what was trained on: pairs of data folder and backbone."""

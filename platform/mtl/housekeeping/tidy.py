@@ -23,17 +23,18 @@ def tidy(home: Home, remove: bool) -> Removal:
     Raises:
         InputError: a database cannot be opened: without it nothing is known to be unneeded.
     """
+    from ..tracking.store import settle_home
     from .artifacts import tidy_pictures, tidy_runs
     from .caches import tidy_caches, tidy_drafts, tidy_logs
     from .checkpoints import tidy_checkpoints
-    from .runs import read_runs, settle_home
+    from .runs import read_runs
     from .studies import open_studies
 
     removal = Removal(home.path, remove)
     if not home.path.is_dir():
         return removal
     if remove:
-        settle_home(home)
+        settle_home(home)  # `mlflow gc` follows what the store says
     with open_studies(home, hold=remove) as studies:
         runs = read_runs(home)
         tidy_checkpoints(removal, home, studies, runs)

@@ -85,9 +85,9 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
     for _ in range(_TRIES if folder_open and not file_open else 0):
         if index.exists():
             return _open(file, "ro", timeout)
-        before = _state(file, log)
+        before = written(file)
         copy = _open_copy(file, log, timeout)
-        if _state(file, log) == before and not index.exists():
+        if written(file) == before and not index.exists():
             return copy
         copy.close()  # a writer came meanwhile
     left = log.exists() and log.stat().st_size > 0
@@ -103,7 +103,9 @@ def open_reading(file: Path, timeout: float = 5.0) -> sqlite3.Connection:
         return _open(file, "ro&immutable=1", timeout)
 
 
-def _state(file: Path, log: Path) -> list[tuple[int, int]]:
+def written(file: Path) -> list[tuple[int, int]]:
+    """Return what changes when a database is written: times and sizes of the file and its log."""
+    log = file.with_name(f"{file.name}-wal")
     there = [spot.stat() for spot in (file, log) if spot.exists()]
     return [(found.st_mtime_ns, found.st_size) for found in there]
 

@@ -59,27 +59,23 @@ class Places:
 
     def here(self, location: str | None) -> str | None:
         """Return where something lies now; what is no part of a home stays as it is."""
-        found = self._elsewhere(location or "")
-        return location if found is None else found
+        found = self._foreign(location)
+        if found is None:
+            return location
+        home, rest = found
+        ours = self.own or not _artifacts(home).exists() and (self.root / rest).exists()
+        return file_url(self.root / rest) if ours else location
 
     def before(self, location: str | None) -> Path | None:
         """Return the home in which a location says that something lies, if it is another folder."""
-        found = _parsed(location or "")
-        if found is None or _artifacts(found[0]) == self.root:
-            return None
-        return found[0]
+        found = self._foreign(location)
+        return None if found is None else found[0]
 
-    def _elsewhere(self, location: str) -> str | None:
-        found = _parsed(location)
-        if found is None:
-            return None
-        home, rest = found
-        there = _artifacts(home)
-        if there == self.root:
-            return None
-        if not self.own and (there.exists() or not (self.root / rest).exists()):
-            return None
-        return file_url(self.root / rest)
+    def _foreign(self, location: str | None) -> tuple[Path, str] | None:
+        """Split a location into a home and what lies in its artifacts; None if it is this home, or
+        no such place."""
+        found = _parsed(location or "")
+        return None if found is None or _artifacts(found[0]) == self.root else found
 
 
 def _parsed(location: str) -> tuple[Path, str] | None:

@@ -23,6 +23,8 @@ from .places import Places, settle, translate
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from ..storage.home import Home
+
 UI_PORT = 5000
 """Where `mtl ui` serves MLflow unless it is told otherwise."""
 
@@ -88,6 +90,17 @@ def connect(tracking_uri: str, artifact_root: Path) -> MlflowClient:
             settle(file, places)
             translate(file, places)
         return client_of(tracking_uri)
+
+
+def settle_home(home: Home) -> None:
+    """Have a moved or copied home's store lead into the home, see `mtl.tracking.places.settle`.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    file = sqlite_file(home.mlflow_uri)
+    if file is not None and file.is_file():
+        settle(file, Places.of(file, home.mlflow_artifacts))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minbert import InputError
 from minbert.config import canonical
 
+from ..study.inputs import INPUT_KEYS
 from ..study.search import Choice
 from .origin import queued_params
 
@@ -48,7 +49,7 @@ def _value(spec: StudySpec, key: str, raw: Any) -> Any:
     if isinstance(search, Choice) and raw in search.labels:
         return search.decode(raw)
     value = canonical(key, raw)
-    if key in ("data.path", "backbone") and value not in spec.values_of(key):
+    if key in INPUT_KEYS and value not in spec.values_of(key):
         raise InputError(f"{key} = {value} is none of the study's; name it in a point of its file")
     return value
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minbert.errors import InputError
 
+from ..storage.sqlite import written
 from ..storage.urls import sqlite_url
 from ..tracking.looking import StoreCopy, is_writable
-from ..tracking.places import Places, settle
-from ..tracking.store import connect, faults_named, is_ready, sqlite_file
+from ..tracking.places import Places
+from ..tracking.store import connect, faults_named, is_ready, settle_home, sqlite_file
 
 if TYPE_CHECKING:
     from ..storage.home import Home
@@ -29,12 +30,10 @@ class ServedStore(NamedTuple):
 
     Attributes:
         uri: of the store.
-        copied: it is a copy; what is changed in it is lost.
         own: it is a file of the home, or a copy of one, see `mtl.tracking.places.Places`.
     """
 
     uri: str
-    copied: bool
     own: bool
 
 
@@ -55,18 +54,17 @@ def served_store(home: Home) -> Iterator[ServedStore]:
         InputError: the store cannot be opened.
     """
     uri, file = home.mlflow_uri, sqlite_file(home.mlflow_uri)
-    places = None if file is None else Places.of(file, home.mlflow_artifacts)
-    own = places is not None and places.own
+    own = file is not None and Places.of(file, home.mlflow_artifacts).own
     if file is not None and is_copied(home):
         with _copied(uri, file) as copy:
-            yield ServedStore(sqlite_url(copy.file), True, own)
+            yield ServedStore(sqlite_url(copy.file), own)
         return
     if not is_ready(uri):
         connect(uri, home.mlflow_artifacts)  # makes the tables where nothing was recorded yet
-    elif file is not None and places is not None:
+    else:
         with faults_named(uri):
-            settle(file, places)
-    yield ServedStore(uri, False, own)
+            settle_home(home)
+    yield ServedStore(uri, own)
 
 
 @contextmanager
@@ -85,17 +83,11 @@ def _copied(uri: str, file: Path) -> Iterator[StoreCopy]:
 
 
 def _follow(file: Path, copy: StoreCopy, ended: threading.Event) -> None:
-    seen = _written(file)
+    seen = written(file)
     while not ended.wait(_PACE):
-        if (now := _written(file)) != seen:
+        if (now := written(file)) != seen:
             seen = now
             try:
                 copy.refresh()
             except (sqlite3.Error, OSError, InputError) as error:
                 _log.warning("the page does not show what was recorded just now: %s", error)
-
-
-def _written(file: Path) -> list[tuple[int, int]]:
-    """Return what changes when a database is written: sizes and times of the file and its log."""
-    there = [spot for spot in (file, file.with_name(f"{file.name}-wal")) if spot.is_file()]
-    return [(spot.stat().st_mtime_ns, spot.stat().st_size) for spot in there]
