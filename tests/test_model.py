@@ -86,7 +86,7 @@ def test_merged_lora_computes_the_same(folder):
     with torch.inference_mode():
         for task in TASKS:
             apart = model(batch(), task)
-            merged = model(batch(), task, adapter=model.merged_adapter())
+            merged = model.merged()(batch(), task)
             torch.testing.assert_close(merged, apart, atol=1e-5, rtol=1e-5)
             assert not torch.allclose(apart, plain(batch(), task), atol=1e-3)
 

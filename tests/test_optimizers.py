@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from minbert.training.optimizers import AdamW, RowAdamW
-from minbert.training.trainer import Trainer, clip
+from minbert.training.optimizers import AdamW, RowAdamW, clip
+from minbert.training.trainer import Trainer
 from support import small
 
 ROWS, WIDTH, LR = 300, 8, 1e-3
@@ -101,7 +101,7 @@ def test_clipping_sees_sparse_and_dense_gradients():
 def test_a_training_takes_it_where_it_is_exact(tmp_path, keys, by_row):
     folder = small.folder(tmp_path)
     trainer = Trainer(small.config(folder, **keys), folder / "cache")
-    assert (trainer.rows is not None) == by_row
+    assert (trainer.steps.rows is not None) == by_row
 
 
 def test_a_training_by_row_and_a_dense_one_stay_together(tmp_path):
@@ -110,7 +110,7 @@ def test_a_training_by_row_and_a_dense_one_stay_together(tmp_path):
     one = Trainer(small.config(folder, **keys), folder / "cache")
     keys["train.weight_decay"] = 1e-30  # too small to be felt, and by row it cannot be done
     other = Trainer(small.config(folder, **keys), folder / "cache")
-    assert one.rows is not None and other.rows is None
+    assert one.steps.rows is not None and other.steps.rows is None
     for task in 12 * ("sst", "para", "sts"):
         assert one.take_step(task).loss == pytest.approx(other.take_step(task).loss, rel=1e-4)
     one.evaluate()

@@ -172,5 +172,5 @@ def test_they_combine_with_lora(folder):
     assert all(not torch.equal(p, before[n]) for n, p in trainer.trained.items())
     packed = batch("sts", "sts")
     model, sts = trainer.model, get_task("sts")
-    merged = model(packed, sts, adapter=model.merged_adapter())
+    merged = model.merged()(packed, sts)
     torch.testing.assert_close(model(packed, sts), merged, atol=1e-5, rtol=1e-5)

@@ -15,7 +15,8 @@ from minbert.multitask import task_loss
 from minbert.packing.pack import pack
 from minbert.tasks.builtin import TASKS, get_task
 from minbert.training.build import prepare_model
-from minbert.training.smart import Smart, divergence, project
+from minbert.training.objective import TaskObjective, divergence
+from minbert.training.smart import Smart, project
 from minbert.training.trainer import Trainer
 from support import small
 from support.small import config
@@ -41,6 +42,12 @@ def smart(model, **keys) -> Smart:
 
 def batch():
     return pack([torch.arange(5, 5 + n).numpy() for n in (4, 9, 4)], [2, 4, 4], ["sst"] * 3)
+
+
+def losses(given: Smart, packed, task, dropout):
+    """Return what SMART makes of a batch of a task: its outputs, and what is added."""
+    labels = torch.zeros(len(packed.cls_positions))
+    return given.losses(packed, TaskObjective(given._model, packed, task, labels), dropout)
 
 
 # ---- divergences, against torch.distributions
@@ -78,8 +85,9 @@ def test_the_perturbation_never_leaves_the_ball(model, norm, mode, alpha):
     embedded = model.encoder.embeddings(packed, None).detach()
     for task in TASKS:
         outputs = model.outputs(embedded, packed, task).detach()
+        objective = TaskObjective(model, packed, task, torch.zeros(3))
         delta = given.perturbation(
-            embedded, outputs, lambda x, t=task: model.outputs(x, packed, t), packed, task
+            embedded, outputs, lambda x, t=task: model.outputs(x, packed, t), packed, objective
         )
         bounds = [*packed.cls_positions.tolist(), packed.tokens]
         for start, stop in zip(bounds, bounds[1:], strict=False):
@@ -108,7 +116,7 @@ def test_the_gradient_equals_finite_differences(model, task):
     def regulariser() -> torch.Tensor:
         given = smart(model, alpha=10.0, mode="noise")
         given.perturbation = lambda *_: delta
-        _, extra = given.losses(packed, task, Dropout(7))
+        _, extra = losses(given, packed, task, Dropout(7))
         return extra
 
     model.zero_grad()
@@ -135,11 +143,12 @@ def test_ascent_finds_more_than_noise_of_the_same_size(model):
         for mode in ("noise", "adversarial"):
             outputs = model.outputs(embedded, packed, task).detach()
             head = lambda x, t=task: model.outputs(x, packed, t)  # noqa: E731
+            objective = TaskObjective(model, packed, task, torch.zeros(3))
             sizes = []
             for seed in range(5):
                 given = smart(model, alpha=0.05, norm="l2", mode=mode, steps=3, step_size=0.05)
-                given._stream.manual_seed(seed)
-                delta = given.perturbation(embedded, outputs, head, packed, task)
+                given.stream.manual_seed(seed)
+                delta = given.perturbation(embedded, outputs, head, packed, objective)
                 sizes.append(divergence(task, head(embedded + delta), outputs).item())
             found[mode] = np.mean(sizes)
         assert found["adversarial"] > 2 * found["noise"], task.name
@@ -149,9 +158,9 @@ def test_both_passes_see_one_dropout_mask(model):
     """Without a perturbation the two passes are equal, dropout and all."""
     given = smart(model, mode="noise")
     given.perturbation = lambda embedded, *_: torch.zeros_like(embedded)
-    outputs, extra = given.losses(batch(), SST, Dropout(1))
+    outputs, extra = losses(given, batch(), SST, Dropout(1))
     assert extra.item() == 0.0
-    other, _ = given.losses(batch(), SST, Dropout(2))
+    other, _ = losses(given, batch(), SST, Dropout(2))
     assert not torch.equal(outputs, other)  # the masks were real
 
 
@@ -190,13 +199,13 @@ def test_the_proximal_term_grows_with_the_distance_from_the_teacher(folder, reci
     terms = []
     for _ in range(3):
         packed, _ = trainer.corpus.train["sts"].batch(np.arange(4))
-        terms.append(trainer.smart.losses(packed, get_task("sts"), Dropout(4))[1].item())
+        terms.append(losses(trainer.smart, packed, get_task("sts"), Dropout(4))[1].item())
         trainer.take_step("sts")
     assert terms[0] == 0.0 < terms[1]
     trainer.smart.after_step(trainer.trained)
     for name, weight in trainer.trained.items():
         trainer.smart.teacher[name].copy_(weight.detach())
-    assert trainer.smart.losses(packed, get_task("sts"), Dropout(4))[1].item() == 0.0
+    assert losses(trainer.smart, packed, get_task("sts"), Dropout(4))[1].item() == 0.0
 
 
 def test_the_teacher_is_a_running_average(folder):
@@ -220,6 +229,6 @@ def test_the_smallest_perturbation_is_felt(folder):
     trainer = Trainer(config(folder, **{"smart.lambda": 1.0}), folder / "cache")
     dataset = trainer.corpus.train["sts"]
     packed, labels = dataset.batch(np.arange(4))
-    outputs, extra = trainer.smart.losses(packed, get_task("sts"), trainer.dropout)
+    outputs, extra = losses(trainer.smart, packed, get_task("sts"), trainer.dropout)
     assert extra.item() > 0
     assert task_loss(get_task("sts"), outputs, torch.from_numpy(labels)).item() > 0

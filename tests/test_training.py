@@ -27,6 +27,8 @@ from minbert import (
 )
 from minbert.common import awake
 from minbert.data.datasets import load_corpus
+from minbert.multitask import build_model
+from minbert.training.build import Setup
 from minbert.training.checkpoint import (
     BEST,
     LAST,
@@ -38,6 +40,8 @@ from minbert.training.checkpoint import (
     write_snapshot,
 )
 from minbert.training.checkpointer import Checkpointer
+from minbert.training.device_step import DeviceSteps
+from minbert.training.host_step import HostSteps
 from minbert.training.trainer import Trainer
 from support import small
 
@@ -111,16 +115,18 @@ def test_a_stopped_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
         assert np.array_equal(best.predictions[task].outputs, again.predictions[task].outputs)
 
 
-def test_all_of_an_optimizer_s_state_goes_on_where_the_model_is(folder, monkeypatch):
+def test_all_of_an_optimizer_s_state_goes_on_where_the_model_is(folder):
     """On a GPU AdamW's fused kernel reads the number of steps there, too."""
-    trainer = Trainer(config(folder), folder / "cache")
+    recipe, meta = config(folder, **{"train.weight_decay": 0.1}), torch.device("meta")
+    trainer = Trainer(recipe, folder / "cache")
     trainer.take_step("sst")
-    tensors, numbers = trainer.tensors(), trainer.numbers()
-    again = Trainer(config(folder), folder / "cache")
-    monkeypatch.setattr(again, "device", torch.device("meta"))
-    again.load(tensors, numbers)
-    states = again.optimizer.state.values()
-    assert states and all(tensor.is_meta for state in states for tensor in state.values())
+    with meta:
+        model = build_model(recipe, trainer.model.encoder.shape)
+    steps = DeviceSteps(Setup(recipe, model, trainer.corpus, meta))
+    steps.load(trainer.tensors())
+    tensors = steps.tensors()
+    assert tensors.keys() == trainer.steps.tensors().keys()
+    assert all(tensor.is_meta for tensor in tensors.values())
 
 
 def test_a_training_that_goes_on_by_another_arithmetic_says_so(folder, tmp_path, monkeypatch):
@@ -384,8 +390,8 @@ def test_a_long_batch_in_parts_teaches_what_it_does_whole(folder, tmp_path, reci
         for layer in trainer.model.encoder.layers:
             layer.rate = layer.attention_rate = 0.0
         trainer.model.encoder.embeddings.rate = 0.0
-        assert trainer.tokens_at_once > 10_000
-        trainer.tokens_at_once = most
+        assert trainer.steps.tokens_at_once > 10_000
+        trainer.steps.tokens_at_once = most
         steps = [trainer.take_step(task) for task in ("sst", "para", "sts", "sst")]
         trainings.append(([(s.loss, s.tokens) for s in steps], trainer.trained))
     (whole, weights), *others = trainings
@@ -399,7 +405,7 @@ def test_a_long_batch_in_parts_teaches_what_it_does_whole(folder, tmp_path, reci
 def test_only_under_a_frozen_encoder_are_batches_cut(folder):
     """A whole gradient of every part would cost more memory than the part saves."""
     for keys in ({}, {"lora.rank": 2}, LORA | {"smart.lambda": 0.1}):
-        assert Trainer(config(folder, **keys), folder / "cache").tokens_at_once is None
+        assert Trainer(config(folder, **keys), folder / "cache").steps.tokens_at_once is None
 
 
 def test_planned_steps_are_the_steps_taken(folder):
@@ -470,31 +476,36 @@ class Casts(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        casts = function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to)
-        if casts and result.dtype != args[0].dtype:  # of a weight, or of a part of one
-            known = args[0].untyped_storage().data_ptr() in self.weights
-            self.elements += args[0].numel() if known else 0
+        given = []
+        if function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to):
+            given = [args[0]] if result.dtype != args[0].dtype else []
+        elif function.overloadpacket == torch.ops.aten._foreach_copy_:
+            given = args[1]
+        known = [t for t in given if t.untyped_storage().data_ptr() in self.weights]
+        self.elements += sum(t.numel() for t in known)
         return result
 
 
 @pytest.mark.parametrize("recipe", [{}, LORA, {"train.mode": "last-linear-layer"}])
 def test_a_weight_is_brought_to_bfloat16_once(folder, recipe):
-    """Trained weights once a step and once an evaluation, frozen ones once a training."""
+    """Trained weights once a step and once an evaluation, frozen ones once a training: when its
+    steps are made ready."""
     keys = {"train.precision": "bfloat16", **recipe}
     trainer = Trainer(config(folder, **keys), folder / "cache")
     layers = trainer.model.encoder.layers
     whole = sum(linear.weight.numel() for layer in layers for linear in layer.linears())
     found = []
     with Casts(trainer.model) as casts:
-        for act in (trainer.evaluate, lambda: trainer.take_step("sst"), trainer.evaluate,
-                    lambda: trainer.take_step("para")):  # fmt: skip
+        for act in (
+            lambda: setattr(trainer, "steps", HostSteps(trainer.setup)),
+            *(trainer.evaluate, lambda: trainer.take_step("sst")),
+            *(trainer.evaluate, lambda: trainer.take_step("para")),
+        ):
             before = casts.elements
             act()
             found.append(casts.elements - before)
-    if not recipe:
-        assert found == [whole] * 4
-    else:  # LoRA's evaluation has the sum of a weight and its matrices, a tensor of its own
-        assert sum(found) == whole
+    # LoRA's evaluation has the sum of a weight and its matrices, a tensor of its own.
+    assert found == ([whole, 0, 0, 0, 0] if recipe else [whole] * 5)
 
 
 def test_a_stopped_training_in_bfloat16_ends_bit_for_bit_where_an_uninterrupted_one_does(

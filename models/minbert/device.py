@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 from .errors import InputError
@@ -29,7 +27,8 @@ def pick_device(name: str) -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 (on a CPU: AMX or AVX512-BF16)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
@@ -39,13 +38,6 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
     return getattr(torch, precision)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Return a context in which matrix products run in ``dtype``; weights stay float32."""
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
 
 
 def keeps_kernels(device: torch.device, dtype: torch.dtype) -> bool:

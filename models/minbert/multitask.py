@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adapters.lora import Lora
+from .adapters.lora import Lora, LowRank
 from .adapters.pals import LoraAndPals, Pals
 from .common.streams import generator
 from .config import Config
 from .model.dropout import Dropout
-from .model.encoder import NO_ADAPTER, Adapter, Encoder, EncoderShape, MergedWeights
+from .model.encoder import NO_ADAPTER, Adapter, Encoder, EncoderShape, Linear
+from .model.product_weights import with_weights
 from .packing.pack import PackedBatch
 from .tasks.builtin import HEAD_WIDTHS
 from .tasks.task import Task
@@ -43,7 +45,7 @@ class MultiTaskModel(nn.Module):
         self.head_dropout = head_dropout
         self.encoder = Encoder(shape)
         self.heads = nn.ModuleDict(
-            {task: nn.Linear(shape.hidden_size, outputs) for task, outputs in HEAD_WIDTHS.items()}
+            {task: Linear(shape.hidden_size, outputs) for task, outputs in HEAD_WIDTHS.items()}
         )
         self.lora = lora
         self.pals = pals
@@ -61,11 +63,11 @@ class MultiTaskModel(nn.Module):
             for linear, _ in self.lora.pairs(self.encoder, self._heads()):
                 linear.requires_grad_(False)
 
-    def head(self, task: str) -> nn.Linear:
+    def head(self, task: str) -> Linear:
         """Return the head of a task."""
-        return cast(nn.Linear, self.heads[task])
+        return cast(Linear, self.heads[task])
 
-    def _heads(self) -> dict[str, nn.Linear]:
+    def _heads(self) -> dict[str, Linear]:
         return {task: self.head(task) for task in self.heads}
 
     def initialise(self, seed: int) -> None:
@@ -84,22 +86,54 @@ class MultiTaskModel(nn.Module):
         """What the linear maps go through while training."""
         return self._with_pals(NO_ADAPTER if self.lora is None else self.lora)
 
-    def merged_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
-        """What the linear maps go through in evaluation: the same function, one product a map.
+    def merged(
+        self, dtype: torch.dtype = torch.float32, ready: Mapping[str, Tensor] | None = None
+    ) -> MergedModel:
+        """Return the same function for evaluation: LoRA merged into the weights that it is beside.
 
         Args:
-            dtype: the type that products run in: weights are brought to it here, once.
+            dtype: what products run in: their weights are brought to it here, once.
+            ready: frozen weights that were brought to it before, by name.
         """
-        weights: dict[int, Tensor] = {}
-        if dtype != torch.float32:
-            weights = {id(each): each.weight.detach().to(dtype) for each in self.encoder.linears()
-                       if each.weight.requires_grad}  # fmt: skip
-        if self.lora is not None:
-            weights |= self.lora.merged(self.encoder, self._heads(), dtype)
-        return self._with_pals(MergedWeights(weights) if weights else NO_ADAPTER)
+        weights = {} if self.lora is None else self._merged_lora()
+        for name in self.product_weights() if dtype != torch.float32 else ():
+            if name in weights:
+                weights[name] = weights[name].to(dtype)
+            elif ready and name in ready:
+                weights[name] = ready[name]
+            elif self.lora is None or not name.startswith("lora."):
+                weights[name] = self.get_parameter(name).detach().to(dtype)
+        return MergedModel(self, weights, self._with_pals(NO_ADAPTER))
+
+    def _merged_lora(self) -> dict[str, Tensor]:
+        """Return W0 + alpha B A of each linear map that carries LoRA, by its weight's name."""
+        assert self.lora is not None
+        names = {id(p): name for name, p in self.named_parameters()}
+        pairs = self.lora.pairs(self.encoder, self._heads())
+        return {names[id(linear.weight)]: beside.merged(linear.weight) for linear, beside in pairs}
+
+    def product_weights(self) -> list[str]:
+        """Name the parameters that enter products of tokens: of linear maps, and of LoRA.
+
+        Pooler and heads see one token of each sequence: they stay in float32, which costs nothing.
+        """
+        return [
+            f"{name}.{own}"
+            for name, module in self.named_modules()
+            if isinstance(module, Linear | LowRank)
+            and not name.startswith(("heads.", "lora.heads.", "encoder.pooler"))
+            for own, _ in module.named_parameters(recurse=False)
+        ]
 
     def _with_pals(self, linears: Adapter) -> Adapter:
         return linears if self.pals is None else LoraAndPals(linears, self.pals)
+
+    def task_of(self, parameter: str) -> str | None:
+        """Return whose a parameter is, by its name: one task's, or everybody's."""
+        for prefix in ("heads.", "lora.heads.", "pals.tasks."):
+            if parameter.startswith(prefix):
+                return parameter.removeprefix(prefix).partition(".")[0]
+        return None
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name, in a fixed order."""
@@ -125,12 +159,37 @@ class MultiTaskModel(nn.Module):
     ) -> Tensor:
         """Return the head's raw outputs from embeddings [T, H]: :meth:`forward` after its start."""
         adapter = adapter if adapter is not None else self.adapter
-        cls = self.encoder.encode(embedded, batch, adapter, dropout, cls_only=True)
-        pooled = self.encoder.pool_cls(cls)
-        if dropout:
-            pooled = dropout.apply(pooled, self.head_dropout)
+        pooled = self.pooled(embedded, batch, adapter, dropout)
         out = adapter.head(task.name, self.head(task.name), pooled)
         return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def all_outputs(
+        self, embedded: Tensor, batch: PackedBatch, dropout: Dropout | None = None
+    ) -> Tensor:
+        """Return the outputs of every head side by side, [S, of all tasks], float32."""
+        pooled = self.pooled(embedded, batch, self.adapter, dropout)
+        return self.adapter.all_heads(self._heads(), pooled)
+
+    def pooled(
+        self, embedded: Tensor, batch: PackedBatch, adapter: Adapter, dropout: Dropout | None
+    ) -> Tensor:
+        """Return what a head sees of each sequence, [S, H], from embeddings [T, H]."""
+        cls = self.encoder.encode(embedded, batch, adapter, dropout, cls_only=True)
+        pooled = self.encoder.pool_cls(cls)
+        return dropout.apply(pooled, self.head_dropout) if dropout else pooled
+
+
+class MergedModel:
+    """A model as evaluation has it, see :meth:`MultiTaskModel.merged`."""
+
+    def __init__(self, model: MultiTaskModel, weights: dict[str, Tensor], adapter: Adapter) -> None:
+        self._model, self._weights, self._adapter = model, weights, adapter
+
+    def __call__(self, batch: PackedBatch, task: Task) -> Tensor:
+        """Return the raw outputs of a task's head for each sequence, [S, task.outputs]."""
+        return with_weights(
+            self._model, self._weights, lambda: self._model(batch, task, adapter=self._adapter)
+        )
 
 
 def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -12,14 +12,18 @@ WORDS = ["good", "bad", "film", "plot", "very", "not", "the", "a", "was", "dull"
          "dog", "sat", "ran", "how", "why", "is", "it", "who"]  # fmt: skip
 
 
-def backbone(folder: Path, layers: int = 2, seed: int = 0) -> Path:
-    """Write a random BERT with a vocabulary of :data:`WORDS`, as transformers does."""
+def backbone(folder: Path, layers: int = 2, seed: int = 0, **values) -> Path:
+    """Write a random BERT with a vocabulary of :data:`WORDS`, as transformers does.
+
+    Args:
+        values: of its configuration, beside what makes it small.
+    """
     torch.manual_seed(seed)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=layers,
         num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,
-        initializer_range=0.2,
+        initializer_range=0.2, **values,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
@@ -54,9 +58,13 @@ def data(folder: Path, train: int = 40, dev: int = 20, seed: int = 0) -> Path:
     return folder
 
 
-def folder(base: Path) -> Path:
-    """Write a backbone and a data folder side by side, for :func:`config`; return ``base``."""
-    backbone(base / "backbone")
+def folder(base: Path, **values) -> Path:
+    """Write a backbone and a data folder side by side, for :func:`config`; return ``base``.
+
+    Args:
+        values: of the backbone's configuration.
+    """
+    backbone(base / "backbone", **values)
     data(base / "data")
     return base
 
@@ -68,6 +76,7 @@ def config(base: Path, **keys: object) -> Config:
             "backbone": str(base / "backbone"),
             "data.path": str(base / "data"),
             "train.precision": "float32",
+            "train.device": "cpu",  # tests hold tensors of the processor; test_gpu.py asks for one
             "train.batch_size": 4,
             "train.lr": 1e-2,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..common.streams import generator
-from ..model.encoder import Adapter, Encoder, EncoderShape, Linear, product_dtype, split_queries
+from ..model.encoder import Adapter, Encoder, EncoderShape, Linear, split_queries
 
 SITES = ("qkv", "intermediate", "output")  # of each layer
 
@@ -59,36 +60,83 @@ class LoraFunction(torch.autograd.Function):
 
     Autograd's own chain multiplies thin matrices in the layouts that a processor likes least (a
     gradient of B took six times as long), and adds two gradients of x in a pass of their own.
-    Shapes: ``a`` [P, r, I], ``b`` [P, O / P, r]; x [T, I] -> [T, O].
+    Shapes: ``a`` [P, r, I], ``b`` [P, O / P, r]; x [T, I] -> [T, O]. Products run in the weight's
+    precision.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, alpha):
-        dtype = product_dtype(x)
-        kept, weight = x.to(dtype), weight.to(dtype)
-        down = a.flatten(0, 1).to(dtype)  # [P * r, I]
-        parts = (alpha * b).transpose(1, 2)
-        up = parts[0] if len(parts) == 1 else torch.block_diag(*parts)
-        up = up.to(dtype).contiguous()  # [P * r, O]
+        kept, down = x.to(weight.dtype), a.flatten(0, 1).to(weight.dtype)  # down: [P * r, I]
         low = F.linear(kept, down)
+        out, up = _add_low_rank(F.linear(kept, weight, bias), low, b, alpha)
         ctx.save_for_backward(kept, weight, down, up, low)
         ctx.alpha, ctx.shape, ctx.dtypes = alpha, b.shape, (x.dtype, a.dtype, b.dtype)
-        return F.linear(kept, weight, bias).addmm_(low, up)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight, down, up, low = ctx.saved_tensors
         parts, outputs, rank = ctx.shape
-        low_grad = F.linear(grad, up)
-        a_grad = (low_grad.T @ x).view(parts, rank, -1)
         lows, grads = low.view(-1, parts, rank), grad.reshape(-1, parts, outputs)
-        b_grad = torch.bmm(lows.permute(1, 2, 0), grads.transpose(0, 1)).transpose(1, 2)
+        low_grad = _low_gradient(grads, up, ctx.alpha)
+        a_grad = (low_grad.T @ x).view(parts, rank, -1).to(ctx.dtypes[1])
+        b_grad = _b_gradient(lows, grads, ctx.alpha, ctx.dtypes[2])
         x_grad = None
         if ctx.needs_input_grad[0]:
             x_grad = (grad @ weight).addmm_(low_grad, down).to(ctx.dtypes[0])
-        a_grad, b_grad = a_grad.to(ctx.dtypes[1]), b_grad.to(ctx.dtypes[2]) * ctx.alpha
         return x_grad, None, None, a_grad, b_grad, None
+
+
+def _on_processor(t: Tensor) -> bool:
+    """Whether thin products run on a processor, which likes other layouts than a GPU."""
+    return t.device.type == "cpu"
+
+
+def _add_low_rank(out: Tensor, low: Tensor, b: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Add alpha B to ``out``, [T, O], of ``low``, [T, P * r]; return it, and B as it was used.
+
+    A processor likes one product with the parts' B on a diagonal, and alpha within; a GPU would
+    make that matrix by a kernel for each part, and multiplies all parts at once.
+    """
+    parts, outputs, rank = b.shape
+    if _on_processor(out):
+        each = (alpha * b).transpose(1, 2)
+        up = each[0] if parts == 1 else torch.block_diag(*each)
+        up = up.to(out.dtype).contiguous()  # [P * r, O]
+        return out.addmm_(low, up), up
+    up = b.to(out.dtype)
+    lows = low.view(-1, parts, rank).transpose(0, 1)
+    out.view(-1, parts, outputs).transpose(0, 1).baddbmm_(lows, up.transpose(1, 2), alpha=alpha)
+    return out, up
+
+
+def _low_gradient(grads: Tensor, up: Tensor, alpha: float) -> Tensor:
+    """Return the gradient of ``low``, [T, P * r], from that of the output, [T, P, O / P]."""
+    if _on_processor(grads):
+        return F.linear(grads.flatten(1), up)
+    tokens, parts, _ = grads.shape
+    low_grad = grads.new_empty(tokens, parts, up.shape[2])
+    _scaled_bmm(alpha, grads.transpose(0, 1), up, out=low_grad.transpose(0, 1))
+    return low_grad.flatten(1)
+
+
+def _b_gradient(lows: Tensor, grads: Tensor, alpha: float, dtype: torch.dtype) -> Tensor:
+    """Return the gradient of B, [P, O / P, r], from ``low`` and the gradient of the output."""
+    if _on_processor(grads):
+        found = torch.bmm(lows.permute(1, 2, 0), grads.transpose(0, 1)).transpose(1, 2)
+        return found.to(dtype) * alpha
+    return _scaled_bmm(alpha, grads.permute(1, 2, 0), lows.transpose(0, 1)).to(dtype)
+
+
+def _scaled_bmm(alpha: float, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return alpha a b. Only a product that is added has a factor: here, to nothing."""
+    return torch.baddbmm(_nothing(a.device, a.dtype), a, b, beta=0, alpha=alpha, out=out)
+
+
+@cache
+def _nothing(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.zeros((1, 1, 1), device=device, dtype=dtype)
 
 
 class Lora(nn.Module, Adapter):
@@ -131,33 +179,28 @@ class Lora(nn.Module, Adapter):
     def linear(self, layer: int, site: str, linear: Linear, x: Tensor) -> Tensor:
         if site not in SITES:
             return linear(x)
-        weight = linear.ready(product_dtype(x))
-        return self.beside(layer, site).forward(weight, linear.bias, x)
+        return self.beside(layer, site).forward(linear.weight, linear.bias, x)
 
     def cls_queries(
         self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
         site = self.beside(layer, "qkv")
-        joint = linear.ready(product_dtype(x)), linear.bias, site.a, site.b
+        joint = linear.weight, linear.bias, site.a, site.b
         query, others = zip(*(split_queries(each) for each in joint), strict=True)
         return (
             LoraFunction.apply(cls, *query, site.alpha),
             LoraFunction.apply(x, *others, site.alpha),
         )
 
-    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
+    def head(self, task: str, linear: Linear, x: Tensor) -> Tensor:
         return self.beside_head(task).forward(linear.weight, linear.bias, x)
 
-    def merged(
-        self, encoder: Encoder, heads: Mapping[str, nn.Linear], dtype: torch.dtype
-    ) -> dict[int, Tensor]:
-        """Return W0 + alpha B A of each linear map that carries LoRA, by the map's id."""
-        pairs = self.pairs(encoder, heads)
-        return {id(linear): low_rank.merged(linear.weight).to(dtype) for linear, low_rank in pairs}
+    def all_heads(self, linears: Mapping[str, Linear], x: Tensor) -> Tensor:
+        return torch.cat([self.head(task, linear, x) for task, linear in linears.items()], 1)
 
     def pairs(
-        self, encoder: Encoder, heads: Mapping[str, nn.Linear]
-    ) -> Iterator[tuple[nn.Linear, LowRank]]:
+        self, encoder: Encoder, heads: Mapping[str, Linear]
+    ) -> Iterator[tuple[Linear, LowRank]]:
         """Yield each linear map that carries LoRA, with its matrices."""
         for index, layer in zip(range(len(self.layers)), encoder.layers, strict=True):
             for site in SITES:

@@ -14,7 +14,7 @@ TS always takes the layer's input h; where it joins is :attr:`Adapter.placement`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -36,8 +36,8 @@ class Projection(nn.Module):
 
     def __init__(self, hidden: int, small: int) -> None:
         super().__init__()
-        self.encoder = nn.Linear(hidden, small)
-        self.decoder = nn.Linear(small, hidden)
+        self.encoder = Linear(hidden, small)
+        self.decoder = Linear(small, hidden)
 
 
 class TaskLayers(nn.Module):
@@ -58,12 +58,12 @@ class TaskLayers(nn.Module):
                 small = LOW_RANK if attention_name is None else PAL
                 self.projections[projection] = Projection(shape.hidden_size, small)
             if attention_name is not None and attention_name not in self.attentions:
-                self.attentions[attention_name] = nn.Linear(PAL, 3 * PAL)  # query, key and value
+                self.attentions[attention_name] = Linear(PAL, 3 * PAL)  # query, key and value
 
     def initialise(self, stream: torch.Generator) -> None:
         """Draw the weights; V^D starts at zero, so that training starts at the backbone."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, Linear):
                 nn.init.normal_(module.weight, std=_DEVIATION, generator=stream)
                 nn.init.zeros_(module.bias)
         for name in self.projections:
@@ -72,8 +72,8 @@ class TaskLayers(nn.Module):
     def _projection(self, name: str) -> Projection:
         return cast(Projection, self.projections[name])
 
-    def _attention(self, name: str) -> nn.Linear:
-        return cast(nn.Linear, self.attentions[name])
+    def _attention(self, name: str) -> Linear:
+        return cast(Linear, self.attentions[name])
 
     def forward(
         self,
@@ -183,8 +183,11 @@ class LoraAndPals(Adapter):
     ) -> tuple[Tensor, Tensor]:
         return self._linears.cls_queries(layer, linear, x, cls)
 
-    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
+    def head(self, task: str, linear: Linear, x: Tensor) -> Tensor:
         return self._linears.head(task, linear, x)
+
+    def all_heads(self, linears: Mapping[str, Linear], x: Tensor) -> Tensor:
+        return self._linears.all_heads(linears, x)
 
     def parallel(
         self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool

@@ -113,16 +113,20 @@ class Dataset:
         return self.select(np.sort(by_label[places]))
 
     def batch(
-        self, indices: np.ndarray, fill: bool = False, level: bool = False
+        self,
+        indices: np.ndarray,
+        fill: bool = False,
+        level: bool = False,
+        ragged: bool = False,
     ) -> tuple[PackedBatch, np.ndarray]:
         """Return examples as one packed batch, and their labels in packed order, float32.
 
         Args:
-            fill, level: see :func:`minbert.packing.pack.pack`.
+            fill, level, ragged: see :func:`minbert.packing.pack.pack`.
         """
         sequences = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         tasks = [self.task.name] * len(indices)
-        packed = pack(sequences, self.segment_starts[indices], tasks, fill, level)
+        packed = pack(sequences, self.segment_starts[indices], tasks, fill, level, ragged)
         return packed, self.labels[indices][packed.order]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..data.datasets import Dataset
-from ..device import autocast, keeps_kernels
-from ..multitask import MultiTaskModel, predicted_values
+from ..device import keeps_kernels
+from ..multitask import MergedModel, MultiTaskModel, predicted_values
 from ..packing.pack import length_ordered
 from ..packing.ragged import send, to_device
 from .predictions import TaskPredictions
@@ -26,26 +26,25 @@ def predict_dataset(
     dataset: Dataset,
     device: torch.device,
     dtype: torch.dtype,
-    adapter=None,
+    merged: MergedModel | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Return the head's raw outputs for every example, float32 [examples, outputs], in file order.
 
     Args:
-        adapter: merged adapter, if several datasets share one; made here if not given.
+        merged: the model in ``dtype``, if several datasets share one; made here if not given.
         after_batch: called after every batch; what it raises ends the prediction.
     """
-    adapter = adapter if adapter is not None else model.merged_adapter(dtype)
+    merged = merged if merged is not None else model.merged(dtype)
     outputs = torch.empty(len(dataset), dataset.task.outputs, device=device)
-    fill = keeps_kernels(device, dtype)
-    with autocast(device, dtype):
-        for indices in length_ordered(dataset.lengths, token_budget(model, device)):
-            batch, _ = dataset.batch(indices, fill)
-            out = model(to_device(batch, device), dataset.task, adapter=adapter)
-            (rows,) = send((torch.from_numpy(indices[batch.order]),), device)
-            outputs[rows] = out.float()
-            if after_batch is not None:
-                after_batch()
+    fill, ragged = keeps_kernels(device, dtype), device.type != "cpu"
+    for indices in length_ordered(dataset.lengths, token_budget(model, device)):
+        batch, _ = dataset.batch(indices, fill, ragged=ragged)
+        out = merged(to_device(batch, device), dataset.task)
+        (rows,) = send((torch.from_numpy(indices[batch.order]),), device)
+        outputs[rows] = out.float()
+        if after_batch is not None:
+            after_batch()
     return outputs.cpu()
 
 
@@ -77,12 +76,18 @@ class DevSets:
         model: MultiTaskModel,
         dtype: torch.dtype,
         after_batch: Callable[[], None] | None = None,
+        ready: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, TaskPredictions]:
-        """Return the predictions of every task. ``after_batch``: see :func:`predict_dataset`."""
-        adapter = model.merged_adapter(dtype)
+        """Return the predictions of every task.
+
+        Args:
+            after_batch: see :func:`predict_dataset`.
+            ready: frozen weights in ``dtype``, by name, if they are at hand.
+        """
+        merged = model.merged(dtype, ready)
         return {
             name: task_predictions(
-                dataset, predict_dataset(model, dataset, self._device, dtype, adapter, after_batch)
+                dataset, predict_dataset(model, dataset, self._device, dtype, merged, after_batch)
             )
             for name, dataset in self.datasets.items()
         }

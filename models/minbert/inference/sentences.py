@@ -37,7 +37,7 @@ class SentenceModel:
         shape = read_shape(folder)
         self._tokenizer = load_tokenizer(folder, shape.max_positions, shape.vocab_size)
         self._model.to(self._device)
-        self._adapter = self._model.merged_adapter(self._dtype)
+        self._merged = self._model.merged(self._dtype)
 
     def predict(self, task: str, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
         """Return what the model says of each sentence or pair, float32 [texts]: the class (sst),
@@ -54,5 +54,5 @@ class SentenceModel:
         if not texts:
             return np.empty(0, dtype=np.float32)
         dataset = Dataset.from_texts(asked, texts, self._tokenizer)
-        outputs = predict_dataset(self._model, dataset, self._device, self._dtype, self._adapter)
+        outputs = predict_dataset(self._model, dataset, self._device, self._dtype, self._merged)
         return task_predictions(dataset, outputs).values

@@ -1,6 +1,6 @@
 """Attention within each sequence of a packed stream, one block of near-equal lengths at a time.
 
-That is for a CPU; for a GPU see :mod:`minbert.packing.ragged`.
+That is for a CPU; for a GPU see :mod:`minbert.model.varlen_attention`.
 
     T tokens   H hidden   N heads   D = H / N   n sequences of a block   L tokens of its longest
 """
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from ..packing.blocks import Block, Blocks
 from ..packing.pack import Ragged
 from .dropout import Dropout, keeping
-from .ragged_attention import ragged_attention
+from .varlen_attention import varlen_attention
 
 
 def attention(
@@ -27,6 +27,7 @@ def attention(
     rate: float = 0.0,
     dropout: Dropout | None = None,
     queries: Tensor | None = None,
+    cls_positions: Tensor | None = None,
 ) -> Tensor:
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, equation 1).
 
@@ -36,13 +37,17 @@ def attention(
         blocks: the stream as blocks; what lies behind the last belongs to no sequence.
         rate: dropout of the attention weights, applied where there is ``dropout``.
         queries: [sequences, H], the queries of each sequence's first token, if only these look.
+        cls_positions: int [sequences], where these tokens lie, in place of their queries; for
+            :class:`Ragged`.
 
     Returns:
         The attention heads' outputs side by side: [T, H], zero where there is no sequence, or with
-        ``queries`` [sequences, H].
+        ``queries`` or ``cls_positions`` [sequences, H].
     """
     if isinstance(blocks, Ragged):
-        return ragged_attention(qkv, blocks, num_heads, rate if dropout else 0.0, queries)
+        return varlen_attention(
+            qkv, blocks, num_heads, rate if dropout else 0.0, queries, cls_positions
+        )
     if dropout and rate > 0:
         return _WithDropout.apply(qkv, queries, blocks, num_heads, rate, dropout)
     rows = qkv.index_select(0, blocks.source) if blocks.padded else qkv[: blocks.tokens]
@@ -88,13 +93,12 @@ class _WithDropout(torch.autograd.Function):
         per_query = (_block_rows(x, blocks, num_heads, cls_only) for x in (q, contexts))
         per_key = (_block_rows(x, blocks, num_heads) for x in (k, v))
         each = zip(blocks, blocks.padding_bias(q.dtype), *per_query, *per_key, strict=True)
-        with torch.autocast(qkv.device.type, enabled=False):
-            for block, bias, query, context, key, values in each:
-                weights.append(_softmax(torch.bmm(query, key.transpose(1, 2)), bias, block))
-                drawn = len(query), min(query.shape[1], block.longest), block.longest
-                dropped = dropout.draw(drawn, rate).within(drawn, weights[-1].shape)
-                ctx.drops.append((dropped, dropped.take_out(weights[-1])))
-                torch.bmm(weights[-1], values, out=context)
+        for block, bias, query, context, key, values in each:
+            weights.append(_softmax(torch.bmm(query, key.transpose(1, 2)), bias, block))
+            drawn = len(query), min(query.shape[1], block.longest), block.longest
+            dropped = dropout.draw(drawn, rate).within(drawn, weights[-1].shape)
+            ctx.drops.append((dropped, dropped.take_out(weights[-1])))
+            torch.bmm(weights[-1], values, out=context)
         ctx.save_for_backward(q, k, v, contexts, *weights)
         ctx.blocks, ctx.num_heads, ctx.layout, ctx.shape = blocks, num_heads, layout, qkv.shape
         ctx.keeping = keeping(rate)

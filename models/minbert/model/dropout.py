@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.streams import derive_seed
@@ -19,10 +18,15 @@ class Dropout:
 
     One that is given none evaluates. The gaps between dropped elements are drawn, not a number for
     each element: they are geometric, the rounded down values of an exponential distribution
-    (Devroye 1986, chapter X.2). That is for a CPU; for a GPU see :class:`DeviceDropout`.
+    (Devroye 1986, chapter X.2). That is for a CPU; for a GPU see
+    :mod:`minbert.model.device_dropout`.
     """
 
     def __init__(self, seed: int) -> None:
+        self.begin(seed)
+
+    def begin(self, seed: int) -> None:
+        """Begin the stream of a seed."""
         # From NumPy: torch's Mersenne Twister takes several times as long a word.
         self._bits = np.random.SFC64(derive_seed(seed, "dropout"))
         self._draw = np.random.Generator(self._bits)
@@ -40,6 +44,35 @@ class Dropout:
         if rate == 0:
             return residual + x
         return add_masked(residual, x, self._draw_rows(x, rate, rows), keeping(rate))
+
+    def draw_ahead(self, additions: int, like: Tensor, rate: float) -> None:
+        """Expect as many calls of :meth:`add` on tensors like one, or of fewer rows, at a rate.
+
+        A device draws for all of them at once.
+        """
+
+    def repeatable(self) -> Callable[[], None]:
+        """Return what begins a part of the stream: each call, the same part from its beginning.
+
+        Whoever draws after each of its calls draws the same, and as much each time. It holds for
+        one step.
+        """
+        begins: list[Tensor] = []
+
+        def begin() -> None:
+            if begins:
+                self.load_state(begins[0])
+            else:
+                begins.append(self.state())
+
+        return begin
+
+    def end_step(self) -> None:
+        """Go on with the stream after the parts that were repeated."""
+
+    def generators(self) -> list[torch.Generator]:
+        """Return the generators of a GPU that are drawn from, beside its own."""
+        return []
 
     def _draw_rows(self, x: Tensor, rate: float, rows: int | None) -> DropoutMask:
         return self.draw(x.shape if rows is None else (rows, *x.shape[1:]), rate)
@@ -71,53 +104,16 @@ class Dropout:
         Raises:
             ValueError: it is another kind of stream's.
         """
-        _check_size(state, self.state())
+        check_size(state, self.state())
         words = state.numpy().copy().view(np.uint64)
         self._bits.state = {
             "bit_generator": "SFC64", "state": {"state": words}, "has_uint32": 0, "uinteger": 0,
         }  # fmt: skip
 
 
-class DeviceDropout(Dropout):
-    """Dropout by the kernels of a device, from the device's own generator.
-
-    That generator is one for all of a process, as torch's attention draws from no other.
-    """
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._generator = _own_generator(device)
-        self._generator.manual_seed(derive_seed(seed, "dropout"))
-
-    def apply(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
-        return F.dropout(x, rate)
-
-    def add(self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
-        return residual + F.dropout(x, rate)
-
-    def state(self) -> Tensor:
-        return self._generator.get_state()
-
-    def load_state(self, state: Tensor) -> None:
-        _check_size(state, self.state())
-        self._generator.set_state(state.cpu())
-
-
-def _check_size(state: Tensor, own: Tensor) -> None:
+def check_size(state: Tensor, own: Tensor) -> None:
     if len(state) != len(own):
         raise ValueError(f"a state of {len(state)} bytes; dropout's has {len(own)} on this device")
-
-
-def _own_generator(device: torch.device) -> torch.Generator:
-    if device.type != "cuda":
-        return torch.default_generator
-    torch.cuda.init()
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return torch.cuda.default_generators[index]
-
-
-def make_dropout(seed: int, device: torch.device) -> Dropout:
-    """Return the dropout of a training on ``device``."""
-    return Dropout(seed) if device.type == "cpu" else DeviceDropout(seed, device)
 
 
 def keeping(rate: float) -> float:

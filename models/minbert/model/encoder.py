@@ -21,7 +21,7 @@ Whoever reads the model begins here, and reads on in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,9 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..packing.pack import PackedBatch
+from ..packing.pack import PackedBatch, Ragged
 from .attention import attention
 from .dropout import Dropout
+from .product_weights import fork
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,16 @@ class Adapter:
         self, layer: int, linear: Linear, x: Tensor, cls: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the queries of ``cls``, [S, H], and keys and values of x, [T, 2H]."""
-        return split_projection(linear.ready(product_dtype(x)), linear.bias, x, cls)
+        return split_projection(linear.weight, linear.bias, x, cls)
 
-    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        """Apply the head of ``task``."""
+    def head(self, task: str, linear: Linear, x: Tensor) -> Tensor:
+        """Apply the head of ``task``, [S, H] -> [S, the task's outputs]."""
         return linear(x)
+
+    def all_heads(self, linears: Mapping[str, Linear], x: Tensor) -> Tensor:
+        """Apply the heads of tasks, by name: their outputs side by side, [S, all of them]."""
+        weights, biases = zip(*((each.weight, each.bias) for each in linears.values()), strict=True)
+        return F.linear(x.to(weights[0].dtype), torch.cat(weights), torch.cat(biases))
 
     def parallel(
         self, layer: int, h: Tensor, batch: PackedBatch, dropout: Dropout | None, cls_only: bool
@@ -98,39 +104,19 @@ NO_ADAPTER = Adapter()
 
 
 class Linear(nn.Linear):
-    """A linear map that, while it is frozen, keeps its weight in the precision of its products.
+    """A linear map that runs in its weight's precision, whatever its input's is.
 
-    Autocast alone would make that copy again in every forward pass.
+    So a copy of the weights decides what products run in (:mod:`minbert.model.product_weights`).
     """
 
-    _copied: tuple[Tensor, int, Tensor] | None = None  # the weight, its version, the copy
-
-    def ready(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight as products in ``dtype`` want it, or as it is where it trains."""
-        weight = self.weight
-        if weight.requires_grad or dtype == weight.dtype:
-            return weight
-        kept = self._copied
-        if kept is None or kept[0] is not weight or kept[1] != weight._version:
-            # Whoever asks first may be an evaluation; what that made, no training could use.
-            with torch.inference_mode(False), torch.no_grad():
-                kept = self._copied = weight, weight._version, weight.detach().to(dtype)
-        return kept[2]
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.ready(product_dtype(x)), self.bias)
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the type that products of ``x`` run in here: autocast's, where it is on."""
-    device = x.device.type
-    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if casts else x.dtype
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 def split_projection(weight: Tensor, bias: Tensor, x: Tensor, cls: Tensor) -> tuple[Tensor, Tensor]:
     """Apply the joint query, key and value map, [3H, .]: the first third to ``cls`` alone."""
     (query, others), (first, rest) = (split_queries(t) for t in (weight, bias))
+    x, cls = x.to(weight.dtype), cls.to(weight.dtype)
     return F.linear(cls, query, first), F.linear(x, others, rest)
 
 
@@ -138,28 +124,6 @@ def split_queries(t: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first third of its rows, and the others."""
     third = len(t) // 3
     return t.split((third, 2 * third))
-
-
-class MergedWeights(Adapter):
-    """Linear maps with weights that were made beforehand, by the map's id; others as they are."""
-
-    def __init__(self, weights: dict[int, Tensor]) -> None:
-        self._weights = weights
-
-    def linear(self, layer: int, site: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        weight = self._weights.get(id(linear))
-        return linear(x) if weight is None else F.linear(x, weight, linear.bias)
-
-    def cls_queries(
-        self, layer: int, linear: Linear, x: Tensor, cls: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        weight = self._weights.get(id(linear))
-        if weight is None:
-            return super().cls_queries(layer, linear, x, cls)
-        return split_projection(weight, linear.bias, x, cls)
-
-    def head(self, task: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return self.linear(-1, task, linear, x)
 
 
 class Embedding(nn.Embedding):
@@ -217,25 +181,41 @@ class Layer(nn.Module):
         cls_only: bool = False,
     ) -> Tensor:
         """Return the hidden states that follow h, [T, H], or only each sequence's first, [S, H]."""
+        dtype = self.qkv.weight.dtype
+        h, x = fork(h, dtype)
         ts = adapter.parallel(self.index, h, batch, dropout, cls_only)
-        queries, rows = None, batch.tokens
+        rows = len(batch.cls_positions) if cls_only else batch.tokens
         if cls_only:  # the others are keys and values only, and not looked at from there on
-            rows, cls = len(batch.cls_positions), h.index_select(0, batch.cls_positions)
-            queries, qkv = adapter.cls_queries(self.index, self.qkv, h, cls)
-            h = cls
+            h = F.embedding(batch.cls_positions, h)
+            context = self._cls_attention(x, batch, adapter, dropout)
         else:
-            qkv = adapter.linear(self.index, "qkv", self.qkv, h)  # [T, 3H]
-        rate = self.attention_rate
-        context = attention(qkv, batch.blocks, self.num_heads, rate, dropout, queries)
+            qkv = adapter.linear(self.index, "qkv", self.qkv, x)  # [T, 3H]
+            context = attention(qkv, batch.blocks, self.num_heads, self.attention_rate, dropout)
         if ts is not None and adapter.placement == "alternative":
             context = context + ts
         context = adapter.linear(self.index, "attention_output", self.attention_output, context)
-        a = self.attention_norm(self._add(h, context, dropout, rows))
-        f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, a))  # [T, I]
+        a, x = fork(self.attention_norm(self._add(h, context, dropout, rows)), dtype)
+        f = F.gelu(adapter.linear(self.index, "intermediate", self.intermediate, x))  # [T, I]
         f = self._add(a, adapter.linear(self.index, "output", self.output, f), dropout, rows)
         if ts is not None and adapter.placement == "original":
             f = f + ts
         return self.output_norm(f)  # [T, H]
+
+    def _cls_attention(
+        self, x: Tensor, batch: PackedBatch, adapter: Adapter, dropout: Dropout | None
+    ) -> Tensor:
+        """Return attention's outputs for each sequence's [CLS], [T, H] -> [S, H].
+
+        A processor computes no more queries than these; a GPU is sooner done with all of them than
+        with cutting a weight in two.
+        """
+        on, rate = batch.cls_positions, self.attention_rate
+        if isinstance(batch.blocks, Ragged):
+            qkv = adapter.linear(self.index, "qkv", self.qkv, x)
+            return attention(qkv, batch.blocks, self.num_heads, rate, dropout, cls_positions=on)
+        cls = x.index_select(0, on)
+        queries, rest = adapter.cls_queries(self.index, self.qkv, x, cls)
+        return attention(rest, batch.blocks, self.num_heads, rate, dropout, queries)
 
     def linears(self) -> tuple[Linear, ...]:
         """Return the linear maps."""
@@ -289,6 +269,8 @@ class Encoder(nn.Module):
             cls_only: return each sequence's [CLS] alone, [S, H]. The last layer computes nothing
                 else then: the other tokens are its keys and values only.
         """
+        if dropout:
+            dropout.draw_ahead(2 * len(self.layers), h, self.shape.hidden_dropout)
         for layer in self.layers[:-1]:
             h = layer(h, batch, adapter, dropout)
         return self.layers[-1](h, batch, adapter, dropout, cls_only)

@@ -6,8 +6,9 @@ and attention can look at them as one block (:mod:`minbert.packing.blocks`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,10 +22,23 @@ from .blocks import LEVEL, Blocks
 class Ragged(NamedTuple):
     """Sequences that follow each other in the stream, for attention that takes variable lengths."""
 
-    offsets: Tensor  # int64 [sequences + 1], where each begins, and behind the last
+    offsets: Tensor  # int32 [sequences + 1], where each begins, and behind the last
     sequences: int
-    shortest: int  # tokens
-    longest: int
+    longest: int  # tokens; at most: none is longer
+    counted: Tensor | None = None  # int32 [sequences + 1], 0, 1, 2, ..., if it is at hand
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> Ragged:
+        """Return sequences of these lengths, int64 [sequences]."""
+        offsets = np.cumsum([0, *lengths], dtype=np.int32)
+        return cls(torch.from_numpy(offsets), len(lengths), int(lengths.max()))
+
+    def first_tokens(self) -> Ragged:
+        """Return the first token of each sequence as a sequence of its own."""
+        each = self.counted
+        if each is None:
+            each = torch.arange(self.sequences + 1, dtype=torch.int32, device=self.offsets.device)
+        return Ragged(each, self.sequences, 1)
 
 
 class Span(NamedTuple):
@@ -45,10 +59,11 @@ class PackedBatch:
     """Some sequences as one flat stream of tokens.
 
     Attributes:
-        token_ids, segments, positions: int64 [tokens], and filler at the end if there is any.
-        cls_positions: int64 [sequences], where each sequence's [CLS] lies.
+        token_ids, segments, positions: int64 [tokens], and filler at the end if there is any; for a
+            GPU int32.
+        cls_positions: of that type, [sequences], where each sequence's [CLS] lies.
         tokens: how many there are, without filler.
-        blocks: the stream as blocks of near-equal lengths, in order; filler belongs to none. On a
+        blocks: the stream as blocks of near-equal lengths, in order; filler belongs to none. For a
             GPU it is told as :class:`Ragged`.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
         spans: the stream as parts of one task each, in order; empty if no task was named.
@@ -66,8 +81,7 @@ class PackedBatch:
     @property
     def owners(self) -> Tensor:
         """Which sequence each token belongs to, int64 [tokens]; one more than the last: filler."""
-        begins = torch.zeros_like(self.token_ids)
-        begins[self.cls_positions] = 1
+        begins = torch.zeros_like(self.token_ids).index_fill_(0, self.cls_positions.long(), 1)
         if self.tokens < len(begins):
             begins[self.tokens] = 1
         return begins.cumsum(0) - 1
@@ -79,6 +93,7 @@ def pack(
     tasks: Sequence[str] = (),
     fill: bool = False,
     level: bool = False,
+    ragged: bool = False,
 ) -> PackedBatch:
     """Pack sequences into one stream, by task and then by length.
 
@@ -91,24 +106,25 @@ def pack(
         tasks: the task of each sequence, for task-specific layers.
         fill: round the stream's length up with tokens that belong to no sequence.
         level: round the length of blocks up, too, for an attention that multiplies matrices.
+        ragged: tell where sequences lie as a GPU wants it.
     """
     lengths = np.array([len(s) for s in sequences])
     order = np.lexsort((lengths, np.array(tasks))) if len(tasks) else _stable(lengths)
     lengths = lengths[order]
     starts = np.cumsum(lengths) - lengths
-    stream = np.concatenate([sequences[i] for i in order]).astype(np.int64)
+    stream = np.concatenate([sequences[i] for i in order]).astype(np.int32 if ragged else np.int64)
     positions = np.arange(len(stream)) - np.repeat(starts, lengths)
     segments = positions >= np.repeat(np.asarray(segment_starts)[order], lengths)
     filler = rounded(len(stream)) - len(stream) if fill else 0
-    step = LEVEL if level else 1
-    spans = _spans([tasks[i] for i in order], lengths, filler, step) if len(tasks) else ()
+    lay_out = Ragged.of if ragged else partial(Blocks, step=LEVEL if level else 1)
+    spans = _spans([tasks[i] for i in order], lengths, filler, lay_out) if len(tasks) else ()
     return PackedBatch(
         token_ids=_filled(stream, filler),
-        segments=_filled(segments.astype(np.int64), filler),
-        positions=_filled(positions, filler),
-        cls_positions=torch.from_numpy(starts),
+        segments=_filled(segments.astype(stream.dtype), filler),
+        positions=_filled(positions.astype(stream.dtype), filler),
+        cls_positions=torch.from_numpy(starts.astype(stream.dtype)),
         tokens=len(stream),
-        blocks=spans[0].blocks if len(spans) == 1 else Blocks(lengths, step),
+        blocks=spans[0].blocks if len(spans) == 1 else lay_out(lengths),
         order=order,
         spans=spans,
     )
@@ -128,11 +144,16 @@ def _stable(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(lengths, kind="stable")
 
 
-def _spans(tasks: list[str], lengths: np.ndarray, filler: int, step: int) -> tuple[Span, ...]:
+def _spans(
+    tasks: list[str],
+    lengths: np.ndarray,
+    filler: int,
+    lay_out: Callable[[np.ndarray], Blocks | Ragged],
+) -> tuple[Span, ...]:
     spans, start = [], 0
     for task, places in groupby(range(len(tasks)), key=tasks.__getitem__):
         mine = lengths[list(places)]
-        spans.append(Span(task, start, start + int(mine.sum()), len(mine), Blocks(mine, step)))
+        spans.append(Span(task, start, start + int(mine.sum()), len(mine), lay_out(mine)))
         start = spans[-1].stop
     spans[-1] = spans[-1]._replace(stop=spans[-1].stop + filler)
     return tuple(spans)

@@ -1,4 +1,4 @@
-"""A batch on a GPU: sent in one copy, its sequences by their offsets.
+"""A batch on its way to a GPU, in one copy.
 
 Nothing here waits for the GPU: whatever the host must know of a batch, it knows beforehand.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,36 +15,35 @@ from .pack import PackedBatch, Ragged
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """Return a batch where the model is: on a CPU as it is, elsewhere as :func:`ragged` has it."""
-    return batch if device.type == "cpu" else ragged(batch, device)
+    """Return a batch where the model is: on a CPU as it is, elsewhere sent in one copy.
 
+    A dozen small copies would each cost as much.
 
-def ragged(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """Return a batch on ``device``, without filler, its blocks and its spans' as :class:`Ragged`.
-
-    It is one copy: a dozen small ones would each cost as much.
+    Args:
+        batch: for other devices than a CPU, one that was packed with ``ragged``.
     """
-    offsets = np.append(batch.cls_positions.numpy(), batch.tokens)
-    ends = list(accumulate(span.sequences for span in batch.spans))
-    parts = [offsets[end - span.sequences : end + 1] - span.start
-             for span, end in zip(batch.spans, ends, strict=True)]  # fmt: skip
-    streams = (t[: batch.tokens] for t in (batch.token_ids, batch.segments, batch.positions))
-    token_ids, segments, positions, first, *others = send(
-        [*streams, *(torch.from_numpy(part) for part in (offsets, *parts))], device
+    return batch if device.type == "cpu" else _sent(batch, device)
+
+
+def _sent(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    layouts = [_ragged(batch.blocks), *(_ragged(span.blocks) for span in batch.spans)]
+    streams = (batch.token_ids, batch.segments, batch.positions, batch.cls_positions)
+    token_ids, segments, positions, cls_positions, *offsets = send(
+        [*streams, *(each.offsets for each in layouts)], device
     )
-    spans = tuple(
-        span._replace(stop=span.start + int(part[-1]), blocks=_ragged(part, sent))
-        for span, part, sent in zip(batch.spans, parts, others, strict=True)
-    )
+    blocks, *parts = (each._replace(offsets=o) for each, o in zip(layouts, offsets, strict=True))
+    spans = zip(batch.spans, parts, strict=True)
     return replace(
         batch, token_ids=token_ids, segments=segments, positions=positions,
-        cls_positions=first[:-1], blocks=_ragged(offsets, first), spans=spans,
+        cls_positions=cls_positions, blocks=blocks,
+        spans=tuple(span._replace(blocks=part) for span, part in spans),
     )  # fmt: skip
 
 
-def _ragged(offsets: np.ndarray, sent: Tensor) -> Ragged:
-    lengths = np.diff(offsets)
-    return Ragged(sent, len(lengths), int(lengths.min()), int(lengths.max()))
+def _ragged(blocks) -> Ragged:
+    if not isinstance(blocks, Ragged):
+        raise TypeError("a batch for a device is packed with ragged=True")
+    return blocks
 
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:

@@ -35,6 +35,8 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
     if not changed:
         return None
     words = "; ".join(f"{key}: {now[key]}, was {before[key]}" for key in changed)
+    if "device" in changed:
+        words += "; dropout begins another random stream"
     bits = "" if set(changed) & set(_GROSS) else " in their last bits"
     return (
         f"it goes on by another arithmetic ({words}): its numbers may differ{bits} from those of a "

@@ -52,7 +52,7 @@ def train(
         config: what to train.
         cache_dir: where tokenised data is kept between trainings.
         checkpoint_dir: where checkpoints and the best epoch are kept; None keeps neither.
-        on_step: told of every step.
+        on_step: told of every step; on a GPU some steps later.
         on_evaluation: told that an evaluation begins; on large dev sets it takes minutes.
         should_stop: asked after every step, every report, and every batch of an evaluation; when
             it says yes, a checkpoint is written and :class:`TrainingStopped` is raised.
@@ -67,13 +67,14 @@ def train(
     """
     checkpointer = Checkpointer(config, cache_dir, checkpoint_dir, on_notice)
     trainer = checkpointer.trainer
+    trainer.on_step = on_step
 
     def check_stop() -> None:
         if should_stop is not None and should_stop():
             raise TrainingStopped(f"stopped after step {trainer.step}")
 
     try:
-        yield from _epochs(checkpointer, on_step, on_evaluation, check_stop)
+        yield from _epochs(checkpointer, on_evaluation, check_stop)
         checkpointer.save()  # whoever comes back finds it finished
     except TrainingStopped:
         checkpointer.save()
@@ -84,7 +85,6 @@ def train(
 
 def _epochs(
     checkpointer: Checkpointer,
-    on_step: Callable[[StepReport], None] | None,
     on_evaluation: Callable[[], None] | None,
     check_stop: Callable[[], None],
 ) -> Generator[EpochReport, None, None]:
@@ -92,9 +92,7 @@ def _epochs(
     trainer = checkpointer.trainer
     while trainer.epoch <= trainer.config.train.epochs:
         for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
-            step = trainer.take_step(task)
-            if on_step is not None:
-                on_step(step)
+            trainer.launch(task)
             check_stop()
             checkpointer.save_if_due(_SECONDS_BETWEEN)
         if trainer.evaluates():

@@ -19,7 +19,7 @@ than rounding does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import unwrap
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _STRETCHES = np.array([1, 2, 3, 4, 6, 9, 13, 19, 28, 41, 61])  # first i of each
+WORD = "encoder.embeddings.word.weight"
 _LAGS = 256  # the last i: (b1 / sqrt(b2)) ** 256 is 2e-12
 
 
@@ -36,7 +37,12 @@ class AdamW(torch.optim.AdamW):
 
     torch wraps them for torch.compile, and the wrappers import its compiler: more than a second at
     the first optimizer of every process, for what is never compiled here.
+
+    Attributes:
+        found_inf: float32 [], where the fused kernel leaves out a step if it is 1; on the device.
     """
+
+    found_inf: Tensor | None = None
 
     add_param_group = unwrap(Optimizer.add_param_group)
     zero_grad = unwrap(Optimizer.zero_grad)
@@ -166,3 +172,21 @@ class RowAdamW:
         for name, value in self.state.items():
             value.copy_(tensors[name])
         self.step = int(tensors["step"])
+
+
+def clip(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
+    """Scale gradients, sparse ones too, so that their norm all together is at most ``most``.
+
+    Returns:
+        The norm that they had.
+    """
+    gradients = []
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+            gradients.append(p.grad.values())
+        elif p.grad is not None:
+            gradients.append(p.grad)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm

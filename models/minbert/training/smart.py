@@ -15,39 +15,17 @@ divergence from a teacher whose weights are a running average of the model's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
-from ..common.streams import generator
+from ..common.streams import derive_seed, generator, stream_name, stream_state
 from ..config import SmartConfig
 from ..model.dropout import Dropout
+from ..model.product_weights import with_weights
 from ..multitask import MultiTaskModel
 from ..packing.pack import PackedBatch
-from ..tasks.task import Task
-
-
-def divergence(task: Task, outputs: Tensor, others: Tensor) -> Tensor:
-    """Return how far two outputs of a task's head are apart, the mean over sequences.
-
-    Symmetrised Kullback-Leibler divergence between the class distributions (equation 10), between
-    Bernoulli distributions where there is one logit, and squared error for a regression.
-
-    Args:
-        outputs, others: [S, task.outputs], raw.
-    """
-    if task.kind == "regression":
-        return F.mse_loss(outputs[:, 0], others[:, 0])
-    if task.kind == "binary":
-        # KL(p||q) + KL(q||p) of two Bernoullis is the product of the differences of
-        # probabilities and logits.
-        p, q = outputs[:, 0], others[:, 0]
-        return ((p.sigmoid() - q.sigmoid()) * (p - q)).mean()
-    p, q = outputs.log_softmax(1), others.log_softmax(1)
-    return ((p.exp() - q.exp()) * (p - q)).sum(1).mean()
+from .objective import Objective
 
 
 def project(delta: Tensor, batch: PackedBatch, radius: float, norm: str) -> Tensor:
@@ -72,11 +50,6 @@ def _sequence_norms(delta: Tensor, batch: PackedBatch) -> Tensor:
     return squares.sqrt()[owner, None]
 
 
-def _return_to_here(dropout: Dropout | None) -> Callable[[], None]:
-    """Return what takes dropout's stream back to where it stands now."""
-    return partial(dropout.load_state, dropout.state()) if dropout else lambda: None
-
-
 class Smart:
     """The regulariser of one training.
 
@@ -92,32 +65,34 @@ class Smart:
     ) -> None:
         self._config = config
         self._model = model
-        self._stream = generator(seed, "smart", device=device)
+        self._seed = seed
+        self.stream = generator(seed, "smart", device=device)
         self.teacher: dict[str, Tensor] = {}
         if config.proximal:
             self.teacher = {name: p.detach().clone() for name, p in model.trained().items()}
 
     def losses(
-        self, batch: PackedBatch, task: Task, dropout: Dropout | None
+        self, batch: PackedBatch, objective: Objective, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor | float]:
         """Return a batch's outputs, [S, outputs], and what is to be added to their loss."""
-        restart = _return_to_here(dropout)
+        begin_batch = dropout.repeatable() if dropout else _nothing
+        begin_batch()
         embedded = self._model.encoder.embeddings(batch, dropout)
-        rewind = _return_to_here(dropout)
+        begin_outputs = dropout.repeatable() if dropout else _nothing
 
         def head(x: Tensor) -> Tensor:
-            rewind()  # every pass sees the same masks
-            return self._model.outputs(x, batch, task, dropout=dropout)
+            begin_outputs()  # every pass sees the same masks
+            return objective.outputs(x, dropout)
 
         outputs = head(embedded)
         extra: Tensor | float = 0.0
         if self._config.weight:
-            delta = self.perturbation(embedded.detach(), outputs.detach(), head, batch, task)
-            extra = self._config.weight * divergence(task, head(embedded + delta), outputs)
+            delta = self.perturbation(embedded.detach(), outputs.detach(), head, batch, objective)
+            extra = self._config.weight * objective.divergence(head(embedded + delta), outputs)
         if self._config.proximal:
-            restart()
-            taught = self._taught(batch, task, dropout)
-            extra = extra + self._config.proximal * divergence(task, outputs, taught)
+            begin_batch()
+            taught = self._taught(lambda: head(self._model.encoder.embeddings(batch, dropout)))
+            extra = extra + self._config.proximal * objective.divergence(outputs, taught)
         return outputs, extra
 
     def perturbation(
@@ -126,7 +101,7 @@ class Smart:
         outputs: Tensor,
         head: Callable[[Tensor], Tensor],
         batch: PackedBatch,
-        task: Task,
+        objective: Objective,
     ) -> Tensor:
         """Return delta, [T, H], in the ball.
 
@@ -135,11 +110,11 @@ class Smart:
             head: from embeddings to outputs.
         """
         config = self._config
-        delta = torch.empty_like(embedded).normal_(generator=self._stream) * config.alpha
+        delta = torch.empty_like(embedded).normal_(generator=self.stream) * config.alpha
         delta = project(delta, batch, config.alpha, config.norm)
         for _ in range(config.steps if config.mode == "adversarial" else 0):
             delta.requires_grad_(True)
-            distance = divergence(task, head(embedded + delta), outputs)
+            distance = objective.divergence(head(embedded + delta), outputs)
             (gradient,) = torch.autograd.grad(distance, delta)
             delta = delta.detach() + config.step_size * self._direction(gradient, batch)
             delta = project(delta, batch, config.alpha, config.norm)
@@ -152,22 +127,39 @@ class Smart:
         return gradient / _sequence_norms(gradient, batch).clamp_min(1e-30)
 
     @torch.no_grad()
-    def _taught(self, batch: PackedBatch, task: Task, dropout: Dropout | None) -> Tensor:
-        return functional_call(self._model, self.teacher, (batch, task), {"dropout": dropout})
+    def _taught(self, outputs: Callable[[], Tensor]) -> Tensor:
+        return with_weights(self._model, self.teacher, outputs)
 
     @torch.no_grad()
-    def after_step(self, trained: Mapping[str, Tensor]) -> None:
-        """Move the teacher towards the model: its weights are a running average."""
+    def after_step(self, trained: Mapping[str, Tensor], moves: Tensor | None = None) -> None:
+        """Move the teacher towards the model: its weights are a running average.
+
+        Args:
+            moves: 0 or 1 on the device, where the step may have been left out there.
+        """
+        share: float | Tensor = 1 - self._config.momentum
         for name, weight in self.teacher.items():
-            weight.lerp_(trained[name], 1 - self._config.momentum)
+            weight.lerp_(trained[name], share if moves is None else share * moves)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state, for a checkpoint."""
         state = {f"teacher/{name}": weight for name, weight in self.teacher.items()}
-        return state | {"smart": self._stream.get_state()}
+        return state | {stream_name("smart", self.stream.device): self.stream.get_state()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a state that :meth:`tensors` returned."""
-        self._stream.set_state(tensors["smart"].cpu())
+    def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Go on from a state that :meth:`tensors` returned.
+
+        Args:
+            step: steps taken; where the perturbations' stream was another device's, another begins.
+        """
+        stream = stream_state(tensors, "smart", self.stream.device)
+        if stream is None:
+            self.stream.manual_seed(derive_seed(self._seed, "smart", step))
+        else:
+            self.stream.set_state(stream)
         for name, weight in self.teacher.items():
             weight.copy_(tensors[f"teacher/{name}"])
+
+
+def _nothing() -> None:
+    """Repeat nothing."""

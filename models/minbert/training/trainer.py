@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,170 +12,104 @@ import torch
 from torch import Tensor
 
 from ..common.awake import awake
+from ..common.streams import derive_seed, stream_name, stream_state
 from ..config import Config
-from ..data.datasets import load_corpus
-from ..device import autocast, keeps_kernels, pick_device
 from ..errors import DivergedError
 from ..evaluation.evaluate import DevSets
 from ..evaluation.metrics import all_scores
-from ..model.dropout import make_dropout
-from ..multitask import task_loss
-from ..packing.pack import PackedBatch, length_ordered
-from ..packing.ragged import send, to_device
-from ..tasks.builtin import get_task
-from ..tasks.task import Task
-from .build import config_dtype, make_schedule, prepare_model
-from .optimizers import AdamW, RowAdamW
+from .build import Setup, make_schedule
+from .device_step import DeviceSteps
+from .host_step import HostSteps
 from .reports import EpochReport, Meter, StepReport
 from .schedule import Draws
-from .smart import Smart
-
-WORD = "encoder.embeddings.word.weight"
-_KEPT_BYTES = 384 << 20  # for the backward pass, where that decides how much memory is needed
+from .steps import Result, Steps
 
 
 class Trainer:
     """A training in progress.
 
+    Args:
+        graphs: whether steps on a GPU are captured as CUDA graphs.
+
     Attributes:
         epoch: the epoch that is under way, from 1; ``epochs + 1`` when all are done.
         in_epoch: steps of it that are done. step: steps done in all.
         best_score, best_epoch: of the evaluations until now.
+        on_step: told of every step, in order; on a GPU some steps later.
     """
 
-    def __init__(self, config: Config, cache_dir: Path) -> None:
+    def __init__(self, config: Config, cache_dir: Path, graphs: bool = True) -> None:
         self.config = config
-        self.device = pick_device(config.train.device)
-        self.dtype = config_dtype(config, self.device)
-        self._fill = keeps_kernels(self.device, self.dtype)
-        self.corpus = load_corpus(config.data.path, config.backbone, cache_dir)
-        self.model = prepare_model(config, cache_dir, self.device)
-        self.trained = self.model.trained()
-        seed = config.train.seed
-        self.dropout = make_dropout(seed, self.device)
-        self.smart = Smart(config.smart, self.model, seed, self.device) if config.smart.on else None
+        self.setup = setup = Setup.of(config, cache_dir)
+        self.device, self.dtype, self.corpus = setup.device, setup.dtype, setup.corpus
+        self.model, self.trained = setup.model, setup.trained
+        self.dropout, self.smart = setup.dropout, setup.smart
         self.schedule = make_schedule(config, self.corpus)
         self.draws = {
-            name: Draws(len(dataset), config.train.batch_size, seed, name)
+            name: Draws(len(dataset), config.train.batch_size, config.train.seed, name)
             for name, dataset in self.corpus.train.items()
         }
-        self.tokens_at_once = self._tokens_at_once()
-        self.rows = self._row_optimizer()
-        self._dense = {n: p for n, p in self.trained.items() if self.rows is None or n != WORD}
-        self.optimizer = AdamW(
-            self._dense.values(),
-            lr=config.train.lr,
-            weight_decay=config.train.weight_decay,
-            fused=True,
-        )
+        on_processor = self.device.type == "cpu"
+        self.steps: Steps = HostSteps(setup) if on_processor else DeviceSteps(setup, graphs)
         self.total_steps = self.schedule.total_steps()
         self.epoch, self.in_epoch, self.step = 1, 0, 0
         self.best_score, self.best_epoch = float("-inf"), 0
         self.meter = Meter()
         self.dev = DevSets(self.corpus.dev, self.device, config.train.eval_limit)
-
-    def _tokens_at_once(self) -> int | None:
-        """Return how many tokens of a batch are computed together; None: all.
-
-        Under a frozen encoder a training's memory is what layers keep for the backward pass, and
-        a batch in parts costs next to nothing. SMART looks at a batch as a whole.
-        """
-        frozen = self.config.train.mode == "last-linear-layer"
-        if not frozen or self.smart is not None or self.device.type != "cpu":
-            return None
-        shape = self.model.encoder.shape
-        kept = shape.layers * (10 * shape.hidden_size + 2 * shape.intermediate_size)  # a token
-        return max(1, _KEPT_BYTES // (4 * kept))
-
-    def _row_optimizer(self) -> RowAdamW | None:
-        """Return what trains the word embedding, if that can be done by row; None: it cannot.
-
-        Weight decay and an averaged teacher move or read every row at every step.
-        """
-        by_row = WORD in self.trained and self.device.type == "cpu"
-        if not by_row or self.config.train.weight_decay or self.config.smart.proximal:
-            return None
-        self.model.encoder.embeddings.word.sparse = True
-        return RowAdamW(self.trained[WORD], self._rates)
-
-    def _rates(self, steps: np.ndarray) -> np.ndarray:
-        """Return the learning rates of steps, counted from 1."""
-        train = self.config.train
-        return train.lr * np.minimum(1.0, steps / max(train.warmup_steps, 1))
+        self.on_step: Callable[[StepReport], None] | None = None
+        self._launched: deque[tuple[int, str, float]] = deque()  # step, task, learning rate
+        self._measured_until = 0.0
 
     @property
     def lr(self) -> float:
         """Learning rate of the last step."""
-        return float(self._rates(np.array([self.step or 1]))[0])
+        return float(self.setup.rates(np.array([self.step or 1]))[0])
 
     def take_step(self, task_name: str) -> StepReport:
-        """Train on the next batch of a task.
+        """Train on the next batch of a task, and wait for what comes of it.
 
         Raises:
-            DivergedError: the loss is not finite; the weights are as before the step.
+            DivergedError: see :meth:`settle`.
         """
-        begin = awake()
-        drawn = self.draws[task_name].next()
+        self.launch(task_name)
+        self.settle()
+        return self._last
+
+    def launch(self, task_name: str) -> None:
+        """Train on the next batch of a task; a GPU is given it to do, and not waited for.
+
+        Raises:
+            DivergedError: see :meth:`settle`.
+        """
+        if not self._launched:
+            self._measured_until = awake()
         self.step += 1
         self.in_epoch += 1
-        loss, tokens = 0.0, 0
-        for indices in self._parts(task_name, drawn):
-            part, count = self._learn(task_name, indices, len(indices) / len(drawn))
-            loss, tokens = loss + part, tokens + count
-        self._update()
-        seconds = awake() - begin
-        report = StepReport(self.step, task_name, loss, self.lr, tokens, seconds)
-        self.meter.add(report)
-        return report
+        self._launched.append((self.step, task_name, self.lr))
+        self.steps.launch(task_name, self.draws[task_name].next(), self.lr)
+        self._report(self.steps.finished())
 
-    def _parts(self, task_name: str, drawn: np.ndarray) -> Iterable[np.ndarray]:
-        """Cut a batch into parts that are computed one after the other, if it is too long."""
-        if self.tokens_at_once is None:
-            return (drawn,)
-        offsets = self.corpus.train[task_name].offsets
-        lengths = offsets[drawn + 1] - offsets[drawn]
-        if lengths.sum() <= self.tokens_at_once:
-            return (drawn,)
-        return (drawn[part] for part in length_ordered(lengths, self.tokens_at_once))
-
-    def _learn(self, task_name: str, indices: np.ndarray, share: float) -> tuple[float, int]:
-        """Add some examples' gradient, times their share of a batch; return that loss, and tokens.
+    def settle(self) -> None:
+        """Wait for the steps that are under way.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss of one was not finite; the weights are as before it.
         """
-        task = get_task(task_name)
-        batch, labels = self.corpus.train[task_name].batch(indices, self._fill, self._fill)
-        if self.rows is not None:
-            self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
-        with autocast(self.device, self.dtype):
-            outputs, extra = self._forward(to_device(batch, self.device), task)
-        (wanted,) = send((torch.from_numpy(labels),), self.device)
-        loss = (task_loss(task, outputs, wanted) + extra) * share
-        loss.backward()
-        value = loss.item()  # here a GPU is waited for, with everything but the update on its way
-        if not math.isfinite(value):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise DivergedError(self.step, task_name, value)
-        return value, batch.tokens
+        self._report(self.steps.finished(wait=True))
 
-    def _forward(self, batch: PackedBatch, task: Task) -> tuple[Tensor, Tensor | float]:
-        """Return a batch's outputs, and what regularisation adds to their loss."""
-        if self.smart is not None:
-            return self.smart.losses(batch, task, self.dropout)
-        return self.model(batch, task, dropout=self.dropout), 0.0
-
-    def _update(self) -> None:
-        if self.config.train.grad_clip:
-            clip(self.trained.values(), self.config.train.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.rows is not None:
-            self.rows.take_step()
-        if self.smart is not None:
-            self.smart.after_step(self.trained)
+    def _report(self, results: list[Result]) -> None:
+        """Tell of steps that are over; what passed since the last ones is theirs in equal parts."""
+        now = awake()
+        seconds = (now - self._measured_until) / max(len(results), 1)
+        self._measured_until = now if results else self._measured_until
+        for loss, tokens in results:
+            step, task, lr = self._launched.popleft()
+            if not math.isfinite(loss):
+                raise DivergedError(step, task, loss)
+            self._last = StepReport(step, task, loss, lr, tokens, seconds)
+            self.meter.add(self._last)
+            if self.on_step is not None:
+                self.on_step(self._last)
 
     def evaluate(self, after_batch: Callable[[], None] | None = None) -> EpochReport:
         """Score the dev sets. Doing it twice gives the same report, but for its seconds.
@@ -182,10 +117,12 @@ class Trainer:
         Args:
             after_batch: called after every batch; what it raises leaves the training as it was.
         """
+        self.settle()
         begin = awake()
-        if self.rows is not None:
-            self.rows.catch_up()
-        predictions = self.dev.predict(self.model, self.dtype, after_batch)
+        self.steps.catch_up()
+        predictions = self.dev.predict(
+            self.model, self.dtype, after_batch, self.steps.weights.frozen
+        )
         scores = all_scores(predictions)
         is_best = scores["score"] > self.best_score or self.best_epoch == self.epoch
         if is_best:
@@ -222,18 +159,16 @@ class Trainer:
     # ---- its whole state, for a checkpoint
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that trains, the optimizer's moments and the random stream."""
+        """Return everything that trains, the optimizer's moments and the random streams."""
+        self.settle()
         tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in self.trained.items()}
-        for name, p in self._dense.items():
-            for part, value in self.optimizer.state[p].items():
-                tensors[f"optimizer/{part}/{name}"] = value
-        if self.rows is not None:
-            tensors |= {f"optimizer/{part}/{WORD}": t for part, t in self.rows.tensors().items()}
-        tensors["noise"] = self.dropout.state()
+        tensors |= self.steps.tensors()
+        tensors[stream_name("noise", self.device)] = self.dropout.state()
         return tensors | (self.smart.tensors() if self.smart is not None else {})
 
     def numbers(self) -> dict:
         """Return the rest of the state, as JSON holds it exactly."""
+        self.settle()
         return {
             "epoch": self.epoch,
             "in_epoch": self.in_epoch,
@@ -245,38 +180,25 @@ class Trainer:
         }
 
     def load(self, tensors: Mapping[str, Tensor], numbers: dict) -> None:
-        """Go on from a state that :meth:`tensors` and :meth:`numbers` gave."""
+        """Go on from a state that :meth:`tensors` and :meth:`numbers` gave.
+
+        Where they were given on another kind of device, random streams begin anew.
+        """
         load_weights(self.trained, tensors)
-        for key in (key for key in tensors if key.startswith("optimizer/")):
-            _, part, name = key.split("/", 2)
-            if name not in self._dense:
-                continue
-            # The fused kernel wants the number of steps on the device, too.
-            self.optimizer.state[self.trained[name]][part] = tensors[key].clone().to(self.device)
-        if self.rows is not None:
-            self.rows.load({part: tensors[f"optimizer/{part}/{WORD}"] for part in self.rows.PARTS})
-        self.dropout.load_state(tensors["noise"])
+        self.steps.load(tensors)
+        stream = stream_state(tensors, "noise", self.device)
+        if stream is None:
+            self.dropout.begin(derive_seed(self.config.train.seed, "step", numbers["step"]))
+        else:
+            self.dropout.load_state(stream)
         if self.smart is not None:
-            self.smart.load(tensors)
+            self.smart.load(tensors, numbers["step"])
         self.epoch, self.in_epoch = numbers["epoch"], numbers["in_epoch"]
         self.step, self.best_epoch = numbers["step"], numbers["best_epoch"]
         self.best_score = float("-inf") if self.best_epoch == 0 else numbers["best_score"]
         for name, draws in self.draws.items():
             draws.load_state(numbers["draws"][name])
         self.meter = Meter(**numbers["meter"])
-
-
-def clip(parameters: Iterable[torch.nn.Parameter], most: float) -> None:
-    """Scale gradients, sparse ones too, so that their norm all together is at most ``most``."""
-    gradients = []
-    for p in parameters:
-        if p.grad is not None and p.grad.is_sparse:
-            p.grad = p.grad.coalesce()
-            gradients.append(p.grad.values())
-        elif p.grad is not None:
-            gradients.append(p.grad)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
 
 
 def load_weights(trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
