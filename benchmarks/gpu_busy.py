@@ -40,9 +40,9 @@ def _busy(options, recipe: str, graphs: bool, clock: Clock) -> dict:
         ours = Ours(options, recipe, graphs)
         ours.warm_up(options.steps if graphs else steps, clock)
         for _ in range(_TRIES):
-            before = ours.graphs()
+            before = ours.captured()
             events = _profiled(ours, steps)
-            if ours.graphs() == before:  # nothing was captured within it
+            if ours.captured() == before:  # nothing was captured within it
                 break
     return summary(events, steps)
 

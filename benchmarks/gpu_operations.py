@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from minbert import Config
-from minbert.model.dropout import DeviceDropout
 from minbert.model.encoder import EncoderShape
-from minbert.multitask import build_model, task_loss
-from minbert.packing.pack import pack
-from minbert.packing.ragged import send, to_device
-from minbert.tasks.builtin import get_task
+from minbert.multitask import build_model
+from minbert.packing.buckets import Bucket
+from minbert.training.build import Setup
+from minbert.training.device_step import DeviceSteps
+from minbert.training.step_inputs import StepInputs
 
 META = torch.device("meta")
 SHAPE = EncoderShape(100, 32, 12, 2, 64)  # as deep as BERT-base
@@ -96,19 +96,17 @@ def count_operations(step: Callable[[], None]) -> Counted:
 
 
 def training_step(keys: Mapping[str, object]) -> Callable[[], None]:
-    """Return the forward and backward pass of a step, on tensors without values."""
-    config = Config.from_keys({"train.precision": "float32", **keys})
+    """Return a GPU's forward and backward pass of a step, on tensors without values."""
+    config = Config.from_keys({"train.precision": "bfloat16", **keys})
     with META:
         model = build_model(config, SHAPE)
-    rng, lengths = np.random.default_rng(0), [5, 9, 30, 3]
-    sequences = [rng.integers(5, 20, size=n) for n in lengths]
-    batch = to_device(pack(sequences, lengths, ["sst"] * len(lengths)), META)
-    (labels,) = send((torch.zeros(len(lengths)),), META)
-    task, dropout = get_task("sst"), DeviceDropout(1, torch.device("cpu"))
+    # The optimizer, which takes no part, does not know of tensors without values.
+    with patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: ["meta"]):
+        steps = DeviceSteps(Setup(config, model, None, META))
+    inputs = StepInputs(Bucket(tokens=64, sequences=6, longest=64), steps.tasks, META)
 
     def step() -> None:
-        model.zero_grad(set_to_none=True)
-        task_loss(task, model(batch, task, dropout=dropout), labels).backward()
+        steps.differentiate(inputs, "sst")
 
     return step
 

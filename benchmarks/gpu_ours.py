@@ -20,6 +20,7 @@ from minbert import Config
 from minbert.backbone.weights import backbone_shape
 from minbert.data.datasets import load_corpus
 from minbert.training.build import make_schedule
+from minbert.training.device_step import DeviceSteps
 from minbert.training.reports import StepReport
 from minbert.training.schedule import Draws
 from minbert.training.trainer import Trainer
@@ -42,50 +43,48 @@ def config_of(options, recipe: str = "full") -> Config:
 
 
 class Ours:
-    """A training of ours.
+    """A training of ours, whose steps are launched one after the other.
 
     Attributes:
-        reports: of the steps that are finished.
+        reports: of the steps that are over.
     """
 
-    def __init__(self, options, recipe: str, graphs: bool) -> None:
-        self.trainer = _trainer(config_of(options, recipe), options.cache, graphs)
+    def __init__(self, options, recipe: str, graphs: bool = True) -> None:
+        self.trainer = Trainer(config_of(options, recipe), options.cache, graphs)
+        self.reports: list[StepReport] = []
+        self.trainer.on_step = self.reports.append
         self._tasks = cycle(self.trainer.schedule.epoch(1))
         self._device = options.device
-        self.reports: list[StepReport] = []
 
     def take(self, steps: int) -> None:
         """Take steps, and wait until the device has done them."""
         for task in islice(self._tasks, steps):
-            self.reports += _finished(self.trainer, task)
-        self.reports += _settled(self.trainer)
+            self.trainer.launch(task)
+        self.trainer.settle()
         synchronize(self._device)
 
-    def graphs(self) -> tuple[int, float]:
-        """Return how many graphs were captured, and the seconds that took."""
-        return 0, 0.0
+    def captured(self) -> tuple[int, float]:
+        """Return how many graphs there are, and the seconds that capturing them took.
+
+        Raises:
+            RuntimeError: they could not be captured.
+        """
+        steps = self.trainer.steps
+        if not isinstance(steps, DeviceSteps):
+            return 0, 0.0
+        if steps.graphs.problem is not None:
+            raise RuntimeError(steps.graphs.problem)
+        return steps.graphs.captured, steps.graphs.seconds
 
     def warm_up(self, steps: int, clock: Clock) -> None:
         """Take rounds of steps until two in succession captured nothing."""
-        quiet, before = 0, -1
+        quiet, before = 0, self.captured()
         for _ in range(_WARM_UP_ROUNDS):
             if quiet == 2 or not clock.has_time():
                 return
             self.take(steps)
-            now = self.graphs()[0]
-            quiet, before = quiet + 1 if now == before else 0, now
-
-
-def _trainer(config: Config, cache, graphs: bool) -> Trainer:
-    return Trainer(config, cache)
-
-
-def _finished(trainer: Trainer, task: str) -> list[StepReport]:
-    return [trainer.take_step(task)]
-
-
-def _settled(trainer: Trainer) -> list[StepReport]:
-    return []
+            quiet = quiet + 1 if self.captured() == before else 0
+            before = self.captured()
 
 
 class Mix:
@@ -156,14 +155,14 @@ def _steps(options, recipe: str, graphs: bool, clock: Clock, name: str) -> dict:
         ours.reports.clear()
         side = Side(lambda: ours.take(steps))
         for _ in clock.rounds(name, options.rounds):
-            before = ours.graphs()
+            before = ours.captured()
             side.turn(per=steps)
-            if ours.graphs() != before:  # a shape that the warm-up did not meet
+            if ours.captured() != before:  # a shape that the warm-up did not meet
                 side.seconds.pop()
                 side.turn(per=steps)
         found |= {**timed(side), "precision": type_name(ours.trainer.dtype)}
         found["tokens"] = float(np.mean([report.tokens for report in ours.reports]))
-        found["graphs"], found["capture_seconds"] = ours.graphs()
+        found["graphs"], found["capture_seconds"] = ours.captured()
     return found
 
 
@@ -194,7 +193,7 @@ def measure_evaluation(options, clock: Clock, say) -> dict:
 
 def _evaluation(options, recipe: str, clock: Clock, name: str) -> dict:
     with memory_of(options) as found:
-        trainer = Ours(options, recipe, graphs=True).trainer
+        trainer = Ours(options, recipe).trainer
         trainer.evaluate()  # warm-up
         side = Side(trainer.evaluate)
         for _ in clock.rounds(name, options.rounds):

@@ -98,7 +98,8 @@ def step_sides(options) -> tuple[dict[str, Side], Batches]:
 
     def our_steps(trainer: Trainer) -> None:
         for task, _ in batches.now:
-            trainer.take_step(task)
+            trainer.launch(task)
+        trainer.settle()
         synchronize(options.device)
 
     def their_steps(peer) -> None:

@@ -4,6 +4,7 @@ Room: minbert/model, minbert/training.
 """
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,34 @@ def test_what_pads_is_found_and_named(step, named):
     assert "in a step (mine)" in fault and f"aten.{named} (1)" in fault
     if step is of_nested_tensors:  # and what it is made of is counted
         assert told["by_name"]["mine"] == {"aten.mul": 1}
+
+
+def test_a_step_on_a_gpu_dispatches_little(tmp_path, capsys):
+    """Forward and backward pass in bfloat16, twelve layers: nothing nested or padded is in it."""
+    from gpu import main
+
+    output = tmp_path / "gpu.json"
+    code = main(["--parts", "operations", "-o", str(output)])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    counts = json.loads(told.out.splitlines()[0])["operations"]
+    assert counts["full"] <= 450 and counts["lora"] <= 650
+    assert min(counts.values()) > 12 * 20  # it was a step
+    record = json.loads(output.read_text())
+    assert record["operations"] == counts
+    assert record["parts"]["operations"]["by_name"]["full"]["aten._flash_attention_backward"] == 12
+
+
+def test_what_pads_ends_it_with_exit_code_1(tmp_path, monkeypatch, capsys):
+    from gpu import main
+
+    monkeypatch.setattr("gpu_operations.RECIPES", {"full": {"mine": 1}})
+    padded = partial(of_scaled_dot_products, torch.empty(5, 8, device=META), None)
+    monkeypatch.setattr("gpu_operations.training_step", lambda keys: padded)
+    assert main(["--parts", "operations", "-o", str(tmp_path / "gpu.json")]) == 1
+    told = capsys.readouterr().err
+    assert told == "gpu.py: operations of nested or padded tensors in a step (full): " \
+        "aten._safe_softmax (1)\n"  # fmt: skip
 
 
 # ---- benchmarks/gpu.py
