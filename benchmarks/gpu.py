@@ -43,10 +43,10 @@ def _operations(options, clock: Clock, say) -> dict:
 Part = Callable[..., dict]
 PARTS: dict[str, tuple[Part, float]] = {  # each with the seconds that it may take
     "operations": (_operations, 15),
-    "steps": (measure_steps, 95),
+    "steps": (measure_steps, 85),
     "evaluation": (measure_evaluation, 20),
     "limit": (measure_limit, 10),
-    "peers": (measure_peers, 90),
+    "peers": (measure_peers, 110),
     "busy": (measure_busy, 35),  # last: what a profiler leaves behind slows nothing down
 }
 NO_GPU = {"operations"}  # parts that need none

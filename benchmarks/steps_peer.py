@@ -49,7 +49,7 @@ class Peer:
         texts: of each task, the rows: one or two sentences each.
         labels: of each task.
         precision: ``float32``, or ``bfloat16`` under autocast.
-        compiled: whether torch compiles the model, for any shape.
+        compiled: whether torch compiles the encoder, for any shape.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Peer:
         self.collate = DataCollatorWithPadding(tokenizer)
         self.model = model.to(device)
         if compiled:
-            self.model.compile(dynamic=True)
+            model.bert.compile(dynamic=True)  # the whole would be compiled for each task anew
         self.precision = precision
         self.device = device
         trained = [p for p in model.parameters() if p.requires_grad]
