@@ -45,7 +45,8 @@ class StepGraphs:
         if device.type == "cuda":
             # Nothing can be captured on the default stream. All of a training runs on one, so that
             # its memory is one pool, and nothing has to wait for another stream.
-            torch.cuda.set_device(device)
+            if device.index is not None:  # the present one has none, and set_device wants one
+                torch.cuda.set_device(device)
             stream = torch.cuda.Stream(device)
             stream.wait_stream(torch.cuda.current_stream(device))
             torch.cuda.set_stream(stream)
