@@ -44,6 +44,8 @@ def _busy(options, recipe: str, graphs: bool, clock: Clock) -> dict:
             events = _profiled(ours, steps)
             if ours.captured() == before:  # nothing was captured within it
                 break
+    if not events:
+        raise RuntimeError("torch's profiler sees nothing of this device")
     return summary(events, steps)
 
 
