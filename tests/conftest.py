@@ -8,6 +8,13 @@ from pathlib import Path
 # Tests share the cores, and a study's scores are compared with those of one in another process.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
+# Tests hold tensors of the processor, also where there is a GPU; `gpu` shows it to those that ask.
+os.environ["MTL_TEST_GPUS"] = os.environ.get(
+    "MTL_TEST_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to look must not settle it for the process
+
 import pytest
 from filelock import FileLock
 
@@ -165,6 +172,30 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
             code, said = study.run()
             assert code == 0 and broken(study, 4) == [], said
     return Study.of(file, home)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch):
+    """The first GPU, as a torch.device."""
+    import torch
+
+    shown = os.environ["MTL_TEST_GPUS"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    if shown == "all":
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    stream = torch.cuda.current_stream()
+    yield torch.device("cuda:0")
+    torch.cuda.set_stream(stream)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest):
+    """The processor, and a GPU where there is one."""
+    import torch
+
+    return torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("gpu")
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,12 @@ def backbone(folder: Path, layers: int = 2, seed: int = 0, **values) -> Path:
     """
     torch.manual_seed(seed)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=layers,
-        num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,
-        initializer_range=0.2, **values,
-    )  # fmt: skip
+    sizes = {
+        "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 32,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    config = BertConfig(**sizes | values)
     BertModel(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     return folder

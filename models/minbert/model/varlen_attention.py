@@ -9,7 +9,6 @@ project knows of it. Nothing here waits for the device.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -25,7 +24,6 @@ _EFFICIENT = ("query", "key", "value", "bias", "cu_seqlens_q", "cu_seqlens_k", "
               "max_seqlen_k", "dropout_p", "custom_mask_type", "compute_log_sumexp",
               "scale")  # fmt: skip
 _WIDEST = 256  # D that FlashAttention takes
-_log = logging.getLogger(__name__)
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, float, float], Tensor]
 """From q, k, v, [T, N, D], where queries and keys lie, a rate and a scale to [T, N, D]."""
@@ -64,7 +62,7 @@ def _split(rows: Tensor, heads: int, count: int) -> tuple[Tensor, ...]:
 @cache
 def pick(device: torch.device, dtype: torch.dtype, width: int) -> Kernel:
     """Return the fastest kernel that is here: FlashAttention (Dao 2023) in half precision,
-    memory-efficient attention (Rabe and Staats 2021), or one that pads; that is said, once.
+    memory-efficient attention (Rabe and Staats 2021), or one that pads.
 
     Args:
         width: D, a multiple of eight.
@@ -77,14 +75,23 @@ def pick(device: torch.device, dtype: torch.dtype, width: int) -> Kernel:
     half = dtype in (torch.bfloat16, torch.float16)
     if half and new and width <= _WIDEST and _is_known("_flash_attention_forward", _FLASH):
         return _flash
-    known = _is_known("_efficient_attention_forward", _EFFICIENT)
-    if known and (dtype == torch.float32 or (half and (new or dtype == torch.float16))):
-        return _efficient
-    _log.warning(
-        "attention pads its sequences: the kernels that need not are not for %s in %s by torch %s",
-        torch.cuda.get_device_name(device), str(dtype).removeprefix("torch."), torch.__version__,
-    )  # fmt: skip
-    return _padded
+    can = dtype == torch.float32 or (half and (new or dtype == torch.float16))
+    return _efficient if can and _is_known("_efficient_attention_forward", _EFFICIENT) else _padded
+
+
+def why_padded(device: torch.device, dtype: torch.dtype, width: int) -> str | None:
+    """Say that attention on a GPU pads its sequences, and why; None where it does not.
+
+    Args:
+        width: D.
+    """
+    if device.type != "cuda" or pick(device, dtype, width + -width % 8) is not _padded:
+        return None
+    return (
+        "attention pads its sequences, which makes steps slower: the kernels that need not are not "
+        f"for {str(dtype).removeprefix('torch.')} on {torch.cuda.get_device_name(device)} "
+        f"by torch {torch.__version__}"
+    )
 
 
 def _is_known(name: str, wanted: tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..model.product_weights import ProductWeights
+from ..model.varlen_attention import why_padded
 from ..packing.buckets import Bucket, Buckets
 from ..tasks.builtin import TASKS, get_task
 from ..tasks.rows import RowTasks
@@ -53,6 +54,9 @@ class DeviceSteps:
         self._loss, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._losses, self._tokens = LateValues(device), deque[int]()
         self.graphs = StepGraphs(device, setup.generators, graphs)
+        shape = model.encoder.shape
+        padded = why_padded(device, setup.dtype, shape.hidden_size // shape.num_heads)
+        self._notices = [padded] if padded else []
 
     def launch(self, task_name: str, drawn: np.ndarray, lr: float) -> None:
         """Train on some examples of a task, by their indices: where the loss is finite."""
@@ -105,6 +109,12 @@ class DeviceSteps:
     def finished(self, wait: bool = False) -> list[Result]:
         """Return what came of the steps since the last call, in order; see :class:`Steps`."""
         return [Result(loss, self._tokens.popleft()) for loss in self._losses.take(wait)]
+
+    def notices(self) -> list[str]:
+        """Return what makes steps slower than they would be, see :class:`Steps`."""
+        said, self._notices = self._notices + self.graphs.notices, []
+        self.graphs.notices = []
+        return said
 
     def catch_up(self) -> None:
         """Nothing lags behind."""

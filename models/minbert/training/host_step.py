@@ -117,6 +117,10 @@ class HostSteps:
         if setup.smart is not None:
             setup.smart.after_step(setup.trained)
 
+    def notices(self) -> list[str]:
+        """There are none."""
+        return []
+
     def catch_up(self) -> None:
         """Bring every weight to the last step."""
         if self.rows is not None:

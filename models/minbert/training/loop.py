@@ -8,6 +8,7 @@ The module is not called after its function: ``minbert.train`` is the function.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from .checkpointer import Checkpointer
 from .reports import EpochReport, StepReport
 from .trainer import load_weights
 
+_log = logging.getLogger(__name__)
 _SECONDS_BETWEEN = 30.0  # checkpoints within an epoch
 
 
@@ -57,7 +59,8 @@ def train(
         should_stop: asked after every step, every report, and every batch of an evaluation; when
             it says yes, a checkpoint is written and :class:`TrainingStopped` is raised.
         on_notice: told, in one line, which checkpoints were damaged and what follows, or what the
-            training goes on with that may change its last bits; it is logged as a warning, too.
+            training goes on with that may change its last bits, or what makes its steps slower
+            than they would be; it is logged as a warning, too.
 
     Raises:
         InputError: data or weights cannot be used, or the checkpoint is of another training.
@@ -73,8 +76,14 @@ def train(
         if should_stop is not None and should_stop():
             raise TrainingStopped(f"stopped after step {trainer.step}")
 
+    def check_notices() -> None:
+        for notice in trainer.steps.notices():
+            _log.warning(notice)
+            if on_notice is not None:
+                on_notice(notice)
+
     try:
-        yield from _epochs(checkpointer, on_evaluation, check_stop)
+        yield from _epochs(checkpointer, on_evaluation, check_stop, check_notices)
         checkpointer.save()  # whoever comes back finds it finished
     except TrainingStopped:
         checkpointer.save()
@@ -87,10 +96,12 @@ def _epochs(
     checkpointer: Checkpointer,
     on_evaluation: Callable[[], None] | None,
     check_stop: Callable[[], None],
+    check_notices: Callable[[], None],
 ) -> Generator[EpochReport, None, None]:
     """Go on from where the checkpointer's trainer stands, to the last epoch; see :func:`train`."""
     trainer = checkpointer.trainer
     while trainer.epoch <= trainer.config.train.epochs:
+        check_notices()
         for task in trainer.schedule.epoch(trainer.epoch)[trainer.in_epoch :]:
             trainer.launch(task)
             check_stop()
@@ -101,6 +112,7 @@ def _epochs(
             report = trainer.evaluate(check_stop)
             checkpointer.note(report)
             yield report
+        check_notices()
         trainer.next_epoch()
         checkpointer.save_if_due(0)
         check_stop()

@@ -5,13 +5,10 @@ given at once. The host, which needs several times as long as the GPU for a step
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from collections.abc import Callable, Hashable
 
 import torch
-
-_log = logging.getLogger(__name__)
 
 
 class StepGraphs:
@@ -26,7 +23,7 @@ class StepGraphs:
 
     Attributes:
         captured: how many graphs there are. seconds: that capturing took.
-        problem: why there are none any more, if capturing failed.
+        notices: in a line each, what makes steps slower than they would be.
     """
 
     def __init__(
@@ -41,7 +38,7 @@ class StepGraphs:
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self.seconds = 0.0
-        self.problem: str | None = None
+        self.notices: list[str] = []
         if device.type == "cuda":
             # Nothing can be captured on the default stream. All of a training runs on one, so that
             # its memory is one pool, and nothing has to wait for another stream.
@@ -97,8 +94,7 @@ class StepGraphs:
 
     def _give_up(self, error: RuntimeError) -> None:
         self._on = False
-        self.problem = (
+        self.notices.append(
             "steps are not captured as CUDA graphs, which makes them slower: "
             f"{' '.join(str(error).split())[:200]}"
         )
-        _log.warning(self.problem)

@@ -40,6 +40,9 @@ class Steps(Protocol):
             wait: of all of them; else only of those that are known to be over.
         """
 
+    def notices(self) -> list[str]:
+        """Return what is to be said of how steps are taken, in a line each, once."""
+
     def catch_up(self) -> None:
         """Bring every weight to the last step: before they are read."""
 
