@@ -72,8 +72,8 @@ class Ours:
         steps = self.trainer.steps
         if not isinstance(steps, DeviceSteps):
             return 0, 0.0
-        if steps.graphs.problem is not None:
-            raise RuntimeError(steps.graphs.problem)
+        if notices := steps.notices():
+            raise RuntimeError("; ".join(notices))
         return steps.graphs.captured, steps.graphs.seconds
 
     def warm_up(self, steps: int, clock: Clock) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import psutil
 
@@ -14,6 +15,9 @@ from ..evaluation.evaluate import predict_dataset
 from .trainer import Trainer
 
 _EVAL_SAMPLE = 96  # examples of each dev set that are timed
+_STEPS = {"cpu": (1, 6), "cuda": (120, 60)}
+"""Steps that are not timed, and that are. The first ones pay for what is set up once: on a GPU for
+every shape, which becomes a graph when it comes again."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Measurement:
     """The cost of a configuration on this machine.
 
     Attributes:
-        seconds_per_step: median over the measured steps, tasks as the schedule draws them.
+        seconds_per_step: over the measured steps, tasks as the schedule draws them.
         eval_examples_per_second: over the dev sets of all tasks.
         dev_examples: of all tasks.
         total_steps: of the whole training.
@@ -37,7 +41,7 @@ class Measurement:
     checkpoint_bytes: int
 
 
-def measure(config: Config, cache_dir: Path, steps: int = 6) -> Measurement:
+def measure(config: Config, cache_dir: Path) -> Measurement:
     """Take a few steps of a training and evaluate on a part of the dev sets; keep nothing.
 
     Raises:
@@ -45,14 +49,21 @@ def measure(config: Config, cache_dir: Path, steps: int = 6) -> Measurement:
         DivergedError: the loss is not finite.
     """
     trainer = Trainer(config, cache_dir)
-    names = list(trainer.corpus.train)
-    trainer.take_step(names[0])  # the first step pays for what is set up once
-    planned = (trainer.schedule.epoch(1) * steps)[:steps]
-    seconds = [trainer.take_step(task).seconds for task in planned]
+    seconds: list[float] = []
+    trainer.on_step = lambda report: seconds.append(report.seconds)
+    unmeasured, measured = _STEPS[trainer.device.type]
+    planned = cycle(trainer.schedule.epoch(1))
+    for task in islice(planned, unmeasured):
+        trainer.launch(task)
+    trainer.settle()
+    seconds.clear()
+    for task in islice(planned, measured):
+        trainer.launch(task)
+    trainer.settle()
     rate, examples = _eval_rate(trainer)
     trained = sum(p.numel() * p.element_size() for p in trainer.trained.values())
     return Measurement(
-        seconds_per_step=median(seconds),
+        seconds_per_step=median(seconds) if trainer.device.type == "cpu" else mean(seconds),
         eval_examples_per_second=rate,
         dev_examples=examples,
         total_steps=trainer.total_steps,
