@@ -16,7 +16,8 @@ Whoever reads the model begins here, and reads on in this order:
     adapters/lora.py      LoRA: what stands beside a linear map, and how it is merged
     adapters/pals.py      adaptation layers: what is computed in parallel to a layer
     multitask.py          heads, losses, and who trains what
-    training/trainer.py   one step and one evaluation; training/loop.py: all of them
+    training/trainer.py   a training's state; host_step.py and device_step.py: one step, on a
+                          processor and on a GPU; loop.py: all of them
 """
 
 from __future__ import annotations
