@@ -8,7 +8,7 @@ the rank. A is Gaussian with standard deviation 1/sqrt(r), B is zero, so trainin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import cast
 
@@ -66,9 +66,9 @@ class LoraFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, alpha):
-        kept, down = x.to(weight.dtype), a.flatten(0, 1).to(weight.dtype)  # down: [P * r, I]
-        low = F.linear(kept, down)
-        out, up = _add_low_rank(F.linear(kept, weight, bias), low, b, alpha)
+        kept = x.to(weight.dtype)
+        out = F.linear(kept, weight, bias)
+        down, up, low = _add_low_rank(out, kept, a, b, alpha)
         ctx.save_for_backward(kept, weight, down, up, low)
         ctx.alpha, ctx.shape, ctx.dtypes = alpha, b.shape, (x.dtype, a.dtype, b.dtype)
         return out
@@ -76,16 +76,50 @@ class LoraFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, weight, down, up, low = ctx.saved_tensors
-        parts, outputs, rank = ctx.shape
-        lows, grads = low.view(-1, parts, rank), grad.reshape(-1, parts, outputs)
-        low_grad = _low_gradient(grads, up, ctx.alpha)
-        a_grad = (low_grad.T @ x).view(parts, rank, -1).to(ctx.dtypes[1])
-        b_grad = _b_gradient(lows, grads, ctx.alpha, ctx.dtypes[2])
-        x_grad = None
-        if ctx.needs_input_grad[0]:
-            x_grad = (grad @ weight).addmm_(low_grad, down).to(ctx.dtypes[0])
-        return x_grad, None, None, a_grad, b_grad, None
+        x, weight, *low_rank = ctx.saved_tensors
+        x_grad = grad @ weight if ctx.needs_input_grad[0] else None
+        a_grad, b_grad = _low_rank_gradients(grad, x_grad, x, low_rank, ctx.shape, ctx.alpha)
+        x_grad = None if x_grad is None else x_grad.to(ctx.dtypes[0])
+        return x_grad, None, None, a_grad.to(ctx.dtypes[1]), b_grad.to(ctx.dtypes[2]), None
+
+
+class JoinedLoraFunction(torch.autograd.Function):
+    """The same where rows are of several trainings: one frozen map over all of them, and beside it
+    each training's own matrices over its own rows, so that nothing of one reaches another.
+
+    Args:
+        spans: where each training's rows begin and end.
+        alphas: of each. matrices: A and B of the first, of the second, and so on.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, spans, alphas, *matrices):
+        kept = x.to(weight.dtype)
+        out = F.linear(kept, weight, bias)
+        saved = []
+        each = zip(spans, alphas, matrices[::2], matrices[1::2], strict=True)
+        for (start, stop), alpha, a, b in each:
+            saved += _add_low_rank(out[start:stop], kept[start:stop], a, b, alpha)
+        ctx.save_for_backward(kept, weight, *saved)
+        ctx.spans, ctx.alphas, ctx.dtype = spans, alphas, x.dtype
+        ctx.shapes, ctx.dtypes = [b.shape for b in matrices[1::2]], [m.dtype for m in matrices]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, *saved = ctx.saved_tensors
+        x_grad = grad @ weight if ctx.needs_input_grad[0] else None
+        found = []
+        each = zip(ctx.spans, ctx.alphas, ctx.shapes, strict=True)
+        for number, ((start, stop), alpha, shape) in enumerate(each):
+            own = None if x_grad is None else x_grad[start:stop]
+            low_rank = saved[3 * number : 3 * number + 3]
+            rows = grad[start:stop], own, x[start:stop]
+            found += _low_rank_gradients(*rows, low_rank, shape, alpha)
+        x_grad = None if x_grad is None else x_grad.to(ctx.dtype)
+        matrices = (g.to(dtype) for g, dtype in zip(found, ctx.dtypes, strict=True))
+        return x_grad, None, None, None, None, *matrices
 
 
 def _on_processor(t: Tensor) -> bool:
@@ -93,22 +127,51 @@ def _on_processor(t: Tensor) -> bool:
     return t.device.type == "cpu"
 
 
-def _add_low_rank(out: Tensor, low: Tensor, b: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Add alpha B to ``out``, [T, O], of ``low``, [T, P * r]; return it, and B as it was used.
+def _add_low_rank(
+    out: Tensor, x: Tensor, a: Tensor, b: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add alpha B A x to ``out``, [T, O]; return A and B as they were used, and A x.
 
     A processor likes one product with the parts' B on a diagonal, and alpha within; a GPU would
     make that matrix by a kernel for each part, and multiplies all parts at once.
     """
     parts, outputs, rank = b.shape
+    down = a.flatten(0, 1).to(out.dtype)  # [P * r, I]
+    low = F.linear(x, down)
     if _on_processor(out):
         each = (alpha * b).transpose(1, 2)
         up = each[0] if parts == 1 else torch.block_diag(*each)
         up = up.to(out.dtype).contiguous()  # [P * r, O]
-        return out.addmm_(low, up), up
-    up = b.to(out.dtype)
-    lows = low.view(-1, parts, rank).transpose(0, 1)
-    out.view(-1, parts, outputs).transpose(0, 1).baddbmm_(lows, up.transpose(1, 2), alpha=alpha)
-    return out, up
+        out.addmm_(low, up)
+    else:
+        up = b.to(out.dtype)
+        lows = low.view(-1, parts, rank).transpose(0, 1)
+        by_part = out.view(-1, parts, outputs).transpose(0, 1)
+        by_part.baddbmm_(lows, up.transpose(1, 2), alpha=alpha)
+    return down, up, low
+
+
+def _low_rank_gradients(
+    grad: Tensor,
+    x_grad: Tensor | None,
+    x: Tensor,
+    low_rank: Sequence[Tensor],
+    shape: tuple[int, int, int],
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of A and B, and add what they make to that of x.
+
+    Args:
+        grad: of the output, [T, O]. low_rank: what :func:`_add_low_rank` returned.
+        shape: of B.
+    """
+    down, up, low = low_rank
+    parts, outputs, rank = shape
+    lows, grads = low.view(-1, parts, rank), grad.reshape(-1, parts, outputs)
+    low_grad = _low_gradient(grads, up, alpha)
+    if x_grad is not None:
+        x_grad.addmm_(low_grad, down)
+    return (low_grad.T @ x).view(parts, rank, -1), _b_gradient(lows, grads, alpha)
 
 
 def _low_gradient(grads: Tensor, up: Tensor, alpha: float) -> Tensor:
@@ -121,12 +184,11 @@ def _low_gradient(grads: Tensor, up: Tensor, alpha: float) -> Tensor:
     return low_grad.flatten(1)
 
 
-def _b_gradient(lows: Tensor, grads: Tensor, alpha: float, dtype: torch.dtype) -> Tensor:
+def _b_gradient(lows: Tensor, grads: Tensor, alpha: float) -> Tensor:
     """Return the gradient of B, [P, O / P, r], from ``low`` and the gradient of the output."""
     if _on_processor(grads):
-        found = torch.bmm(lows.permute(1, 2, 0), grads.transpose(0, 1)).transpose(1, 2)
-        return found.to(dtype) * alpha
-    return _scaled_bmm(alpha, grads.permute(1, 2, 0), lows.transpose(0, 1)).to(dtype)
+        return torch.bmm(lows.permute(1, 2, 0), grads.transpose(0, 1)).transpose(1, 2) * alpha
+    return _scaled_bmm(alpha, grads.permute(1, 2, 0), lows.transpose(0, 1))
 
 
 def _scaled_bmm(alpha: float, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

@@ -15,14 +15,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..packing.blocks import Block, Blocks
+from ..packing.joined import Joined
 from ..packing.pack import Ragged
 from .dropout import Dropout, keeping
+from .joined_dropout import JoinedDropout
 from .varlen_attention import varlen_attention
 
 
 def attention(
     qkv: Tensor,
-    blocks: Blocks | Ragged,
+    blocks: Blocks | Ragged | Joined,
     num_heads: int,
     rate: float = 0.0,
     dropout: Dropout | None = None,
@@ -34,7 +36,8 @@ def attention(
     Args:
         qkv: [T, 3H], the queries, keys and values of the stream; with ``queries`` [T, 2H], keys and
             values alone.
-        blocks: the stream as blocks; what lies behind the last belongs to no sequence.
+        blocks: the stream as blocks; what lies behind the last belongs to no sequence. Parts that
+            are :class:`Joined` come with dropout of the same parts.
         rate: dropout of the attention weights, applied where there is ``dropout``.
         queries: [sequences, H], the queries of each sequence's first token, if only these look.
         cls_positions: int [sequences], where these tokens lie, in place of their queries; for
@@ -48,6 +51,8 @@ def attention(
         return varlen_attention(
             qkv, blocks, num_heads, rate if dropout else 0.0, queries, cls_positions
         )
+    if isinstance(blocks, Joined):
+        return _each_part(qkv, blocks, num_heads, rate, dropout, queries)
     if dropout and rate > 0:
         return _WithDropout.apply(qkv, queries, blocks, num_heads, rate, dropout)
     rows = qkv.index_select(0, blocks.source) if blocks.padded else qkv[: blocks.tokens]
@@ -57,6 +62,22 @@ def attention(
     out = out.index_select(0, blocks.places) if blocks.padded else out
     filler = len(qkv) - blocks.tokens
     return F.pad(out, (0, 0, 0, filler)) if filler else out
+
+
+def _each_part(
+    qkv: Tensor,
+    joined: Joined,
+    num_heads: int,
+    rate: float,
+    dropout: Dropout | None,
+    queries: Tensor | None,
+) -> Tensor:
+    """Return attention's outputs of parts that know nothing of each other."""
+    count = len(joined.batches)
+    streams = dropout.streams if isinstance(dropout, JoinedDropout) else [dropout] * count
+    asking = [None] * count if queries is None else joined.cut(queries)
+    each = zip(joined.cut(qkv), joined.batches, streams, asking, strict=True)
+    return torch.cat([attention(p, b.blocks, num_heads, rate, s, q) for p, b, s, q in each])
 
 
 def _without_dropout(

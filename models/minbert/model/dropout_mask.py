@@ -17,11 +17,11 @@ class DropoutMask:
     """The elements of one tensor that are dropped, as their places in it.
 
     Args:
-        at: int64, ascending; they count the elements of a contiguous tensor.
+        places: int64, ascending; they count the elements of a contiguous tensor.
     """
 
-    def __init__(self, at: np.ndarray) -> None:
-        self._at = at
+    def __init__(self, places: np.ndarray) -> None:
+        self.places = places
 
     def within(self, shape: Sequence[int], wider: Sequence[int]) -> DropoutMask:
         """Return the same elements as places in a tensor padded at the end of each dimension.
@@ -32,10 +32,10 @@ class DropoutMask:
         """
         if tuple(shape) == tuple(wider):
             return self
-        row = self._at // shape[2]
+        row = self.places // shape[2]
         behind = row * (wider[2] - shape[2])  # the padding that lies before each
         behind += row // shape[1] * ((wider[1] - shape[1]) * wider[2])
-        return DropoutMask(self._at + behind)
+        return DropoutMask(self.places + behind)
 
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         """Return ``x * factor``, zero where dropped."""
@@ -46,22 +46,22 @@ class DropoutMask:
     def added(self, residual: Tensor, x: Tensor, factor: float) -> Tensor:
         """Return ``residual + x * factor``, the residual alone where dropped."""
         out = torch.add(residual, x, alpha=factor)
-        _elements(out)[self._at] = _elements(residual).take(self._at)
+        _elements(out)[self.places] = _elements(residual).take(self.places)
         return out
 
     def take_out(self, x: Tensor) -> np.ndarray:
         """Zero the dropped elements of ``x``; return what they were, for :meth:`put_back`."""
-        taken = _elements(x).take(self._at)
+        taken = _elements(x).take(self.places)
         self.clear(x)
         return taken
 
     def put_back(self, x: Tensor, taken: np.ndarray) -> None:
         """Undo :meth:`take_out` in ``x``."""
-        _elements(x)[self._at] = taken
+        _elements(x)[self.places] = taken
 
     def clear(self, x: Tensor) -> None:
         """Zero the dropped elements of ``x``."""
-        _elements(x)[self._at] = 0
+        _elements(x)[self.places] = 0
 
 
 def _elements(x: Tensor) -> np.ndarray:

@@ -188,7 +188,7 @@ class Layer(nn.Module):
         rows = len(batch.cls_positions) if cls_only else batch.tokens
         if cls_only:  # the others are keys and values only, and not looked at from there on
             h = F.embedding(batch.cls_positions, h)
-            context = self._cls_attention(x, batch, adapter, dropout)
+            context = self._cls_attention(x, h, batch, adapter, dropout)
         else:
             qkv = adapter.linear(self.index, "qkv", self.qkv, x)  # [T, 3H]
             context = attention(qkv, batch.blocks, self.num_heads, self.attention_rate, dropout)
@@ -203,18 +203,18 @@ class Layer(nn.Module):
         return self.output_norm(f)  # [T, H]
 
     def _cls_attention(
-        self, x: Tensor, batch: PackedBatch, adapter: Adapter, dropout: Dropout | None
+        self, x: Tensor, cls: Tensor, batch: PackedBatch, adapter: Adapter, dropout: Dropout | None
     ) -> Tensor:
-        """Return attention's outputs for each sequence's [CLS], [T, H] -> [S, H].
+        """Return attention's outputs for each sequence's [CLS], [T, H] and [S, H] -> [S, H].
 
         A processor computes no more queries than these; a GPU is sooner done with all of them than
         with cutting a weight in two.
         """
-        on, rate = batch.cls_positions, self.attention_rate
+        rate = self.attention_rate
         if isinstance(batch.blocks, Ragged):
             qkv = adapter.linear(self.index, "qkv", self.qkv, x)
+            on = batch.cls_positions
             return attention(qkv, batch.blocks, self.num_heads, rate, dropout, cls_positions=on)
-        cls = x.index_select(0, on)
         queries, rest = adapter.cls_queries(self.index, self.qkv, x, cls)
         return attention(rest, batch.blocks, self.num_heads, rate, dropout, queries)
 

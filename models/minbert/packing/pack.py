@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .blocks import LEVEL, Blocks
+
+if TYPE_CHECKING:
+    from .joined import Joined
 
 
 class Ragged(NamedTuple):
@@ -64,7 +67,8 @@ class PackedBatch:
         cls_positions: of that type, [sequences], where each sequence's [CLS] lies.
         tokens: how many there are, without filler.
         blocks: the stream as blocks of near-equal lengths, in order; filler belongs to none. For a
-            GPU it is told as :class:`Ragged`.
+            GPU it is told as :class:`Ragged`, of several trainings as
+            :class:`~minbert.packing.joined.Joined`.
         order: int64 [sequences]; ``order[i]`` is the place of packed sequence i among those given.
         spans: the stream as parts of one task each, in order; empty if no task was named.
     """
@@ -74,7 +78,7 @@ class PackedBatch:
     positions: Tensor
     cls_positions: Tensor
     tokens: int
-    blocks: Blocks | Ragged
+    blocks: Blocks | Ragged | Joined
     order: np.ndarray
     spans: tuple[Span, ...] = ()
 

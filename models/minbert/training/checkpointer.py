@@ -25,6 +25,7 @@ from .checkpoint import (
     tidy,
     write_snapshot,
 )
+from .cohort import Cohort
 from .reports import EpochReport
 from .trainer import Trainer
 
@@ -40,6 +41,7 @@ class Checkpointer:
         folder: where they are kept; None keeps none. One process at a time may use it.
         on_notice: told which files were damaged, and what follows; and what the training goes on
             with that it did not begin with, where that may change the last bits.
+        cohort: whom the training shares its passes with, if it can.
 
     Attributes:
         trainer: as the newest good checkpoint has it; at its beginning, if there is none.
@@ -54,8 +56,10 @@ class Checkpointer:
         cache_dir: Path,
         folder: Path | None,
         on_notice: Callable[[str], None] | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
-        self.trainer = Trainer(config, cache_dir)
+        self._cohort = cohort
+        self.trainer = Trainer(config, cache_dir, cohort=cohort)
         self._cache_dir = cache_dir
         self._folder = None if folder is None else Path(folder)
         self._unsaved_best: Snapshot | None = None
@@ -133,7 +137,8 @@ class Checkpointer:
         try:
             self.trainer.load(snapshot.tensors, snapshot.state["numbers"])
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            self.trainer = Trainer(self.trainer.config, self._cache_dir)  # half of it is loaded
+            # Half of it is loaded.
+            self.trainer = Trainer(self.trainer.config, self._cache_dir, cohort=self._cohort)
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(
                 f"{file}: not a checkpoint of this training ({type(error).__name__}: {reason})"

@@ -119,6 +119,9 @@ class DeviceSteps:
     def catch_up(self) -> None:
         """Nothing lags behind."""
 
+    def close(self) -> None:
+        """Nobody waits for these steps."""
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the optimizers' state, for a checkpoint."""
         return optimizer_tensors(self._setup.trained, self._optimizers.state)

@@ -66,6 +66,14 @@ class HostSteps:
 
     def launch(self, task_name: str, drawn: np.ndarray, lr: float) -> None:
         """Train on some examples of a task, by their indices: where the loss is finite."""
+        loss, tokens = self._gradients(task_name, drawn)
+        if math.isfinite(loss):
+            self._update(lr)
+        self._setup.drop_gradients()
+        self._results.append(Result(loss, tokens))
+
+    def _gradients(self, task_name: str, drawn: np.ndarray) -> tuple[float, int]:
+        """Compute a batch's gradients; return its loss, and its tokens."""
         loss, tokens = 0.0, 0
         self.weights.refresh()
         for indices in self._parts(task_name, drawn):
@@ -74,10 +82,7 @@ class HostSteps:
             if not math.isfinite(part):
                 break
         self.weights.collect()
-        if math.isfinite(loss):
-            self._update(lr)
-        self._setup.drop_gradients()
-        self._results.append(Result(loss, tokens))
+        return loss, tokens
 
     def finished(self, wait: bool = False) -> list[Result]:
         """Return what came of the steps since the last call, in order."""
@@ -125,6 +130,9 @@ class HostSteps:
         """Bring every weight to the last step."""
         if self.rows is not None:
             self.rows.catch_up()
+
+    def close(self) -> None:
+        """Nobody waits for these steps."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the optimizers' state, for a checkpoint."""

@@ -23,6 +23,7 @@ from ..evaluation.metrics import all_scores
 from .build import config_dtype, make_schedule, prepare_model
 from .checkpoint import BEST, best_snapshot, best_weights, load_best, read_best, write_snapshot
 from .checkpointer import Checkpointer
+from .cohort import Cohort
 from .reports import EpochReport, StepReport
 from .trainer import load_weights
 
@@ -39,6 +40,7 @@ def train(
     on_evaluation: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_notice: Callable[[str], None] | None = None,
+    cohort: Cohort | None = None,
 ) -> Generator[EpochReport, None, None]:
     """Train, yielding a report at each evaluation on the dev sets.
 
@@ -61,6 +63,7 @@ def train(
         on_notice: told, in one line, which checkpoints were damaged and what follows, or what the
             training goes on with that may change its last bits, or what makes its steps slower
             than they would be; it is logged as a warning, too.
+        cohort: whom it shares its passes with, if it can: trainings in other threads.
 
     Raises:
         InputError: data or weights cannot be used, or the checkpoint is of another training.
@@ -68,7 +71,7 @@ def train(
         OSError: a checkpoint cannot be written; those before are as they were.
         TrainingStopped: see ``should_stop``.
     """
-    checkpointer = Checkpointer(config, cache_dir, checkpoint_dir, on_notice)
+    checkpointer = Checkpointer(config, cache_dir, checkpoint_dir, on_notice, cohort)
     trainer = checkpointer.trainer
     trainer.on_step = on_step
 
@@ -89,6 +92,7 @@ def train(
         checkpointer.save()
         raise
     finally:
+        trainer.steps.close()
         checkpointer.save_best()
 
 

@@ -46,6 +46,9 @@ class Steps(Protocol):
     def catch_up(self) -> None:
         """Bring every weight to the last step: before they are read."""
 
+    def close(self) -> None:
+        """Take no more: others need not wait for them."""
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the optimizers' state, for a checkpoint."""
 

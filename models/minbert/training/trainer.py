@@ -18,6 +18,7 @@ from ..errors import DivergedError
 from ..evaluation.evaluate import DevSets
 from ..evaluation.metrics import all_scores
 from .build import Setup, make_schedule
+from .cohort import Cohort
 from .device_step import DeviceSteps
 from .host_step import HostSteps
 from .reports import EpochReport, Meter, StepReport
@@ -30,6 +31,7 @@ class Trainer:
 
     Args:
         graphs: whether steps on a GPU are captured as CUDA graphs.
+        cohort: whom it shares its passes with, if it can.
 
     Attributes:
         epoch: the epoch that is under way, from 1; ``epochs + 1`` when all are done.
@@ -38,7 +40,9 @@ class Trainer:
         on_step: told of every step, in order; on a GPU some steps later.
     """
 
-    def __init__(self, config: Config, cache_dir: Path, graphs: bool = True) -> None:
+    def __init__(
+        self, config: Config, cache_dir: Path, graphs: bool = True, cohort: Cohort | None = None
+    ) -> None:
         self.config = config
         self.setup = setup = Setup.of(config, cache_dir)
         self.device, self.dtype, self.corpus = setup.device, setup.dtype, setup.corpus
@@ -49,8 +53,7 @@ class Trainer:
             name: Draws(len(dataset), config.train.batch_size, config.train.seed, name)
             for name, dataset in self.corpus.train.items()
         }
-        on_processor = self.device.type == "cpu"
-        self.steps: Steps = HostSteps(setup) if on_processor else DeviceSteps(setup, graphs)
+        self.steps = _make_steps(setup, graphs, cohort)
         self.total_steps = self.schedule.total_steps()
         self.epoch, self.in_epoch, self.step = 1, 0, 0
         self.best_score, self.best_epoch = float("-inf"), 0
@@ -199,6 +202,14 @@ class Trainer:
         for name, draws in self.draws.items():
             draws.load_state(numbers["draws"][name])
         self.meter = Meter(**numbers["meter"])
+
+
+def _make_steps(setup: Setup, graphs: bool, cohort: Cohort | None) -> Steps:
+    if setup.device.type != "cpu":
+        return DeviceSteps(setup, graphs)
+    if cohort is not None and cohort.takes(setup.config) is None:
+        return cohort.join(setup)
+    return HostSteps(setup)
 
 
 def load_weights(trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
