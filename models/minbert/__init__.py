@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .tasks.builtin import TASKS as TASKS, get_task as get_task
     from .tasks.task import DataFile as DataFile, Kind as Kind, Task as Task
     from .training.checkpoint import load_best as load_best
+    from .training.cohort import Cohort as Cohort
     from .training.cost import Measurement as Measurement, measure as measure
     from .training.loop import (
         evaluate_best as evaluate_best,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "BackboneReport": "backbone.check",
+    "Cohort": "training.cohort",
     "Config": "config",
     "DataFile": "tasks.task",
     "DataPull": "data.pull",

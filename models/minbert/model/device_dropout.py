@@ -38,7 +38,7 @@ class DeviceDropout(Dropout):
         return torch.default_generator
 
     def apply(self, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
-        return torch.native_dropout(x, rate, True)[0]
+        return x if rate == 0 else torch.native_dropout(x, rate, True)[0]
 
     def add(self, residual: Tensor, x: Tensor, rate: float, rows: int | None = None) -> Tensor:
         if rate == 0:
