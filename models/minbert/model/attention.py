@@ -73,11 +73,11 @@ def _each_part(
     queries: Tensor | None,
 ) -> Tensor:
     """Return attention's outputs of parts that know nothing of each other."""
-    count = len(joined.batches)
+    count = len(joined.blocks)
     streams = dropout.streams if isinstance(dropout, JoinedDropout) else [dropout] * count
     asking = [None] * count if queries is None else joined.cut(queries)
-    each = zip(joined.cut(qkv), joined.batches, streams, asking, strict=True)
-    return torch.cat([attention(p, b.blocks, num_heads, rate, s, q) for p, b, s, q in each])
+    each = zip(joined.cut(qkv), joined.blocks, streams, asking, strict=True)
+    return torch.cat([attention(part, own, num_heads, rate, s, q) for part, own, s, q in each])
 
 
 def _without_dropout(

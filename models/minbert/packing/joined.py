@@ -1,29 +1,31 @@
-"""Batches of several trainings as one stream: what they share runs on it once."""
+"""Streams of several trainings end to end, so that what they share runs on all of them at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .pack import PackedBatch
+from .blocks import Blocks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joined:
-    """The parts of a stream, each a batch of its own.
+    """The parts of a stream, each a training's batch.
 
     Attributes:
-        batches: in order, without filler.
+        tokens, sequences: int64 [parts], how many each part has; there is no filler.
+        blocks: of each part; they count from its own first token.
     """
 
-    batches: tuple[PackedBatch, ...]
+    tokens: np.ndarray
+    sequences: np.ndarray
+    blocks: tuple[Blocks, ...]
 
     def spans(self, rows: int) -> list[tuple[int, int]]:
-        """Return where each batch's rows begin and end in a tensor of the stream.
+        """Return where each part's rows begin and end in a tensor of the stream.
 
         Args:
             rows: of the tensor: as many as there are tokens, or else as sequences.
@@ -31,37 +33,12 @@ class Joined:
         Raises:
             ValueError: it has neither.
         """
-        for sizes in (self._tokens, self._sequences):
+        for sizes in (self.tokens, self.sequences):
             ends = np.cumsum(sizes)
             if ends[-1] == rows:
                 return list(zip((ends - sizes).tolist(), ends.tolist(), strict=True))
         raise ValueError(f"a tensor of {rows} rows is neither of tokens nor of sequences")
 
     def cut(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield each batch's rows of a tensor of the stream."""
+        """Yield each part's rows of a tensor of the stream."""
         return (rows[start:stop] for start, stop in self.spans(len(rows)))
-
-    @property
-    def _tokens(self) -> np.ndarray:
-        return np.array([batch.tokens for batch in self.batches])
-
-    @property
-    def _sequences(self) -> np.ndarray:
-        return np.array([len(batch.cls_positions) for batch in self.batches])
-
-
-def join(batches: Sequence[PackedBatch]) -> PackedBatch:
-    """Lay batches, packed without filler, end to end; `blocks` keeps them apart."""
-    joined = Joined(tuple(batches))
-    tokens = sum(batch.tokens for batch in batches)
-    starts = [start for start, _ in joined.spans(tokens)]
-    each = zip(batches, starts, strict=True)
-    return PackedBatch(
-        token_ids=torch.cat([batch.token_ids for batch in batches]),
-        segments=torch.cat([batch.segments for batch in batches]),
-        positions=torch.cat([batch.positions for batch in batches]),
-        cls_positions=torch.cat([batch.cls_positions + start for batch, start in each]),
-        tokens=tokens,
-        blocks=joined,
-        order=np.concatenate([batch.order for batch in batches]),
-    )

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .blocks import LEVEL, Blocks
-
-if TYPE_CHECKING:
-    from .joined import Joined
+from .joined import Joined
 
 
 class Ragged(NamedTuple):
@@ -131,6 +129,27 @@ def pack(
         blocks=spans[0].blocks if len(spans) == 1 else lay_out(lengths),
         order=order,
         spans=spans,
+    )
+
+
+def join(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """Lay batches of several trainings end to end; its `blocks` keep them apart.
+
+    Args:
+        batches: each with :class:`~minbert.packing.blocks.Blocks` and without filler.
+    """
+    tokens = np.array([batch.tokens for batch in batches])
+    starts = np.cumsum(tokens) - tokens
+    first = [b.cls_positions + int(start) for b, start in zip(batches, starts, strict=True)]
+    blocks = tuple(batch.blocks for batch in batches if isinstance(batch.blocks, Blocks))
+    return PackedBatch(
+        token_ids=torch.cat([batch.token_ids for batch in batches]),
+        segments=torch.cat([batch.segments for batch in batches]),
+        positions=torch.cat([batch.positions for batch in batches]),
+        cls_positions=torch.cat(first),
+        tokens=int(tokens.sum()),
+        blocks=Joined(tokens, np.array([len(each) for each in first]), blocks),
+        order=np.concatenate([batch.order for batch in batches]),
     )
 
 

@@ -22,8 +22,8 @@ from ..device import pick_device
 from ..model.joined_dropout import JoinedDropout
 from ..model.product_weights import with_weights
 from ..multitask import task_loss
-from ..packing.joined import Joined, join
-from ..packing.pack import PackedBatch
+from ..packing.joined import Joined
+from ..packing.pack import PackedBatch, join
 from ..tasks.builtin import get_task
 from ..tasks.task import Task
 from .build import Setup
