@@ -6,16 +6,33 @@ import http.client
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from .readers import ask
+from .tracking_samples import new_store
 
 _PATIENCE = 120.0  # seconds until a server answers, on a busy machine
+# `mlflow server` in one process: the command, which imports all of MLflow, would start another one
+# that does, too. Uvicorn comes first, or MLflow takes itself for no server and checks no host.
+_COMMAND = """
+import os, sys, uvicorn.main
+import mlflow.server
+from mlflow.cli import cli
+
+def serve(command, extra_env, **_):
+    os.environ.update(extra_env)
+    uvicorn.main.main(command[command.index("uvicorn") + 1 :])
+
+mlflow.server._exec_cmd = serve
+cli(["server", *sys.argv[1:]])
+"""
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -27,7 +44,8 @@ class ShakyServer:
 
     Args:
         store: a database URL in the place of the SQLite file.
-        artifacts: options that say where artifacts go; none: the server takes them.
+        artifacts: options that say where artifacts go, the folder last; none: the server takes
+            them.
 
     Attributes:
         address: of the proxy.
@@ -40,6 +58,8 @@ class ShakyServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._artifacts = artifacts or ("--artifacts-destination", str(folder / "artifacts"))
+        if store is None and not (folder / "mlflow.db").exists():
+            self._make_store(artifacts[-1] if artifacts else "mlflow-artifacts:")
         self._store = store or f"sqlite:///{folder / 'mlflow.db'}?timeout=60"
         self.troubled = False
         self._port = _free_port()
@@ -50,6 +70,13 @@ class ShakyServer:
         self.address = f"http://127.0.0.1:{self._proxy.server_port}"
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         self._start()
+
+    def _make_store(self, root: str) -> None:
+        """Make the tables, for which the server takes seconds, as it would make them."""
+        new_store(file := self.folder / "mlflow.db")
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("update experiments set artifact_location = ?", (f"{root}/0",))
+            connection.commit()
 
     def close(self) -> None:
         self._stop()
@@ -69,7 +96,7 @@ class ShakyServer:
 
     def _start(self) -> None:
         command = [
-            *(Path(sys.executable).parent / "mlflow", "server", "--workers", "1"),
+            *(sys.executable, "-c", _COMMAND, "--workers", "1"),
             *("--host", "127.0.0.1", "--port", str(self._port)),
             *("--backend-store-uri", self._store),
             *self._artifacts,
