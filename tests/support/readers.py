@@ -24,6 +24,7 @@ TROUBLE = re.compile(r"database is locked|OperationalError|Traceback|QueuePool|d
 @contextmanager
 def served(home: Path, log: Path | None = None, **env: str) -> Iterator[tuple[str, str, str]]:
     """Run `mtl ui` over a home; yield what it said and the addresses of MLflow and the dashboard.
+    Ctrl-C ends it, with code 0.
 
     What goes wrong in it is added to a log, the home's logs/ui.log if no other is named.
     """
@@ -46,7 +47,8 @@ def served(home: Path, log: Path | None = None, **env: str) -> Iterator[tuple[st
         yield said, *re.findall(r"^(?:MLflow UI|Optuna dashboard) +(http://[\d.:]+)", said, re.M)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        code = process.wait(timeout=60)
+    assert code == 0, f"mtl ui ended with {code}: {log.read_text()}"
 
 
 def ask(url: str, body: object = None) -> bytes:
