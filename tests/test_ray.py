@@ -29,7 +29,8 @@ _HEAD = {"num_cpus": 0, "_system_config": {"health_check_period_ms": 500}, **_CO
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes with a processor each, and a head without any."""
+    """Two nodes with a processor each, and a head without any. One of them a test kills: the others
+    have enough with one."""
     cluster = Cluster(initialize_head=True, head_node_args=_HEAD)
     for _ in range(2):
         cluster.add_node(num_cpus=1, **_COMMON)
@@ -54,7 +55,6 @@ def test_a_node_that_is_killed_costs_no_trial(study, cluster):
     assert code == 0, out + rest
     assert "its node is gone" in out or "its worker is gone" in out
     assert broken(study, 4) == []
-    cluster.add_node(num_cpus=1, **_COMMON)
 
 
 def test_who_lacks_the_token_is_refused(study):
