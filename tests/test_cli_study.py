@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from support.commands import (
+    TERMINAL,
     TINY,
     Outcome,
     command,
+    drawn_here,
     mtl_here,
-    mtl_process,
     sets,
     start_mtl,
     wait_for,
@@ -35,8 +36,8 @@ NOTE = "Demo scores mean nothing outside the demo."
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A home in which a tiny demo study of two trials was run, and what the command said."""
     folder = tmp_path_factory.mktemp("recorded")
-    args = (*SWEEP, "--trials", "2", "--json", *sets(*TINY))
-    outcome = mtl_process(folder, *args, **environment(folder))
+    furnish(folder / "home")
+    outcome = mtl_in(folder, *SWEEP, "--trials", "2", "--json", *sets(*TINY))
     assert outcome.code == 0, outcome.err
     return folder, outcome
 
@@ -245,10 +246,9 @@ def test_train_in_one_object(tmp_path: Path):
 
 
 def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
-    """Run the command on a pseudo-terminal, of 110 columns where the environment says nothing
-    else; return everything that it drew."""
+    """Run the command as a process on a pseudo-terminal; return everything that it drew."""
     parent, child = pty.openpty()
-    env = {"COLUMNS": "110", "LINES": "40", **env}
+    env = {**TERMINAL, **env}
     process = subprocess.Popen(
         [command(), *args],
         stdin=child,
@@ -285,9 +285,13 @@ def test_a_terminal_gets_a_live_view(tmp_path: Path):
     assert "\x1b[?25h" in drawn[drawn.rindex("\x1b[?25l") :], "the cursor is shown again"
 
 
+def drawn_in(folder: Path, *args: object, **env: str) -> str:
+    return drawn_here(folder, *args, MTL_HOME=str(folder / "home"), **env)
+
+
 def test_results_fit_a_terminal_of_80_columns(recorded):
     args = (*SWEEP, "--trials", "2", *sets(*TINY))
-    lines = on_a_terminal(recorded[0], *args, TERM="dumb", COLUMNS="80").splitlines()
+    lines = drawn_in(recorded[0], *args, TERM="dumb", COLUMNS="80").splitlines()
     head = next(i for i, line in enumerate(lines) if "parameters" in line)
     assert "trainable" in lines[head] and "minutes" not in lines[head]
     assert all(len(line) <= 80 for line in lines[head : head + 4])
@@ -301,7 +305,7 @@ def dumb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A home in which a study of one trial was run on a dumb terminal, and what that showed."""
     folder = tmp_path_factory.mktemp("dumb")
     furnish(folder / "home")
-    return folder, on_a_terminal(folder, *SWEEP, "--trials", "1", *sets(*TINY), TERM="dumb")
+    return folder, drawn_in(folder, *SWEEP, "--trials", "1", *sets(*TINY), TERM="dumb")
 
 
 def test_a_dumb_terminal_gets_plain_lines(dumb):
@@ -313,8 +317,8 @@ def test_a_dumb_terminal_gets_plain_lines(dumb):
 def test_no_color_is_heeded(recorded):
     args = (recorded[0], *SWEEP, "--trials", "2", *sets(*TINY))
     coloured, yellow = "xterm-256color", "\x1b[33m"
-    assert yellow in on_a_terminal(*args, TERM=coloured)
-    plain = on_a_terminal(*args, TERM=coloured, NO_COLOR="1")
+    assert yellow in drawn_in(*args, TERM=coloured)
+    plain = drawn_in(*args, TERM=coloured, NO_COLOR="1")
     assert "nothing to do" in plain and "\x1b[3" not in plain
 
 

@@ -3,16 +3,12 @@
 Room: mtl/ui, mtl/tracking.
 """
 
-import os
-import subprocess
-
 import pytest
 
 from support.browser import Browser
-from support.commands import sets
+from support.commands import mtl_here, sets
 from support.homes import furnish
 from support.readers import served
-from support.study_runs import MTL
 
 TASKS = ("sst", "para", "sts")
 
@@ -29,15 +25,13 @@ def pages(tmp_path_factory, browser):
     """A demo study of two trials, served; the report of it."""
     folder = tmp_path_factory.mktemp("pages")
     furnish(folder / "home")
-    env = {"PATH": "/usr/bin:/bin", "MTL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    if "PYTHONPATH" in os.environ:  # a checkout that is tried without being installed
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     short = sets("train.epochs=2", "train.steps_per_epoch=10", "train.eval_limit=60")
     for command in (
-        ["run", "lora_sweep", "--trials", "2", *short],
+        ["run", "lora_sweep", "--trials", "2", "--jobs", "1", *short],
         ["report", "lora_sweep", "-o", str(folder / "report.html")],
     ):
-        subprocess.run([MTL, "study", *command], env=env, check=True, capture_output=True)
+        done = mtl_here(folder, "study", *command, MTL_HOME=str(folder / "home"))
+        assert done.code == 0, done
     with served(folder / "home") as (said, mlflow, dashboard):
         browser.without_assistant(mlflow)
         yield Pages(mlflow, dashboard, folder / "report.html", said)

@@ -31,6 +31,7 @@ from mtl.common.masking import (
 from mtl.common.telemetry import OFF
 from mtl.ui.login import Login
 from support import small
+from support.commands import Outcome
 from support.network_trap import Trap
 from support.paths import REPOSITORY
 from support.study_runs import write_study
@@ -319,13 +320,14 @@ def test_a_study_connects_to_nobody_and_keeps_no_password(tmp_path: Path, home: 
     home.mkdir()
     new_store(home / "mlflow.db")
     file = write_study(tmp_path, epochs=1, steps=2)
-    command = [sys.executable, "-m", "mtl", "study", "run", str(file), "--jobs", "1"]
+    command = [sys.executable, "-m", "mtl", "study", "run", str(file), "--jobs", "1", "--json"]
     env = {key: value for key, value in trap.environment.items() if key not in OFF}
     env["MTL_STORAGE"] = storage
     done = subprocess.run(
         [*command, "--trials", "1"], env=env, cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert Outcome(0, done.stdout, done.stderr).json["complete"] == 1
     assert trap.outside == set()
     assert not found(done.stdout + done.stderr)
     assert files_with_secrets(home) == {}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from support.study_runs import Study
-from test_cli_study import mtl_in, on_a_terminal
+from test_cli_study import drawn_in, mtl_in
 
 LABEL = "<script>pwned()</script> & [bold]"
 SENTENCE = "</script><img src=http://evil.example/x.png> [red]good[/red] film"
@@ -279,7 +279,7 @@ def test_compare_prints_what_users_wrote_as_it_is(here, folder):
 @pytest.mark.parametrize("trials", ["0 1", "0 1 2"])
 def test_compare_fits_a_terminal_of_80_columns(folder, trials):
     args = ("study", "compare", "tiny", *trials.split())
-    drawn = on_a_terminal(folder, *args, TERM="xterm", COLUMNS="80")
+    drawn = drawn_in(folder, *args, TERM="xterm", COLUMNS="80")
     lines = re.sub(r"\x1b\[[\d;]*m", "", drawn).splitlines()
     assert all(len(line) <= 80 for line in lines)
     gap = re.compile(r"[+-]\d\.\d{3} ± \d\.\d{3}  +(significant|may be chance)")

@@ -6,14 +6,20 @@ import contextlib
 import io
 import json
 import os
+import pty
 import subprocess
 import sysconfig
+import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 from unittest.mock import patch
 
 TINY = ("train.epochs=1", "train.steps_per_epoch=3", "train.batch_size=8")
 """A training that takes no time, for `sets`."""
+TERMINAL = {"COLUMNS": "110", "LINES": "40"}
+"""The size of a terminal, for an environment."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +96,47 @@ def wait_for(process: subprocess.Popen, words: str) -> None:
 
 def mtl_here(folder: Path, *args: object, **env: str) -> Outcome:
     """Run a command line in this process, where the libraries are loaded already."""
+    out, err = io.StringIO(), io.StringIO()
+    code = _run_here(folder, args, env, out, err)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def drawn_here(folder: Path, *args: object, **env: str) -> str:
+    """The same on a pseudo-terminal, of 110 columns where the environment says nothing else;
+    return everything that it drew."""
+    parent, child = pty.openpty()
+    drawn: list[bytes] = []
+    reader = threading.Thread(target=lambda: drawn.extend(iter(partial(_read, parent), b"")))
+    reader.start()
+    try:
+        with open(child, "w", encoding="utf-8") as screen:
+            code = _run_here(folder, args, {**TERMINAL, **env}, screen, screen)
+    finally:
+        reader.join()
+        os.close(parent)
+    text = b"".join(drawn).decode("utf-8")
+    assert code == 0, text
+    return text
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def _run_here(folder: Path, args: tuple, env: dict[str, str], out: TextIO, err: TextIO) -> int:
     from mtl.cli import exits
     from mtl.cli.main import cli
 
-    out, err = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, env),
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = exits.run(cli, [str(arg) for arg in args])
-    return Outcome(code, out.getvalue(), err.getvalue())
+        return exits.run(cli, [str(arg) for arg in args])
 
 
 def sets(*pairs: str) -> list[str]:
