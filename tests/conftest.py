@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from support.invariants import broken
 from support.paths import REAL
 from support.study_runs import Study
 from support.tracking_samples import new_store
-from support.warm_workers import kept_warm
+from support.warm_workers import WarmWorkers
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup SIGHUP; commands under test
 # must not, or an interrupt would never reach them.
@@ -36,15 +37,20 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+# What is started keeps what it has compiled: without, each process takes a second to do it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 process.tune_gc()  # as the command does: this process imports everything, too
 
 LONG = (
-    *("test_dispatch", "test_cli_study", "test_lost_workers", "test_pages", "test_studies"),
-    *("test_ray", "test_executors", "test_serve", "test_contention", "test_security"),
-    *("test_spool", "test_outage", "test_kills", "test_docker", "test_resume", "test_postgres"),
-    *("test_demo", "test_study_report", "test_faults", "test_gc", "test_escaping"),
-    *("test_recorded_home", "test_tracking", "test_doctor", "test_data", "test_replicates"),
-    *("test_champion", "test_sharing", "test_folders"),
+    *("test_contention", "test_sharing", "test_cli_study", "test_dispatch", "test_lost_workers"),
+    *("test_kills", "test_resume", "test_outage", "test_docker", "test_pages", "test_executors"),
+    *("test_ray", "test_suspended", "test_own_interface", "test_changed_inputs", "test_serve"),
+    *("test_postgres", "test_demo", "test_training", "test_spool", "test_study_report"),
+    *("test_moved_home", "test_properties", "test_cli", "test_data_pull", "test_studies"),
+    *("test_faults", "test_deleted", "test_tracking", "test_gc", "test_folders", "test_security"),
+    *("test_recorded_home", "test_doctor", "test_escaping", "test_loopback", "test_data"),
 )
 """Files of tests that take long, the longest first."""
 
@@ -71,10 +77,19 @@ def furnished(home: Path) -> Path:
     return home
 
 
+@pytest.fixture(autouse=True, scope="session")
+def warm_workers():
+    """The studies that tests run in this process, one after another, share worker processes: each
+    start takes seconds. Studies in processes of their own start theirs."""
+    workers = WarmWorkers()
+    with workers.kept():
+        yield workers
+
+
 @pytest.fixture
-def one_worker():
-    """The studies that a test runs in this process, one after another, have one worker process."""
-    with kept_warm():
+def own_workers(warm_workers):
+    """The studies that this test runs in this process start and end their workers, too."""
+    with warm_workers.sent_away():
         yield
 
 
@@ -162,15 +177,16 @@ def storage(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study of four trials that nobody disturbed: run once for all test processes, to read."""
+    """A study of three trials that nobody disturbed: run once for all test processes, to read. No
+    process has its databases open."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reference"
     file, home = folder / "study/tiny.toml", folder / "home"
     with FileLock(f"{folder}.lock"):
         if not home.is_dir():
-            study = Study(file.parent, home, trials=4, epochs=4, steps=10)
+            study = Study(file.parent, home, trials=3, epochs=4, steps=10).furnished()
             code, said = study.run()
-            assert code == 0 and broken(study, 4) == [], said
+            assert code == 0 and broken(study, 3) == [], said
     return Study.of(file, home)
 
 

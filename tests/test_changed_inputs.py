@@ -7,7 +7,6 @@ Room: mtl/study.
 import shutil
 
 import optuna
-import pytest
 
 from support.study_runs import Study
 
@@ -21,7 +20,6 @@ def without_last_row(file) -> str:
     return text
 
 
-@pytest.mark.usefixtures("one_worker")
 def test_other_files_under_a_path_are_another_study(tmp_path, home):
     study = Study(tmp_path / "study", home, steps=1, epochs=1, more=POINTS).furnished()
     data, copy = study.file.parent / "data", tmp_path / "copy"

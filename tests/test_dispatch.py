@@ -1,7 +1,7 @@
 """The dispatcher and its local workers, in one process with the test: what becomes of trials.
 
 On SQLite and on PostgreSQL: a study from its beginning to its last trial, the lease, and a study
-of thirteen trials that is compared between both. What is marked `any_storage` goes through the same
+of twelve trials that is compared between both. What is marked `any_storage` goes through the same
 calls of the storage as those do, and asks what is decided above it; `pytest --every-storage` runs
 that on both, too.
 
@@ -153,7 +153,6 @@ def test_hopeless_trials_are_pruned_with_their_artifacts(study):
 
 
 @pytest.mark.any_storage
-@pytest.mark.usefixtures("one_worker")
 def test_other_settings_are_another_study(study):
     _run(study, trials=1, train__epochs=1)
     view = Watcher()
@@ -210,15 +209,13 @@ def test_synchronous_batches_give_the_same_study_twice(tmp_path, home, postgres_
     """TPE beyond its random start, a pruner, and two workers: every trial, score and verdict; once
     kept in files, once on a server."""
     study = Study(tmp_path / "study", home).furnished()
-    _write(study, trials=13, sampler="tpe", pruner="median", epochs=2, steps=2)
+    _write(study, trials=12, sampler="tpe", pruner="median", epochs=2, steps=2)
     other = study.elsewhere(tmp_path / "other").furnished()
     other.env["MTL_STORAGE"] = postgres_url
     for each in (study, other):
-        each.start("--jobs", "2", "--synchronous")
-    for each in (study, other):
-        code, out = each.end()
+        code, out = each.run_here("--jobs", "2", "--synchronous")
         assert code == 0, out
-    assert len(study.trials()) == 13
+    assert len(study.trials()) == 12
     assert study.params() == other.params()
     assert study.trials() == other.trials()
     assert study.points() == other.points()

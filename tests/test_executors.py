@@ -31,6 +31,8 @@ from support import small
 from support.clocks import Clock
 from support.study_runs import wait_until
 
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 
 def _folders() -> Folders:
     home = Home.resolve()

@@ -44,6 +44,7 @@ def disk(tmp_path):
 # ---- a full disk --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_workers")  # a worker that stayed would hold the disk
 def test_a_study_stops_on_a_full_disk_and_ends_as_if_nothing_had_been(
     disk, here, reference
 ):

@@ -25,7 +25,7 @@ def _options(trials: int) -> tuple[str, ...]:
 @pytest.mark.timeout(300 + 60 * KILLS)
 def test_killed_anywhere_a_study_ends_as_if_nobody_had(tmp_path, reference):
     study = reference.elsewhere(tmp_path / "home")
-    log, trials = tmp_path / "study.log", 4
+    log, trials = tmp_path / "study.log", 3
     generator = random.Random(SEED)
     killer = Killer(study, generator, log)
 

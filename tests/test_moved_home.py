@@ -113,7 +113,7 @@ def test_all_of_a_moved_home_is_found_where_it_is(moved, here):
 
 def test_a_study_goes_on_in_a_moved_home(moved, here):
     recorded = {run for (run,) in moved.run_ids()}
-    code, out = moved.run("--jobs", "1")
+    code, out = moved.run_here("--jobs", "1")
     assert code == 0, out
     assert [state for _, state, _ in moved.trials()] == ["COMPLETE"] * 4
     assert recorded < {run for (run,) in moved.run_ids()}
@@ -147,7 +147,7 @@ def test_a_copy_is_its_own_and_the_original_stays_as_it_was(tmp_path, here):
     copy, before = Study.of(tmp_path / "copy/tiny.toml", tmp_path / "copy/home"), contents(original)
     (said,) = said_of_the_move(here, copy)
     assert f"copy of {original}/home, which is still there" in said
-    code, out = copy.run("--jobs", "1")
+    code, out = copy.run_here("--jobs", "1")
     assert code == 0, out
     assert [state for _, state, _ in copy.trials()] == ["COMPLETE"] * 4
     assert contents(original) == before

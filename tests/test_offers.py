@@ -18,7 +18,7 @@ from mtl.terminal.progress import RunningTrial, StudyProgress
 from support.study_runs import Study
 
 
-def test_a_grid_with_cells_left_is_offered_those(tmp_path, home, one_worker):
+def test_a_grid_with_cells_left_is_offered_those(tmp_path, home):
     search = '"lora.rank" = [1, 2]\n"lora.alpha" = [1.0, 2.0]'
     study = Study(tmp_path, home, sampler="grid", search=search, trials=4, epochs=1, steps=1)
     for offered in ("the other 2 cells, too", "--trials 4 tries the other 2 settings, too"):

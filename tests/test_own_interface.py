@@ -38,7 +38,6 @@ def run_states(study: Study) -> dict[str, tuple[str, str | None]]:
     return {name: (status, study.tag(name, "mtl.reason")) for name, status in study.runs().items()}
 
 
-@pytest.mark.usefixtures("one_worker")
 def test_what_is_queued_between_two_runs_is_a_trial_of_its_own(tmp_path, home):
     study = Study(tmp_path / "study", home, steps=1, epochs=1, more=TWO_POINTS).furnished()
     assert study.run_here("--jobs", "1", "--trials", "1")[0] == 0

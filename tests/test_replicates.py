@@ -127,7 +127,6 @@ def test_groups_have_mean_and_deviation(load):
     assert groups[2]["sts_pearson"] == pytest.approx((0.75, statistics.stdev([0.3, 1.2])))
 
 
-@pytest.mark.usefixtures("one_worker")
 def test_a_study_with_replicates_from_the_command_line(tmp_path, home):
     """One setting with two seeds, then a third: only that is trained, and the table says so."""
     study = Study(tmp_path / "study", home, epochs=1, search='"lora.rank" = [2]',

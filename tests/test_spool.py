@@ -12,7 +12,7 @@ from support.invariants import broken, differences
 from support.shaky_server import ShakyServer
 from support.study_runs import Study
 
-TRIALS = 4
+TRIALS = 3
 
 
 @pytest.fixture

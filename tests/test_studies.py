@@ -12,7 +12,6 @@ import pytest
 from support.commands import sets
 from support.homes import furnish
 from support.paths import REPOSITORY
-from support.warm_workers import kept_warm
 
 STUDIES = sorted(file.stem for file in (REPOSITORY / "studies").glob("*.toml"))
 SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")
@@ -20,11 +19,10 @@ SHORT = ("train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=4")
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory):
-    """One home and one worker for all studies of this file: each new one takes seconds."""
+    """One home for all studies of this file: each new one takes seconds."""
     folder = tmp_path_factory.mktemp("studies")
     furnish(folder / "home")
-    with kept_warm():
-        yield folder
+    return folder
 
 
 def test_every_table_and_proposal_of_the_paper_has_one():
