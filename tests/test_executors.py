@@ -13,6 +13,7 @@ import pytest
 
 from minbert import Config
 from mtl.executors.factory import EXECUTORS, open_executor
+from mtl.executors.local import LocalExecutor
 from mtl.executors.resources import Folders, Resources, threads_for
 from mtl.storage.home import Home
 from mtl.tracking.outbox import Outbox
@@ -29,9 +30,6 @@ from mtl.worker.messages import (
 )
 from support import small
 from support.clocks import Clock
-from support.study_runs import wait_until
-
-pytestmark = pytest.mark.usefixtures("own_workers")
 
 
 def _folders() -> Folders:
@@ -39,8 +37,14 @@ def _folders() -> Folders:
     return Folders(home.path, home.logs, home.mlflow_uri)
 
 
+SILENCE = 4.0
+
+
 @pytest.fixture(params=EXECUTORS)
-def executor(request):
+def executor(request, own_workers, tmp_path, monkeypatch):
+    """One whose workers do not bear silence for long: starting Ray takes it half a minute."""
+    for name, value in Clock(tmp_path / "clock", silence=SILENCE).environment.items():
+        monkeypatch.setenv(name, value)
     executor = open_executor(request.param, Resources(jobs=1), _folders())
     yield executor
     executor.close()
@@ -89,7 +93,8 @@ def _until(executor, kind, silent=False):
 
 
 def test_lives_of_trials(executor, make_job):
-    """Advanced to its end; stopped and resumed; pruned; failed; its worker killed; then idle."""
+    """Advanced to its end; stopped and resumed; pruned; failed; its worker killed; then idle; at
+    last with nobody to hear."""
     executor.submit(make_job(0))
     assert executor.free == 0
     first = _until(executor, Evaluated)
@@ -133,23 +138,20 @@ def test_lives_of_trials(executor, make_job):
     executor.cancel(99)  # no such trial: nothing happens
     executor.submit(make_job(4))
     _until(executor, Evaluated)
-    _kill_worker()
+    _kill_worker(executor)
     assert isinstance(_until(executor, ENDINGS)[-1], Died)
     assert executor.free == 1
+    _only_who_hears_nothing_while_awake_is_alone(executor, make_job(7))
 
 
-@pytest.mark.parametrize("kind", EXECUTORS)
-def test_only_who_hears_nothing_while_awake_is_alone(kind, make_job, tmp_path, monkeypatch):
+def _only_who_hears_nothing_while_awake_is_alone(executor, job):
     """Stopped for longer than a worker bears silence, together with its dispatcher; then left by a
     dispatcher that is stopped alone."""
-    for name, value in Clock(tmp_path / "clock", silence=4.0).environment.items():
-        monkeypatch.setenv(name, value)
-    executor = open_executor(kind, Resources(jobs=1), _folders())
-    executor.submit(job := make_job(7))
+    executor.submit(job)
     _until(executor, Evaluated)
-    (worker,) = _workers()
+    (worker,) = _workers(executor)
     worker.suspend()
-    time.sleep(6.0)
+    time.sleep(1.5 * SILENCE)
     worker.resume()
     time.sleep(0.1)  # its deadline is past, and there is no word yet
     executor.keep_alive()
@@ -163,7 +165,6 @@ def test_only_who_hears_nothing_while_awake_is_alone(kind, make_job, tmp_path, m
     assert _until(executor, Evaluated)[-1].epoch == 2
     executor.advance(7)
     assert isinstance(_until(executor, ENDINGS)[-1], Finished)
-    executor.close()
 
 
 def test_a_worker_that_is_stopped_for_hours_holds_up_nobody(make_job):
@@ -171,7 +172,7 @@ def test_a_worker_that_is_stopped_for_hours_holds_up_nobody(make_job):
     executor = open_executor("local", Resources(jobs=1), _folders())
     executor.submit(make_job(8))
     _until(executor, Evaluated)
-    (worker,) = _workers()
+    (worker,) = _workers(executor)
     worker.suspend()
     signs = threading.Thread(target=lambda: [executor.keep_alive() for _ in range(3000)])
     signs.start()
@@ -191,34 +192,35 @@ def test_a_worker_that_dies_between_two_trials_is_replaced(make_job):
     _until(executor, Evaluated)
     executor.cancel(5, prune=True)
     _until(executor, Finished)
-    pid = _kill_worker()
+    pid = _kill_worker(executor)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     executor.submit(make_job(6))
     assert not any(isinstance(event, Died) for event in _until(executor, Evaluated))
     executor.close()
 
 
-def _kill_worker() -> int:
-    (worker,) = _workers()
+def _kill_worker(executor) -> int:
+    (worker,) = _workers(executor)
     os.kill(worker.pid, signal.SIGKILL)
     return worker.pid
 
 
-def _workers() -> list[psutil.Process]:
-    """The processes that train: ours, or those of Ray's that have a trial of ours."""
-    return [
-        p
-        for p in psutil.Process().children(recursive=True)
-        if "mtl.worker" in p.cmdline() or p.name().startswith("ray::train")
-    ]
+def _workers(executor) -> list[psutil.Process]:
+    """The processes that train: its own, or those of Ray's that have a trial of ours."""
+    if isinstance(executor, LocalExecutor):
+        return [psutil.Process(slot.process.pid) for slot in executor._slots.values()]
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.name().startswith("ray::train")]
 
 
+@pytest.mark.usefixtures("own_workers")
 def test_closing_ends_the_workers(make_job):
     executor = open_executor("local", Resources(jobs=2), _folders())
-    wait_until(lambda: len(_workers()) == 2)  # one that has just begun has no command line yet
+    workers = _workers(executor)
+    assert len(workers) == 2
     executor.submit(make_job(0))
     executor.close()
-    assert _workers() == []
+    assert not [worker for worker in workers if worker.is_running()]
 
 
 @pytest.mark.parametrize(("given", "threads"), [("1", 1), ("64", None), ("", None), ("2,1", 2)])
