@@ -81,7 +81,5 @@ def test_files_that_change_while_a_study_runs_stop_it(tmp_path, home):
     assert study.runs()["trial 1"] == "KILLED"
 
     dev.write_text(before)
-    study.start("--jobs", "1", "--trials", "2")
-    assert "trial 1 resumed" in study.wait_for("trial 1 epoch 1:")
-    study.process.terminate()
-    study.end()
+    code, said = study.run_until_trained(1, "--jobs", "1", "--trials", "2")
+    assert code == 1 and "trial 1 resumed" in said and "trial 1 epoch 1:" in said

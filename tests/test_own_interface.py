@@ -119,10 +119,9 @@ def test_a_study_that_is_deleted_ends_in_one_line_and_begins_anew(tmp_path, home
     assert code == 2 and "tiny was deleted or renamed" in said and "Traceback" not in said
     assert study.runs()["trial 0"] == "KILLED"
 
-    study.start("--jobs", "1", "--trials", "1")
-    assert "resumed" not in study.wait_for("trial 0 epoch 1:")  # not from the other's checkpoint
-    study.process.terminate()
-    study.end()
+    code, said = study.run_until_trained(0, "--jobs", "1", "--trials", "1")
+    assert code == 1 and "trial 0 epoch 1:" in said
+    assert "resumed" not in said  # from the other's checkpoint
     assert len(study.run_ids()) == 4
 
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import small
@@ -139,6 +140,25 @@ class Study:
     def run_here(self, *options: str) -> tuple[int, str]:
         """The same in this process, where the libraries are loaded already."""
         return self.mtl("run", str(self.file), *(options or ("--jobs", "1")))
+
+    def run_until_trained(self, number: int, *options: str) -> tuple[int, str]:
+        """The same with a trial that would train for minutes: once it has been evaluated, somebody
+        else tells Optuna that it has failed, which ends it."""
+        with ThreadPoolExecutor(1) as pool:
+            told = pool.submit(self._fail, number)
+            ended = self.run_here(*options)
+            told.result()
+        return ended
+
+    def _fail(self, number: int) -> None:
+        import optuna
+
+        evaluated = f"""select 1 from trial_intermediate_values join trials using (trial_id)
+            where number = {number}"""
+        wait_until(lambda: self.query("optuna.db", evaluated))
+        storage = f"sqlite:///{self.home}/optuna.db"
+        study = optuna.load_study(study_name="tiny", storage=storage)
+        study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def mtl(self, command: str, *args: str) -> tuple[int, str]:
         """Run a command of `mtl study` in this process; return the exit code and the output."""
