@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,8 +41,8 @@ _COMMANDS = """
 import json, sys
 from pathlib import Path
 from support.commands import mtl_here
-for args in json.loads(sys.argv[1]):
-    print(json.dumps(vars(mtl_here(Path.cwd(), *args))))
+for home, *args in json.loads(sys.argv[1]):
+    print(json.dumps(vars(mtl_here(Path.cwd(), *args, MTL_HOME=home))))
 """
 
 
@@ -98,9 +99,14 @@ class Lab:
             (folder / str(user)).mkdir()
             os.chown(folder / str(user), user, self.group)
 
-    def types(self, user: int, *commands: list[str]) -> list[dict]:
-        """Run commands of `mtl` as a user, in one process; return how each ended."""
-        given = json.dumps([self._filled(user, command) for command in commands])
+    def types(self, user: int, *commands: list[str], more: "Typed" = ()) -> list[dict]:
+        """Run commands of `mtl` as a user, in one process; return how each ended.
+
+        Args:
+            more: labs of the same files, each with commands that are run there afterwards.
+        """
+        typed = [(self, command) for command in commands] + [*more]
+        given = json.dumps([[str(lab.home), *self._filled(user, c)] for lab, c in typed])
         said = self._python(user, "-c", _COMMANDS, given)
         return [json.loads(line) for line in said.splitlines()]
 
@@ -152,6 +158,9 @@ class Lab:
         return other
 
 
+Typed = Sequence[tuple[Lab, list[str]]]
+
+
 def _run(trials):
     return ["study", "run", "{file}", "--jobs", "1", "--trials", str(trials)]
 
@@ -186,24 +195,22 @@ def test_what_one_begins_the_other_goes_on_with(begun):
     assert {owner for owner, *_ in lab.tree().values()} == {lab.anna, lab.bob}
 
 
-@pytest.mark.parametrize("mode", [0o664, 0o644], ids=oct)
-def test_looking_leaves_nothing(begun, mode):
+def test_looking_leaves_nothing(begun):
     """Also where the databases are their first user's alone, in a folder where others can make
     files; who would write then is told so."""
-    lab = begun.copied()
+    shared, alone = begun.copied(), begun.copied()
     for name in ("optuna.db", "mlflow.db"):
-        (lab.home / name).chmod(mode)
-    before = lab.tree()
-    writes = [_run(2), ["study", "promote", "tiny"]] if mode == 0o644 else []
-    looks = LOOKS
-    if writes:
-        looks = [REPORT, *LOOKS]
-    else:  # once in a process of its own
-        assert "r.html" in lab.starts(lab.bob, REPORT)
-    ended = lab.types(lab.bob, *looks, *writes)
-    for looked in ended[: len(looks)]:
+        (shared.home / name).chmod(0o664)
+        (alone.home / name).chmod(0o644)
+    before = shared.tree(), alone.tree()
+    assert "r.html" in shared.starts(shared.bob, REPORT)
+    looks, writes = [REPORT, *LOOKS], [_run(2), ["study", "promote", "tiny"]]
+    more = [(alone, command) for command in (*looks, *writes)]
+    ended = shared.types(shared.bob, *looks, more=more)
+    for looked in ended[: 2 * len(looks)]:
         assert not looked["err"] and looked["code"] in (0, 1), looked
-    for refused in ended[len(looks) :]:
+    for refused in ended[2 * len(looks) :]:
         assert refused["code"] == 2 and refused["err"].count("\n") == 1, refused
         assert "cannot be written" in refused["err"], refused
-    assert lab.tree() == before
+    assert len(ended) == len(looks) + len(more)
+    assert (shared.tree(), alone.tree()) == before
