@@ -276,7 +276,7 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
 
 @pytest.mark.usefixtures("furnished")
 def test_a_terminal_gets_a_live_view(tmp_path: Path):
-    drawn = on_a_terminal(
+    drawn = drawn_in(
         tmp_path, *SWEEP, "--trials", "2", *sets(*TINY, "train.steps_per_epoch=30"), TERM="xterm"
     )
     assert "\x1b[" in drawn and "━" in drawn
@@ -318,7 +318,7 @@ def test_no_color_is_heeded(recorded):
     args = (recorded[0], *SWEEP, "--trials", "2", *sets(*TINY))
     coloured, yellow = "xterm-256color", "\x1b[33m"
     assert yellow in drawn_in(*args, TERM=coloured)
-    plain = drawn_in(*args, TERM=coloured, NO_COLOR="1")
+    plain = on_a_terminal(*args, TERM=coloured, NO_COLOR="1")
     assert "nothing to do" in plain and "\x1b[3" not in plain
 
 

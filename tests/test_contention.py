@@ -10,7 +10,7 @@ from support.invariants import broken, read_trials
 from support.readers import open_pages, served, trouble_in
 from support.study_runs import Study, wait_until
 
-WORKERS, TRIALS = 8, 11
+WORKERS, TRIALS = 8, 8
 
 
 def test_eight_workers_and_open_pages_share_two_files(tmp_path):
