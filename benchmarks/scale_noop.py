@@ -31,13 +31,13 @@ class NoopExecutor(Executor):
     """Ends every trial at once: one evaluation, its points in the run's outbox, and the end."""
 
     def __init__(self, resources: Resources, folders: Folders) -> None:
-        self.width, self.jobs = resources.width(1), resources.slots(1)
+        self.width, self.workers = resources.width(1), resources.workers(1)
         self._said: deque[Event] = deque()
         self._busy: dict[int, TrialJob] = {}
 
     @property
     def free(self) -> int:
-        return self.jobs - len(self._busy)
+        return self.workers - len(self._busy)
 
     def submit(self, job: TrialJob) -> None:
         self._busy[job.number] = job

@@ -72,7 +72,7 @@ class Scripted(Executor):
     loses its worker once, the fourth fails."""
 
     def __init__(self, folder: Path) -> None:
-        self.jobs = self.width = 1
+        self.workers = self.width = 1
         self._said: deque = deque()
         self._at: dict[int, int] = {}
         self.picture = folder / "sst.png"
@@ -81,7 +81,7 @@ class Scripted(Executor):
 
     @property
     def free(self) -> int:
-        return self.jobs - len(self._at)
+        return self.workers - len(self._at)
 
     def submit(self, job) -> None:
         self.submitted.append(job.number)

@@ -199,33 +199,49 @@ def _left_over(study: Study) -> list[str]:
 # ---- beside an undisturbed study ----------------------------------------------------------------
 
 
-def differences(study: Study, undisturbed: Study) -> list[str]:
-    """Say in what the trials that both studies have differ, timings aside: a line for each."""
+def differences(study: Study, undisturbed: Study, within: float = 0.0) -> list[str]:
+    """Say in what the trials that both studies have differ, timings aside: a line for each.
+
+    Args:
+        within: by how much numbers may differ; then nothing is said of what files hold.
+    """
     found = []
     for one, other in zip(read_trials(study), read_trials(undisturbed), strict=False):
         parts = ("state", "value", "params", "facts", "intermediate", "logged")
         for part in parts:
-            if getattr(one, part) != getattr(other, part):
+            if not _near(getattr(one, part), getattr(other, part), within):
                 found.append(f"trial {one.number}: {part} differ: {getattr(one, part)}")
-        found += [f"trial {one.number}: point {key}" for key in _different_points(one, other)]
-        found += [f"trial {one.number}: artifact {name}" for name in _different_files(one, other)]
+        points = _different_points(one, other, within)
+        files = _different_files(one, other, () if within else _EXACT)
+        found += [f"trial {one.number}: point {key}" for key in points]
+        found += [f"trial {one.number}: artifact {name}" for name in files]
     return found
 
 
-def _different_points(one: Trial, other: Trial) -> list[tuple[str, int]]:
+def _near(one: object, other: object, within: float) -> bool:
+    """Whether two values are equal, numbers in them nearly."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        same = one.keys() == other.keys()
+        return same and all(_near(value, other[key], within) for key, value in one.items())
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= within
+    return one == other
+
+
+def _different_points(one: Trial, other: Trial, within: float) -> list[tuple[str, int]]:
     def same(key: tuple[str, int]) -> bool:
         if key not in one.points or key not in other.points:
             return False
-        return key[0] in TIMED or one.points[key] == other.points[key]
+        return key[0] in TIMED or _near(one.points[key], other.points[key], within)
 
     return [key for key in sorted({*one.points, *other.points}) if not same(key)]
 
 
-def _different_files(one: Trial, other: Trial) -> list[str]:
+def _different_files(one: Trial, other: Trial, exact: tuple[str, ...]) -> list[str]:
     def same(name: str) -> bool:
         if name not in one.files or name not in other.files:
             return False
-        exact = name.endswith(_EXACT)
-        return not exact or one.files[name].read_bytes() == other.files[name].read_bytes()
+        compared = name.endswith(exact)
+        return not compared or one.files[name].read_bytes() == other.files[name].read_bytes()
 
     return [name for name in sorted({*one.files, *other.files}) if not same(name)]

@@ -71,24 +71,25 @@ class WarmWorkers:
 
     def _begin(self, executor: LocalExecutor, slot: int) -> None:
         environment = _read(executor._environment(slot))
-        if (worker := self._taken(environment)) is not None:
+        if (worker := self._taken(environment, executor.places)) is not None:
             executor._slots[slot] = worker
             return
         with contextlib.nullcontext() if self._sent_away else contextlib.chdir("/"):
             _start(executor, slot)  # not in a test's folder, which may be a disk that goes
         self._environments[executor._slots[slot].process.pid] = environment
 
-    def _taken(self, environment: dict[str, str]):
+    def _taken(self, environment: dict[str, str], places: int):
         with self._lock:
             for one in self._resting:
-                if one.environment == environment and one.worker.process.poll() is None:
+                fits = one.environment == environment and one.worker.places == places
+                if fits and one.worker.process.poll() is None:
                     self._resting.remove(one)
                     return one.worker
         return None
 
     def _rest(self, executor: LocalExecutor) -> None:
         for slot, worker in list(executor._slots.items()):
-            idle = worker.number is None and worker.process.poll() is None
+            idle = not worker.trials and worker.process.poll() is None
             if idle and not worker.connection.closed and not self._sent_away:
                 one = _Resting(
                     executor._slots.pop(slot), self._environments[worker.process.pid]

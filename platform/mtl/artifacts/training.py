@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from minbert import EpochReport, TaskPredictions
 
 _WORST = 50  # rows in a table of worst mistakes
+_drawing = threading.Lock()  # matplotlib keeps fonts and settings for a process, without locks
 
 
 def write_report(report: EpochReport, folder: Path) -> list[Path]:
@@ -65,7 +67,8 @@ def _write_confusion(predictions: TaskPredictions, folder: Path) -> Path:
     write_csv(folder / f"{task.name}.csv", ["true \\ predicted", *task.classes], rows)
     _write_page(folder / f"{task.name}.html", confusion_page(predictions, matrix))
     picture = folder / f"{task.name}.png"
-    confusion_png(task, matrix, picture)
+    with _drawing:
+        confusion_png(task, matrix, picture)
     return picture
 
 
@@ -77,7 +80,8 @@ def _write_residuals(predictions: TaskPredictions, folder: Path) -> Path:
     write_csv(folder / f"{predictions.task}.csv", header, rows)
     _write_page(folder / f"{predictions.task}.html", residuals_page(predictions))
     picture = folder / f"{predictions.task}.png"
-    residuals_png(predictions, picture)
+    with _drawing:
+        residuals_png(predictions, picture)
     return picture
 
 

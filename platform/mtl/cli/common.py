@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..study.spec import StudySpec
 
 
+_MOST_PLACES = 256
+
+
 class OrderedGroup(click.Group):
     """Lists its commands in the order in which they were added: the first things first."""
 
@@ -41,6 +44,31 @@ trials_option = click.option(
 )
 jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), help="Worker processes; by default as cores allow."
+)
+
+
+class _Cohort(click.ParamType):
+    """`auto` (None: as many as suit), or a number of trials."""
+
+    name = "cohort"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value == "auto":
+            return None
+        if str(value).isascii() and str(value).isdecimal() and 1 <= int(value) <= _MOST_PLACES:
+            return int(value)
+        raise click.BadParameter(f"{value!r} is not auto or a number from 1 to {_MOST_PLACES}")
+
+
+cohort_option = click.option(
+    "--cohort",
+    type=_Cohort(),
+    default="1",
+    show_default=True,
+    metavar="auto|N",
+    help="Trials at the same time in each worker (docs/cohorts.md); auto is 1 as yet.",
 )
 replicates_option = click.option(
     "--replicates",

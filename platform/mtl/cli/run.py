@@ -11,6 +11,7 @@ from minbert.errors import InputError
 from ..common.text import count
 from .common import (
     again,
+    cohort_option,
     jobs_option,
     json_option,
     load,
@@ -39,6 +40,7 @@ _as_option = click.option(
 @trials_option
 @replicates_option
 @jobs_option
+@cohort_option
 @click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
@@ -64,7 +66,8 @@ _as_option = click.option(
 @click.option(
     "--synchronous",
     is_flag=True,
-    help="Start trials in rounds of --jobs, so that the same seed gives the same trials.",
+    help="Start trials in rounds, as many as run at the same time, so that the same seed gives the "
+    "same trials.",
 )
 @set_option
 @_as_option
@@ -75,6 +78,7 @@ def run(
     trials: int | None,
     replicates: int | None,
     jobs: int | None,
+    cohort: int | None,
     executor: str,
     cpus: float | None,
     gpus: float | None,
@@ -98,6 +102,7 @@ def run(
             spec,
             as_json,
             jobs=jobs,
+            cohort=cohort,
             executor=executor,
             cpus=cpus,
             gpus=gpus,

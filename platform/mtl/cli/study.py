@@ -7,6 +7,7 @@ import click
 
 from .common import (
     OrderedGroup,
+    cohort_option,
     jobs_option,
     json_option,
     load,
@@ -74,6 +75,7 @@ def show(
 @trials_option
 @replicates_option
 @jobs_option
+@cohort_option
 @set_option
 @json_option
 def plan(
@@ -82,6 +84,7 @@ def plan(
     trials: int | None,
     replicates: int | None,
     jobs: int | None,
+    cohort: int | None,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -93,7 +96,7 @@ def plan(
 
     spec = load(name, profile, trials, sets, replicates)
     with reserved_stdout(as_json), busy("Measuring a few steps"):
-        planned = plan_study(spec, Home.resolve_to_look(), jobs=jobs)
+        planned = plan_study(spec, Home.resolve_to_look(), jobs=jobs, cohort=cohort)
     if as_json:
         print_json(planned)
     else:

@@ -222,7 +222,7 @@ def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
     few, many = plan["steps_per_trial"]
     each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
     threads = count(plan["threads"], "thread")
-    workers = f"{count(plan['jobs'], 'worker')}, {threads} each"
+    workers = f"{words.at_a_time(plan['jobs'], plan['cohort'])}, {threads} each"
     lines = [
         ("steps", f"{plan['steps']:,} in all, {each} a trial"),
         ("evaluations", f"{plan['evaluations']:,} in all"),
@@ -239,9 +239,13 @@ def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
             f"{1000 * step:.0f} ms a step, {plan['eval_seconds']:.1f} s an "
             f"evaluation of {plan['dev_examples']:,} examples",
         ),
-        ("time", f"about {words.clock(seconds)}"),
+        ("time", f"about {words.clock(seconds)}{_reckoned(plan)}"),
         ("memory", f"about {_bytes(memory)}; a checkpoint is {_bytes(checkpoint)}"),
     ]
+
+
+def _reckoned(plan: Plan) -> str:
+    return ", if each worker trained one trial at a time" if plan["cohort"] > 1 else ""
 
 
 def _bytes(number: int) -> str:

@@ -40,7 +40,7 @@ class Dispatcher:
     (see `mtl.dispatch.outage`). Until then workers train on.
 
     Args:
-        round_size: trials that are started together; None: whenever a worker is free.
+        round_size: trials that are started together; None: whenever a place is free.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Dispatcher:
         for note in spec.notes:
             self._view.message(note)
         ended = self._patiently(self._open)
-        name, jobs, tally = lifecycle.study.study_name, self._pool.jobs, lifecycle.tally
+        name, pool, tally = lifecycle.study.study_name, self._pool, lifecycle.tally
         total = tally.count + missing(lifecycle.study, spec, tally)
-        self._view.study_started(spec, name, ended, total, jobs)
-        self._work(self._pool)
+        self._view.study_started(spec, name, ended, total, pool.workers, pool.places)
+        self._work(pool)
 
     def _open(self) -> int:
         """Open the study's run; return how many trials have ended."""
@@ -158,7 +158,7 @@ class Dispatcher:
     # ---- the work -------------------------------------------------------------------------------
 
     def _fill(self) -> bool:
-        """Give every free worker a trial; say whether anything is still to be done."""
+        """Give every free place a trial; say whether anything is still to be done."""
         lifecycle, pool = self._lifecycle, self._pool
         self._stop_what_others_told()
         while self._again:
@@ -191,7 +191,7 @@ class Dispatcher:
 
     def _submit(self, pool: Executor, ask: Ask, number: int | None) -> None:
         self._lease.hold()
-        job = self._lifecycle.take_up(ask, number, pool.jobs)
+        job = self._lifecycle.take_up(ask, number)
         if job is not None:
             pool.submit(job)
 

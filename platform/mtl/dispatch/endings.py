@@ -18,7 +18,6 @@ from ..trials.states import (
     TO_OPTUNA,
     UNFINISHED,
 )
-from ..worker.messages import SILENCE
 
 if TYPE_CHECKING:
     import optuna
@@ -42,6 +41,7 @@ class Running:
         pruning: its worker was told to end it as pruned.
         told: somebody else has told Optuna how it ended, and so it ends.
         retries: counted with the loss that is being written down.
+        apart: that loss shows that it must go on in a worker for itself.
     """
 
     trial: Trial
@@ -52,6 +52,7 @@ class Running:
     pruning: bool = False
     told: bool = False
     retries: int | None = None
+    apart: bool = False
 
 
 class Endings:
@@ -122,29 +123,35 @@ class Endings:
 
     # ---- workers that are lost ------------------------------------------------------------------
 
-    def survives(self, number: int, reason: str) -> bool:
+    def survives(self, number: int, reason: str, beside: int = 0) -> bool:
         """Say whether a trial that lost its worker goes on, from its checkpoint. It ends if that is
-        where it was lost before: it would be lost there again."""
+        where it was lost before: it would be lost there again.
+
+        Args:
+            beside: trials that were in the worker, too. It may be one of them that ends workers,
+                so in their company it does not end: it goes on in a worker for itself.
+        """
         running, here = self._running[number], self._files.checkpointed(number)
         if running.retries is None:
             known = attributes_of(trial_of(self._study, number))
-            if known.get("lost_at") == here:
+            again = known.get("lost_at") == here
+            if again and not beside:
                 self.end(number, FAILED, None, f"{reason}, at the same place as before")
                 return False
+            running.apart = again
             running.retries = known.get("retries", 0) + 1
         set_attribute(self._study, running.trial._trial_id, "lost_at", here)
         running.trial.set_user_attr("retries", running.retries)
-        self._view.message(f"trial {number}: {reason}; it goes on from its checkpoint")
+        if running.apart:
+            set_attribute(self._study, running.trial._trial_id, "apart", 1)
+        where = ", in a worker for itself" if running.apart else ""
+        self._view.message(f"trial {number}: {reason}; it goes on from its checkpoint{where}")
         del self._running[number]
         return True
 
-    def forget_silence(self, number: int) -> None:
-        """Let a trial go on whose worker has left since it heard nothing from here: that is no
-        fault of the trial."""
-        self._view.message(
-            f"trial {number}: its worker had heard nothing of this command for {SILENCE:.0f} s, as "
-            "when that is suspended, and has left; the trial goes on in a new one"
-        )
+    def move_on(self, number: int, reason: str) -> None:
+        """Let a trial go on that has left its worker by no fault of its own."""
+        self._view.message(f"trial {number}: {reason}; the trial goes on in a new one")
         del self._running[number]
 
     def _over(self, number: int, state: str, score: float | None, reason: str | None) -> None:

@@ -30,8 +30,9 @@ class Jobs:
         self._name, self._home, self._files = study.study_name, home, files
         self._inputs: Digests = study.user_attrs.get(INPUTS) or {}
 
-    def job(self, number: int, config: Config, outbox: Outbox, resumed: bool) -> TrialJob:
+    def job(self, frozen: FrozenTrial, config: Config, outbox: Outbox, resumed: bool) -> TrialJob:
         """Return what a worker needs to train a trial."""
+        number = frozen.number
         return TrialJob(
             study=self._name,
             number=number,
@@ -43,6 +44,7 @@ class Jobs:
             artifact_root=str(self._home.mlflow_artifacts),
             resumed=resumed,
             inputs=self._digests(config),
+            apart=attributes_of(frozen).get("apart") == 1,
         )
 
     def _digests(self, config: Config) -> dict[str, str]:

@@ -28,6 +28,7 @@ from ..trials.states import (
 from ..trials.tally import Tally
 from ..worker.messages import (
     ENDINGS,
+    SILENCE,
     Died,
     Evaluated,
     Event,
@@ -132,7 +133,7 @@ class TrialLifecycle:
 
     # ---- the beginning of a trial ---------------------------------------------------------------
 
-    def take_up(self, ask: Ask, number: int | None, jobs: int) -> TrialJob | None:
+    def take_up(self, ask: Ask, number: int | None) -> TrialJob | None:
         """Ask for the next trial (number None), or take up one that was left RUNNING.
 
         Returns:
@@ -165,7 +166,7 @@ class TrialLifecycle:
         self.running[trial.number] = Running(trial, config, outbox, progressed)
         self.view.trial_started(trial.number, label, number is not None)
         self.runs.hand_over(trial.number)
-        return self._jobs.job(trial.number, config, outbox, resumed=number is not None)
+        return self._jobs.job(frozen, config, outbox, resumed=number is not None)
 
     # ---- while the database is away -------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class TrialLifecycle:
         if event.blocked or (event.bad_input and not self._alone_in_it(event.number)):
             raise InputError(event.reason)
         if event.memory:
-            return self._lost(event.number, event.reason)
+            return self._lost(event.number, event.reason, event.beside)
         if event.traceback:
             self.runs.log_text(event.number, event.traceback, "traceback.txt")
         self._endings.end(event.number, FAILED, None, event.reason)
@@ -269,6 +270,10 @@ class TrialLifecycle:
     def _(self, event: Stopped) -> Answer:
         if event.alone:
             return self._left_alone(event.number)
+        if event.crowded:
+            return self._by_no_fault(
+                event.number, "its worker ends, since another trial in it lacked memory"
+            )
         return self._lost(event.number, "its worker was asked to stop")
 
     @_on.register
@@ -276,20 +281,28 @@ class TrialLifecycle:
         if event.alone:
             return self._left_alone(event.number)
         log = f" (see {self.home.logs})" if (event.exitcode or 0) > 0 else ""
-        return self._lost(event.number, f"its {event.place} {event.how}{log}")
+        return self._lost(event.number, f"its {event.place} {event.how}{log}", event.beside)
 
-    def _lost(self, number: int, reason: str) -> Answer:
+    def _lost(self, number: int, reason: str, beside: int = 0) -> Answer:
         """A trial lost its worker. After an interrupt it is left to who comes."""
         if self.leaving:
             self._endings.set_aside(number)
             return None
-        return "again" if self._endings.survives(number, reason) else None
+        return "again" if self._endings.survives(number, reason, beside) else None
 
     def _left_alone(self, number: int) -> Answer:
+        return self._by_no_fault(
+            number,
+            f"its worker had heard nothing of this command for {SILENCE:.0f} s, as when that is "
+            "suspended, and has left",
+        )
+
+    def _by_no_fault(self, number: int, reason: str) -> Answer:
+        """A trial has left its worker for what is no fault of the trial, and of no account."""
         if self.leaving:
             self._endings.set_aside(number)
             return None
-        self._endings.forget_silence(number)
+        self._endings.move_on(number, reason)
         return "again"
 
     def _alone_in_it(self, number: int) -> bool:

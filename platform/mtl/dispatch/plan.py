@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ..executors.resources import default_jobs, threads_for
+from ..executors.resources import Resources, default_cohort, default_jobs, threads_for
 from ..storage.home import Home
 from ..study.spec import StudySpec
-from .preflight import preflight
+from .preflight import check_cohort, preflight
 
 if TYPE_CHECKING:
     from minbert import Config, Measurement
@@ -58,8 +58,10 @@ class Plan(_Measured):
         steps_per_trial: fewest and most; steps: of all trials, an estimate if epochs are searched.
         evaluations: of all trials on the dev sets, which hold dev_examples.
         seconds_per_step, eval_seconds: of one step and one evaluation, measured; None if not.
-        seconds_per_trial: estimate of the mean; seconds: of the whole study with these jobs.
-        memory_bytes: of all workers; checkpoint_bytes: of one trial's checkpoint.
+        jobs: workers; cohort: trials at the same time in each.
+        seconds_per_trial: estimate of the mean; seconds: of the whole study with these jobs, as if
+            each worker trained one trial at a time: what a cohort saves is not measured.
+        memory_bytes: of all workers, at most; checkpoint_bytes: of one trial's checkpoint.
         note: what is other than one may expect, see `StudySpec.notes`.
     """
 
@@ -72,6 +74,7 @@ class Plan(_Measured):
     points: int
     searched: int
     jobs: int
+    cohort: int
     threads: int
     parameters: list[Sized]
     steps_per_trial: list[int]
@@ -81,20 +84,29 @@ class Plan(_Measured):
 
 
 def plan_study(
-    spec: StudySpec, home: Home, *, jobs: int | None = None, measure: bool = True
+    spec: StudySpec,
+    home: Home,
+    *,
+    jobs: int | None = None,
+    cohort: int | None = 1,
+    measure: bool = True,
 ) -> Plan:
     """Say what a study would do on this machine.
 
     Args:
-        jobs: trials at the same time; None: as the machine allows.
+        jobs: workers; None: as the machine allows.
+        cohort: trials at the same time in each; None: as suits the machine.
         measure: take a few real steps of the smallest and the largest configuration for the
             estimates of time and memory; nothing of them is kept.
 
     Raises:
         InputError: data or weights cannot be used.
     """
+    cohort = cohort or default_cohort()
+    check_cohort(spec, cohort)
     preflight(spec, home)
-    jobs = min(jobs or default_jobs(), spec.total)
+    resources = Resources(jobs, spec.total, cohort=cohort)
+    suited = default_jobs()
     listed = spec.listing[: spec.originals_total]
     points = [spec.config_of({**_first(spec), **point}) for point in listed]
     sized = _sizes(spec, home)
@@ -114,8 +126,9 @@ def plan_study(
         "replicates": spec.replicates,
         "points": len(points),
         "searched": searched,
-        "jobs": jobs,
-        "threads": threads_for(jobs),
+        "jobs": resources.workers(suited),
+        "cohort": resources.places(suited),
+        "threads": threads_for(resources.workers(suited)),
         "parameters": list(sized.values()),
         "steps_per_trial": [min(steps), max(steps)],
         "steps": spec.replicates * round(sum(steps[: len(points)]) + searched * per_searched),
@@ -204,5 +217,6 @@ def _estimate(plan: Plan, measured: list[Measurement]) -> None:
     each = work / plan["trials"]
     plan["seconds_per_trial"] = each
     plan["seconds"] = each * math.ceil(plan["trials"] / plan["jobs"])
-    plan["memory_bytes"] = plan["jobs"] * max(m.peak_bytes for m in measured)
+    at_a_time = plan["jobs"] * plan["cohort"]
+    plan["memory_bytes"] = at_a_time * max(m.peak_bytes for m in measured)
     plan["checkpoint_bytes"] = max(m.checkpoint_bytes for m in measured)

@@ -35,6 +35,26 @@ def preflight(spec: StudySpec, home: Home) -> dict[tuple[str, str], Inputs]:
     return found
 
 
+def check_cohort(spec: StudySpec, cohort: int) -> None:
+    """Make sure that workers can have so many trials at a time.
+
+    Raises:
+        InputError: there are several for a GPU: steps of one may not be captured as graphs while
+            others use it.
+    """
+    from minbert import InputError
+    from minbert.device import pick_device
+
+    if cohort == 1:
+        return
+    for device in _given("train.device", spec):
+        if pick_device(spec.config_of(device).train.device).type != "cpu":
+            raise InputError(
+                f"--cohort {cohort}: on a GPU a worker has one trial at a time as yet; leave "
+                "--cohort out, or train on the processor with --set train.device=cpu"
+            )
+
+
 def local_inputs(spec: StudySpec) -> tuple[Path, ...]:
     """Return the folders with data and weights that the study names; other machines that train
     its trials must see them, too."""
@@ -63,12 +83,15 @@ def read_inputs(config: Config, home: Home) -> Inputs:
 
 def _readings(spec: StudySpec) -> list[Config]:
     """A configuration for every data folder and backbone that a trial can have."""
-    axes: list[list[dict[str, Any]]] = []
-    for key in ("data.path", "backbone"):
-        values = [point[key] for point in spec.points if key in point]
-        values += spec.search[key].corners() if key in spec.search else []
-        axes.append([{}] + [{key: value} for value in values])
+    axes = [_given(key, spec) for key in ("data.path", "backbone")]
     return [spec.config_of({**data, **backbone}) for data, backbone in itertools.product(*axes)]
+
+
+def _given(key: str, spec: StudySpec) -> list[dict[str, Any]]:
+    """The values of a key that a trial can have, as they are given beside the study's own."""
+    values = [point[key] for point in spec.points if key in point]
+    values += spec.search[key].corners() if key in spec.search else []
+    return [{}] + [{key: value} for value in values]
 
 
 def _datasets(path: str, home: Home) -> list[DatasetInput]:

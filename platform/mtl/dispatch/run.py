@@ -27,7 +27,7 @@ from minbert import InputError
 from ..common.signals import Interrupts
 from ..common.text import count
 from ..executors.factory import open_executor
-from ..executors.resources import Folders, Resources
+from ..executors.resources import Folders, Resources, default_cohort
 from ..storage.home import Home
 from ..storage.lease import Lease
 from ..storage.optuna import open_engine, open_storage
@@ -45,7 +45,7 @@ from ..worker.messages import SILENCE
 from .dispatcher import Dispatcher
 from .lifecycle import TrialLifecycle
 from .outage import Outage
-from .preflight import local_inputs, preflight
+from .preflight import check_cohort, local_inputs, preflight
 from .view import StudyResult, View
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def run_study(
     home: Home,
     *,
     jobs: int | None = None,
+    cohort: int | None = 1,
     executor: str = "local",
     cpus: float | None = None,
     gpus: float | None = None,
@@ -73,13 +74,15 @@ def run_study(
     """Run a study to its total of trials, or go on with it.
 
     Args:
-        jobs: trials at the same time; None: as the machine allows.
+        jobs: workers; None: as the machine allows.
+        cohort: trials at the same time in each worker, on this machine; None: as suits it.
         executor: see `mtl.executors.factory.EXECUTORS`.
         cpus, gpus: of one trial, for executors that hand them out.
         view: is told what happens; None: nobody is.
         study_name: the study to record into; None: see `mtl.trials.recorded.choose_name`.
-        synchronous: trials in rounds of ``jobs``, each asked for when all of the one before have
-            ended: the same seed and jobs then give the same trials and scores (on processors).
+        synchronous: trials in rounds of ``jobs`` times ``cohort``, each asked for when all of the
+            one before have ended: the same seed and jobs then give the same trials and scores (on
+            processors).
         command: what was typed, kept for who goes on with the study.
 
     Raises:
@@ -89,7 +92,9 @@ def run_study(
         KeyboardInterrupt: interrupted while the database server was away, so nothing can be told.
     """
     started, view = time.monotonic(), view or View()
+    cohort = cohort or default_cohort()
     make_sampler(spec.sampler, 0)
+    check_cohort(spec, cohort)
     with Interrupts(_LAST_WORDS) as interrupts:
         interrupts.preparing = True
         storage = open_storage(home)
@@ -103,7 +108,8 @@ def run_study(
             life = _Life(spec, home, view, storage, name, command, notes, outage, interrupts)
             wanted = _wanted(storage, name, spec)
             if wanted:
-                life.train(executor, Resources(jobs, wanted, cpus, gpus), synchronous, lease)
+                resources = Resources(jobs, wanted, cpus, gpus, cohort)
+                life.train(executor, resources, synchronous, lease)
             else:
                 life.tidy_up()
             seconds = time.monotonic() - started

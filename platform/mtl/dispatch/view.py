@@ -61,9 +61,10 @@ class View:
         """Give the terminal back. May be called more than once."""
 
     def study_started(
-        self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
+        self, spec: StudySpec, study_name: str, done: int, total: int, workers: int, places: int
     ) -> None:
-        """A study begins: ``done`` of its ``total`` trials have ended before."""
+        """A study begins: ``done`` of its ``total`` trials have ended before. Each of its
+        ``workers`` has ``places`` for trials."""
 
     def trial_started(self, number: int, label: str, resumed: bool) -> None:
         """A trial goes to a worker; ``label`` is what distinguishes it."""

@@ -8,7 +8,7 @@ from ..worker.messages import Event, TrialJob
 
 
 class Executor(ABC):
-    """Runs trials, `jobs` at a time, each in a worker process that stays warm.
+    """Runs trials in `workers` processes that stay warm, each with `places` for trials.
 
     A trial goes: submit -> Progress*, Evaluated -> advance or cancel -> ... -> exactly one of
     Finished, Failed, Stopped, Died. No method blocks but `events` and `close`; all but
@@ -16,23 +16,25 @@ class Executor(ABC):
     ignored.
 
     Attributes:
+        workers: that there are; places: trials at the same time in each.
         width: trials at the same time that were asked for, or that suit where none were.
-        jobs: the same, but no more than there are trials.
         note: what the user should know of where trials run; None: nothing.
     """
 
     width: int
-    jobs: int
+    workers: int
+    places: int = 1
     note: str | None = None
 
     @property
     @abstractmethod
     def free(self) -> int:
-        """How many trials can be submitted now."""
+        """How many trials can begin now."""
 
     @abstractmethod
     def submit(self, job: TrialJob) -> None:
-        """Start a trial. Needs `free` > 0."""
+        """Start a trial; where no place is free, since others that a worker has lost go on before
+        it, as soon as one is."""
 
     @abstractmethod
     def advance(self, number: int) -> None:

@@ -25,6 +25,11 @@ def open_executor(name: str, resources: Resources, folders: Folders) -> Executor
 
         return LocalExecutor(resources, folders)
     if name == "ray":
+        if resources.cohort > 1:
+            raise InputError(
+                f"--cohort {resources.cohort} is for workers of this machine as yet: with "
+                "--executor ray every trial is a task of its own; leave --cohort out"
+            )
         settle_ray()
         from .ray import RayExecutor
 

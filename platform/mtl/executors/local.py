@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -41,13 +40,23 @@ class _Worker:
     process: subprocess.Popen
     connection: Connection
     killed_before: int  # processes that the system had ended for want of memory
-    number: int | None = None  # the trial it works on
-    cancelled: bool = False  # has been told to stop
+    places: int
+    trials: dict[int, bool] = field(default_factory=dict)  # each with: it has been told to stop
+    apart: bool = False  # it has a trial that shall be alone
     sending: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def free(self) -> int:
+        """How many trials it takes now."""
+        return 0 if self.apart and self.trials else self.places - len(self.trials)
 
 
 class LocalExecutor(Executor):
-    """Keeps up to `jobs` worker processes, each with a pipe of its own.
+    """Keeps up to `workers` processes, each with a pipe of its own and places for trials.
+
+    A trial goes to the worker that has fewest: cores and GPUs are shared out among workers, so a
+    pass is the quicker the fewer share it. One that shall be `apart` waits here until a worker has
+    none, and has that worker for itself.
 
     Processor threads are divided among them, and GPUs in turn (by CUDA_VISIBLE_DEVICES). What a
     worker prints goes to `logs/worker-N.log`. A worker has its own session, so a terminal's
@@ -64,54 +73,99 @@ class LocalExecutor(Executor):
                 "cores and GPUs are shared out among --jobs workers"
             )
         suited = default_jobs()
-        self.width, self.jobs = resources.width(suited), resources.slots(suited)
-        self.threads = threads_for(self.jobs)
+        self.width, self.workers = resources.width(suited), resources.workers(suited)
+        self.places = resources.places(suited)
+        self.threads = threads_for(self.workers)
         self._logs = folders.logs
         self._gpus = visible_gpus()
         self._slots: dict[int, _Worker] = {}
-        for slot in range(self.jobs):
+        self._waiting: list[TrialJob] = []  # for a place
+        self._own: list[Event] = []  # said by this object itself
+        for slot in range(self.workers):
             self._start(slot)
 
     @property
     def free(self) -> int:
-        return self.jobs - sum(worker.number is not None for worker in self._slots.values())
+        together = sum(not job.apart for job in self._waiting)
+        return max(0, sum(map(self._room, self._common())) - together)
 
     def submit(self, job: TrialJob) -> None:
-        for slot in range(self.jobs):
-            worker = self._living(slot)
-            if worker.number is None:
-                worker.number, worker.cancelled = job.number, False
+        self._waiting.append(job)
+        self._place()
+
+    def _place(self) -> None:
+        """Give those that wait their places, as far as there are any."""
+        for job in list(self._waiting):
+            if job.apart:
+                slots = [slot for slot in range(self.workers) if not self._taken(slot)]
+            else:
+                slots = [slot for slot in self._common() if self._room(slot)]
+            if slots:
+                self._waiting.remove(job)
+                worker = self._living(min(slots, key=self._taken))
+                worker.trials[job.number], worker.apart = False, job.apart
                 self._send(worker, replace(job, threads=self.threads))
-                return
-        raise RuntimeError("every worker is busy")
+
+    def _common(self) -> list[int]:
+        """The slots that take trials together: all but those with fewest, which are left to empty
+        for those that wait to be apart."""
+        awaited = sum(job.apart for job in self._waiting)
+        return sorted(range(self.workers), key=self._taken)[awaited:]
+
+    def _taken(self, slot: int) -> int:
+        worker = self._slots.get(slot)
+        return len(worker.trials) if worker else 0
+
+    def _room(self, slot: int) -> int:
+        worker = self._slots.get(slot)
+        return worker.free if worker else self.places
 
     def advance(self, number: int) -> None:
         self._command(number, Advance(number))
 
     def cancel(self, number: int, prune: bool = False) -> None:
         for worker in self._slots.values():
-            if worker.number == number:
-                worker.cancelled = not prune
+            if number in worker.trials:
+                worker.trials[number] = not prune
         self._command(number, Cancel(number, prune))
+        if any(job.number == number for job in self._waiting):
+            self._waiting = [job for job in self._waiting if job.number != number]
+            self._own.append(Stopped(number))
 
     def events(self, timeout: float) -> list[Event]:
-        if not self._slots:
-            time.sleep(timeout)
-            return []
+        events, self._own = self._own, []
         slots: dict[object, int] = {w.connection: slot for slot, w in self._slots.items()}
-        events: list[Event] = []
-        for connection in wait([w.connection for w in self._slots.values()], timeout):
-            slot = slots[connection]
+        connections = [worker.connection for worker in self._slots.values()]
+        for connection in wait(connections, 0 if events else timeout):
+            events += self._hear(slots[connection])
+        self._place()
+        return events
+
+    def _hear(self, slot: int) -> list[Event]:
+        """Take a worker's next word, and all that are left if it leaves with it."""
+        worker = self._slots[slot]
+        try:
+            event = worker.connection.recv()
+        except (EOFError, OSError):
+            return self._bury(slot)
+        if isinstance(event, ENDINGS):
+            worker.trials.pop(event.number, None)
+        if not _leaves(event):
+            return [event]
+        return [event, *self._last_words(slot), *self._bury(slot, crowded=not _alone(event))]
+
+    def _last_words(self, slot: int) -> list[Event]:
+        """Hear how the other trials of a worker that leaves by itself stop."""
+        worker, patience, events = self._slots[slot], Patience(_LEAVING), list[Event]()
+        while worker.trials and not patience.over:
             try:
-                event = self._slots[slot].connection.recv()
+                if not worker.connection.poll(patience.pause):
+                    continue
+                events.append(event := worker.connection.recv())
             except (EOFError, OSError):
-                events.extend(self._bury(slot))
-                continue
+                break
             if isinstance(event, ENDINGS):
-                self._slots[slot].number = None
-            if _leaves(event):
-                self._bury(slot)  # it ends by itself, and the next trial gets a new one
-            events.append(event)
+                worker.trials.pop(event.number, None)
         return events
 
     def keep_alive(self) -> None:
@@ -123,7 +177,7 @@ class LocalExecutor(Executor):
         for worker in self._slots.values():
             worker.connection.close()
             # It has said all it had to say, or has had its time; Python takes long to leave.
-            if worker.number is None or worker.cancelled:
+            if all(worker.trials.values()):
                 worker.process.kill()
         patience = Patience(_PARTING)
         for worker in self._slots.values():
@@ -134,7 +188,7 @@ class LocalExecutor(Executor):
         """Return a slot's worker, started where there is none. One that has died between two trials
         is replaced: that is no fault of the next."""
         worker = self._slots.get(slot)
-        if worker is not None and worker.number is None and _has_left(worker):
+        if worker is not None and not worker.trials and _has_left(worker):
             self._bury(slot)
         if slot not in self._slots:
             self._start(slot)
@@ -145,7 +199,7 @@ class LocalExecutor(Executor):
         with theirs, (self._logs / f"worker-{slot}.log").open("ab") as log:
             process = subprocess.Popen(
                 # -P: a file in the current folder must not stand in for a module.
-                [sys.executable, "-P", "-m", "mtl.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "mtl.worker", str(theirs.fileno()), str(self.places)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -153,7 +207,7 @@ class LocalExecutor(Executor):
                 env=self._environment(slot),
                 start_new_session=True,
             )
-        self._slots[slot] = _Worker(process, ours, _memory_kills())
+        self._slots[slot] = _Worker(process, ours, _memory_kills(), self.places)
 
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(self.threads)
@@ -163,13 +217,13 @@ class LocalExecutor(Executor):
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
         }
-        if len(self._gpus) > 1 and self.jobs > 1:
+        if len(self._gpus) > 1 and self.workers > 1:
             mine["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         return {**os.environ, **mine}
 
     def _command(self, number: int, command: Advance | Cancel) -> None:
         for worker in self._slots.values():
-            if worker.number == number:
+            if number in worker.trials:
                 self._send(worker, command)
 
     def _send(self, worker: _Worker, message: object) -> None:
@@ -177,19 +231,31 @@ class LocalExecutor(Executor):
         with worker.sending, contextlib.suppress(OSError):
             worker.connection.send(message)
 
-    def _bury(self, slot: int) -> list[Event]:
+    def _bury(self, slot: int, crowded: bool = False) -> list[Event]:
+        """Part with a worker that has ended, or is about to; say what becomes of its trials.
+
+        Args:
+            crowded: it ends by itself since one of its trials lacked memory: a trial that it never
+                began, or that has not said how it stopped, is not lost by its own fault.
+        """
         worker = self._slots.pop(slot)
         worker.connection.close()
         exitcode = _end(worker.process, Patience(_LEAVING))
+        if crowded and exitcode == 0:
+            return [Stopped(number, crowded=True) for number in worker.trials]
         memory = exitcode == -signal.SIGKILL and _memory_kills() > worker.killed_before
-        return [] if worker.number is None else [Died(worker.number, exitcode, memory)]
+        beside = len(worker.trials) - 1
+        return [Died(number, exitcode, memory, beside=beside) for number in worker.trials]
 
 
 def _leaves(event: Event) -> bool:
-    """Whether this is the last that a worker says."""
-    return (isinstance(event, Failed) and event.memory) or (
-        isinstance(event, Stopped) and event.alone
-    )
+    """Whether a worker leaves with this, once its other trials have stopped, too."""
+    lacking = isinstance(event, Failed) and event.memory
+    return lacking or (isinstance(event, Stopped) and (event.alone or event.crowded))
+
+
+def _alone(event: Event) -> bool:
+    return isinstance(event, Stopped) and event.alone
 
 
 def _has_left(worker: _Worker) -> bool:

@@ -81,8 +81,8 @@ class RayExecutor(Executor):
         gpus = 1.0 if self._cluster.total("GPU") else 0.0
         self._gpus = gpus if resources.gpus is None else resources.gpus
         room = self._cluster.room(self._cpus, self._gpus)
-        self.width, self.jobs = resources.width(room), resources.slots(room)
-        if room < self.jobs:
+        self.width, self.workers = resources.width(room), resources.workers(room)
+        if room < self.workers:
             self.note = self._crowded(room)
         self._context = node_context(folders)
         self._cluster.check(self._context, folders.tracking_uri)
@@ -100,11 +100,9 @@ class RayExecutor(Executor):
 
     @property
     def free(self) -> int:
-        return self.jobs - sum(not attempt.ended for attempt in self._attempts.values())
+        return self.workers - sum(not attempt.ended for attempt in self._attempts.values())
 
     def submit(self, job: TrialJob) -> None:
-        if self.free <= 0:
-            raise RuntimeError("every place is taken")
         token = secrets.token_hex(8)
         job = replace(job, threads=max(1, int(self._cpus)))
         with _head_there():
@@ -167,7 +165,7 @@ class RayExecutor(Executor):
                 "--gpus-per-trial"
             )
         return (
-            f"the Ray cluster has room for {room} trials with {each}; of {self.jobs} the others "
+            f"the Ray cluster has room for {room} trials with {each}; of {self.workers} the others "
             "wait in its queue, for that or for more nodes"
         )
 

@@ -217,7 +217,7 @@ def _train(job: TrialJob, token: str, mailbox: Any, context: NodeContext) -> Eve
     try:
         begun = commands.next_job()
         assert begun is not None  # it stands in the line from the start
-        return run_trial(begun, commands, send)
+        return run_trial(begun, send)
     finally:
         commands.close()
         line.ended = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +15,34 @@ class Resources:
     """What is asked of an executor.
 
     Attributes:
-        jobs: trials at the same time; None: as many as suit the machine or the cluster.
+        jobs: workers; None: as many as suit the machine or the cluster.
         most: there are no more trials than these.
         cpus, gpus: of one trial, for executors that hand them out; None: see each executor. A
             fraction of a GPU shares it.
+        cohort: trials at the same time in each worker.
     """
 
     jobs: int | None = None
     most: int | None = None
     cpus: float | None = None
     gpus: float | None = None
+    cohort: int = 1
 
     def width(self, suited: int) -> int:
         """Trials at the same time, however many there are."""
-        return self.jobs or max(1, suited)
+        return self._asked(suited) * self.cohort
 
-    def slots(self, suited: int) -> int:
-        """Trials at the same time, no more than there are."""
-        return min(self.width(suited), self.most or self.width(suited))
+    def workers(self, suited: int) -> int:
+        """Workers, no more than there are trials."""
+        return min(self._asked(suited), self.most or self._asked(suited))
+
+    def places(self, suited: int) -> int:
+        """Trials at the same time in each worker, no more than it can ever have."""
+        most = self.most or self.width(suited)
+        return min(self.cohort, math.ceil(most / self.workers(suited)))
+
+    def _asked(self, suited: int) -> int:
+        return self.jobs or max(1, suited)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,11 @@ class Folders:
 def default_jobs() -> int:
     """How many trials at a time suit this machine: one a GPU, else one a core up to four."""
     return len(visible_gpus()) or min(cores(), _MOST)
+
+
+def default_cohort() -> int:
+    """How many trials at a time suit a worker: one, until it is measured where more are quicker."""
+    return 1
 
 
 def threads_for(jobs: int) -> int:

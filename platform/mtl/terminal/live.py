@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ..dispatch.view import StudyResult
     from ..study.spec import StudySpec
     from ..worker.messages import Progress
+
+
+_AROUND = 7  # lines of a screen that are no running trial's
 
 
 class LiveView(View):
@@ -47,10 +51,10 @@ class LiveView(View):
             self._live = None
 
     def study_started(
-        self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
+        self, spec: StudySpec, study_name: str, done: int, total: int, workers: int, places: int
     ) -> None:
         profile = f" · profile {spec.profile}" if spec.profile else ""
-        self._title = f"{study_name}{profile} · {count(jobs, 'worker')}"
+        self._title = f"{study_name}{profile} · {words.at_a_time(workers, places)}"
         self._demo = is_demo(spec.settings["config"])
         self._progress = StudyProgress(done, total)
         self._preparing.stop()
@@ -98,8 +102,12 @@ class LiveView(View):
 
     def _draw(self) -> Group:
         running = dict(self._running)  # drawn from another thread
-        table = running_table(self.screen, running)
+        # What is below the last line of the screen is not seen, and the summary stands there.
+        shown = dict(islice(running.items(), max(1, self.screen.size.height - _AROUND)))
+        table = running_table(self.screen, shown)
         parts: list[Any] = [Text(self._title, style="bold"), table]
+        if more := len(running) - len(shown):
+            parts.append(Text(f"and {count(more, 'further trial')}", style="dim"))
         parts.append(Text(self._summary(list(running.values()))))
         if self._demo:
             parts.append(Text(DEMO_NOTE, style="dim"))

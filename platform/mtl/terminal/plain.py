@@ -38,12 +38,12 @@ class PlainView(QuietView):
     """One line for each thing that happens, and the leaderboard at the end."""
 
     def study_started(
-        self, spec: StudySpec, study_name: str, done: int, total: int, jobs: int
+        self, spec: StudySpec, study_name: str, done: int, total: int, workers: int, places: int
     ) -> None:
         profile = f" (profile {spec.profile})" if spec.profile else ""
         self.say(
             f"study {study_name}{profile}: {count(total, 'trial')}, {done} done, "
-            f"{count(jobs, 'worker')}"
+            f"{words.at_a_time(workers, places)}"
         )
         if is_demo(spec.settings["config"]):
             self.say(DEMO_NOTE)

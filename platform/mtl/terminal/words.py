@@ -35,6 +35,13 @@ def ending(number: int, state: str, final: float | None, reason: str | None) -> 
     return said + (f" ({reason})" if reason else "")
 
 
+def at_a_time(workers: int, places: int) -> str:
+    """Say how many trials run at the same time: ``2 workers``, ``1 worker with 3 trials``."""
+    if places == 1:
+        return count(workers, "worker")
+    return f"{count(workers, 'worker')} with {places} trials" + (" each" if workers > 1 else "")
+
+
 def sparkline(values: Sequence[float], width: int = 12) -> str:
     """Draw the last values as bars, from the lowest of them to the highest: ``▁▄▆█``."""
     shown = [value for value in values if math.isfinite(value)][-width:]

@@ -58,7 +58,9 @@ class Uploader:
 
     def notices(self) -> list[str]:
         """Return what a person should know of what was done in MLflow, each once."""
-        told, self._sender.notices[:] = list(self._sender.notices), []
+        with self._changed:  # several trials may ask, and the thread may just add one
+            told = list(self._sender.notices)
+            del self._sender.notices[: len(told)]
         return told
 
     def touched(self) -> set[Path]:

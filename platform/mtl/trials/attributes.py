@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 HIDDEN = frozenset(
-    {"asked", "config", "estimates", "lost_at", "point", "queued", "scores", "setting"}
+    {"apart", "asked", "config", "estimates", "lost_at", "point", "queued", "scores", "setting"}
 )
 _NUMBER = (int, float)
 # What else there is under these names was written by somebody else, with Optuna's own interface.
@@ -22,7 +22,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("config", "estimates", "scores"), dict),
     **dict.fromkeys(("label", "mlflow_run_id", "point", "reason", "setting"), str),
     **dict.fromkeys(("best_epoch", "lost_at", "pruned_at", "replicate_of", "retries"), int),
-    **dict.fromkeys(("checkpoint_bytes", "model_bytes", "trainable_parameters"), int),
+    **dict.fromkeys(("apart", "checkpoint_bytes", "model_bytes", "trainable_parameters"), int),
     "minutes": _NUMBER,
 }
 _PREFIX = "mtl:"

@@ -28,6 +28,8 @@ class TrialJob:
         threads: of the processor, for this trial.
         resumed: it was started before.
         inputs: digests of data and backbone, by their configuration keys, as the study has them.
+        apart: it has twice been lost with others, and shall have a worker for itself: then it is
+            seen whose fault that was.
     """
 
     study: str
@@ -41,6 +43,7 @@ class TrialJob:
     threads: int = 1
     resumed: bool = False
     inputs: dict[str, str] = field(default_factory=dict)
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class Failed:
         traceback: where; empty if there is nothing to see in it.
         bad_input: by the user's doing.
         memory: there was not enough; another worker may have more.
+        beside: trials that were in the same worker, and took memory, too.
         blocked: by the machine, not by the training: any other trial would fail like this one.
     """
 
@@ -153,6 +157,7 @@ class Failed:
     bad_input: bool = False
     memory: bool = False
     blocked: bool = False
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,12 @@ class Stopped:
 
     Attributes:
         alone: the worker has heard nothing of its dispatcher for `SILENCE` seconds, and ends.
+        crowded: another trial of the worker lacked memory, and so the worker ends.
     """
 
     number: int
     alone: bool = False
+    crowded: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,12 +182,14 @@ class Died:
         exitcode: negative for a signal, None if unknown.
         memory: the system has ended a process for want of memory, so most likely this one.
         place: what died: the worker, or the node that it was on.
+        beside: trials that were in it, too: any of them may have been the cause.
     """
 
     number: int
     exitcode: int | None
     memory: bool = False
     place: str = "worker"
+    beside: int = 0
 
     @property
     def alone(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ..common.faults import explain
 from ..common.masking import clean
 from ..common.patience import Patience
 from ..study.inputs import input_digest
-from .commands import Commands
+from .commands import Orders
 from .messages import (
     Cancel,
     Evaluated,
@@ -26,12 +27,11 @@ from .messages import (
     Finished,
     Noticed,
     Progress,
-    Stopped,
-    TrialJob,
 )
 
 if TYPE_CHECKING:
     from minbert import Config, EpochReport, StepReport
+    from minbert.training.cohort import Cohort
 
     from ..tracking.uploader import Uploader
 
@@ -42,27 +42,37 @@ and ends within `mtl.worker.commands.ORPHAN_GRACE` of that."""
 _PROGRESS_EVERY = 0.25  # seconds
 
 Send = Callable[[Event], None]
+_first = threading.Lock()
+"""Held by a trial that loads what all trials of this process use, once."""
 
 
 class ChangedError(InputError):
     """The files of data or backbone are not those that the study has been begun with."""
 
 
-def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
-    """Train one trial to its end; return the event that ends it. Never raises."""
+def run_trial(orders: Orders, send: Send, cohort: Cohort | None = None) -> Event:
+    """Train one trial to its end; return the event that ends it. Never raises.
+
+    Trials of one process may run at the same time, each in a thread of its own.
+
+    Args:
+        send: hands an event to the dispatcher; from any thread.
+        cohort: what the process' trials share, if it has several at a time.
+    """
     from filelock import FileLock, Timeout
 
+    job = orders.job
     folder = Path(job.checkpoint_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Beside the folder: two workers must never write the same checkpoints.
-        with FileLock(f"{folder}.lock").acquire(-1, cancel_check=_given_up(commands)):
-            return _Trial(job, commands, send).run()
+        with FileLock(f"{folder}.lock").acquire(-1, cancel_check=_given_up(orders)):
+            return _Trial(orders, send, cohort).run()
     except TrainingStopped:
-        return Stopped(job.number, commands.alone)
+        return orders.stopped()
     except Timeout:
-        if commands.stopping.is_set():
-            return Stopped(job.number, commands.alone)
+        if orders.stopping.is_set():
+            return orders.stopped()
         held = f"another process still trains trial {job.number}: it holds {folder}.lock"
         return Failed(job.number, f"{held}; end it and run the study again", blocked=True)
     except ChangedError as error:
@@ -81,10 +91,10 @@ def run_trial(job: TrialJob, commands: Commands, send: Send) -> Event:
         return Failed(job.number, f"{type(error).__name__}: {line}", clean(traceback.format_exc()))
 
 
-def _given_up(commands: Commands) -> Callable[[], bool]:
+def _given_up(orders: Orders) -> Callable[[], bool]:
     """Return what says that the lock is waited for no longer."""
     patience = Patience(LOCK_WAIT)
-    return lambda: patience.over or commands.stopping.is_set()
+    return lambda: patience.over or orders.stopping.is_set()
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -108,17 +118,18 @@ def _uploader(tracking_uri: str, artifact_root: str) -> Uploader:
 
 
 class _Trial:
-    def __init__(self, job: TrialJob, commands: Commands, send: Send) -> None:
+    def __init__(self, orders: Orders, send: Send, cohort: Cohort | None) -> None:
         from minbert import Config
 
         from ..tracking.outbox import Outbox
         from ..tracking.run_recorder import RunRecorder
 
-        self.job, self.commands, self.send = job, commands, send
-        self.config: Config = Config.from_keys(job.config)
-        self.outbox = Outbox(Path(job.outbox))
+        self.job, self.orders, self.send, self.cohort = orders.job, orders, send, cohort
+        self.config: Config = Config.from_keys(self.job.config)
+        self.outbox = Outbox(Path(self.job.outbox))
         self.recorder = RunRecorder(self.outbox)
-        self.uploader = _uploader(job.tracking_uri, job.artifact_root)
+        with _first:  # a cache alone would let two that come together have one each
+            self.uploader = _uploader(self.job.tracking_uri, self.job.artifact_root)
         self.pruned = False
         self.total_steps = 0
         self.minutes = 0.0
@@ -133,23 +144,22 @@ class _Trial:
             self.uploader.forget(self.outbox)
 
     def _train(self) -> Event:
-        import torch
-
         import minbert
 
         job = self.job
         self._check_inputs()
-        torch.set_num_threads(job.threads)
         cache, checkpoints = Path(job.cache_dir), Path(job.checkpoint_dir)
-        self.total_steps = minbert.total_steps(self.config, cache)
+        with _first:
+            self._load(cache)
         reports = minbert.train(
             self.config,
             cache_dir=cache,
             checkpoint_dir=checkpoints,
             on_step=self._on_step,
             on_evaluation=lambda: self._say_progress(evaluating=True),
-            should_stop=self.commands.stopping.is_set,
-            on_notice=lambda text: self.send(Noticed(job.number, text)),
+            should_stop=self.orders.stopping.is_set,
+            on_notice=self._notice,
+            **self._company(),
         )
         for report in reports:
             if not self._on_epoch(report):
@@ -157,10 +167,34 @@ class _Trial:
                 reports.throw(TrainingStopped("nobody has taken note of the evaluation"))
             if self.pruned:
                 reports.close()
-        if self.commands.stopping.is_set() and not self.pruned:
+        if self.orders.stopping.is_set() and not self.pruned:
             # Trained to its end; the artifacts are for the next life.
-            return Stopped(job.number, self.commands.alone)
+            return self.orders.stopped()
         return self._finish(checkpoints)
+
+    def _load(self, cache: Path) -> None:
+        """Read data and weights, which trials share: two that read the same weights at the same
+        time would have them twice."""
+        import torch
+
+        import minbert
+        from minbert.backbone.weights import find_backbone, load_encoder_state
+
+        torch.set_num_threads(self.job.threads)  # of this thread, and of those that begin later
+        self.total_steps = minbert.total_steps(self.config, cache)
+        load_encoder_state(find_backbone(self.config.backbone, cache))
+
+    def _company(self) -> dict[str, Cohort]:
+        """Say with whom it trains: the process' cohort, if it takes it."""
+        if self.cohort is None:
+            return {}
+        if (alone := self.cohort.takes(self.config)) is not None:
+            self._notice(f"it shares no passes with others: {alone}")
+            return {}
+        return {"cohort": self.cohort}
+
+    def _notice(self, text: str) -> None:
+        self.send(Noticed(self.job.number, text))
 
     def _check_inputs(self) -> None:
         """Make sure that data and backbone are the study's: scores on others would stand in the
@@ -202,17 +236,17 @@ class _Trial:
             )
         )
         self._say_notices()
-        answer = self.commands.wait_for_answer()
+        answer = self.orders.wait_for_answer()
         self.pruned = isinstance(answer, Cancel)
         return answer is not None
 
     def _say_notices(self) -> None:
         """Hand on what was done in MLflow that a person should know."""
         for text in self.uploader.notices():
-            self.send(Noticed(self.job.number, text))
+            self._notice(text)
 
     def _finish(self, checkpoints: Path) -> Finished:
-        stopping = self.commands.stopping.is_set
+        stopping = self.orders.stopping.is_set
         self._check_inputs()
         recorded = self.recorder.finish(
             self.config, checkpoints, Path(self.job.cache_dir), stopping
