@@ -234,6 +234,20 @@ def test_who_trains_alone_is_told_why(folder):
         assert len(member.steps) == len(partner.steps) == 9
 
 
+def test_trainings_on_other_weights_share_no_pass(folder, tmp_path):
+    """Side by side in one cohort, on two backbones and in two precisions."""
+    other = small.folder(tmp_path, seed=7)
+    keys = [SHORT | MEMBERS[0], SHORT | MEMBERS[1] | {"train.precision": "bfloat16"}]
+    cohort = Cohort(3)
+    members = [Member(each, k, cohort) for each, k in zip((folder, folder), keys, strict=True)]
+    members.append(Member(other, keys[0], cohort))
+    together(*members)
+    singles = [Member(folder, keys[0]), Member(folder, keys[1]), Member(other, keys[0])]
+    for member, single in zip(members, singles, strict=True):
+        agree(member, *together(single))
+    assert members[0].losses != members[2].losses
+
+
 def test_what_a_pass_raises_is_raised_in_all_of_it(folder, monkeypatch):
     def fail(taken):
         raise MemoryError("no memory")

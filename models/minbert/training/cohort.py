@@ -9,6 +9,7 @@ two steps, and one that evaluates, writes or waits for somebody keeps none from 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -98,9 +99,10 @@ class Cohort:
         try:
             for round_ in zip_longest(*given.values()):
                 each = zip(given, round_, strict=True)
-                taken = [(member, batch) for member, batch in each if batch is not None]
-                for (member, _), loss in zip(taken, _pass(taken), strict=True):
-                    losses[member].append(loss)
+                handed_in = [(member, batch) for member, batch in each if batch is not None]
+                for taken in _by_weights(handed_in):
+                    for (member, _), loss in zip(taken, _pass(taken), strict=True):
+                        losses[member].append(loss)
         except Exception as raised:  # noqa: BLE001  (every training that took part gets it)
             error = raised
         finally:
@@ -148,6 +150,17 @@ class CohortSteps(HostSteps):
 
     def close(self) -> None:
         self._cohort.step_aside(self)
+
+
+def _by_weights(
+    handed_in: list[tuple[CohortSteps, Batch]],
+) -> Iterable[list[tuple[CohortSteps, Batch]]]:
+    """Part trainings on other frozen weights from each other: they share no pass."""
+    parts: dict[tuple[str, torch.dtype], list[tuple[CohortSteps, Batch]]] = {}
+    for member, batch in handed_in:
+        key = member.setup.config.backbone, member.setup.dtype
+        parts.setdefault(key, []).append((member, batch))
+    return parts.values()
 
 
 def _pass(taken: list[tuple[CohortSteps, Batch]]) -> list[float]:
