@@ -199,11 +199,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     if shown == "all":
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    # torch keeps what it counted once there was something to count.
+    monkeypatch.setattr(torch.cuda, "_cached_device_count", None)
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     stream = torch.cuda.current_stream()
     yield torch.device("cuda:0")
     torch.cuda.set_stream(stream)
+    monkeypatch.undo()
+    torch.cuda._cached_device_count = 0
 
 
 @pytest.fixture(params=["cpu", "cuda"])

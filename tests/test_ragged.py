@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from minbert.model import varlen_attention as kernels
 from minbert.model.attention import attention
 from minbert.model.device_dropout import DeviceDropout
 from minbert.model.dropout import Dropout
@@ -117,6 +118,16 @@ def test_attention_is_that_of_groups(lengths, cls_only, dim):
         torch.testing.assert_close(got, wanted)
         (mine,) = torch.autograd.grad((got * slope).sum(), qkv, retain_graph=True)
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("lengths", [[5, 9, 30, 3], [1], [1, 1, 4]])
+def test_among_all_tokens_and_padded_it_is_the_same(lengths):
+    where = ragged(lengths).blocks
+    q, k, v = torch.randn(3, sum(lengths), HEADS, DIM, dtype=torch.float64)
+    for asking, queries in ((where, q), (where.first_tokens(), q[where.offsets[:-1]])):
+        given = queries, k, v, asking, where, 0.0, 0.4
+        one, other = kernels._among_all(*given), kernels._padded(*given)
+        torch.testing.assert_close(one, other)
 
 
 def test_attention_drops_where_there_is_noise():

@@ -52,6 +52,9 @@ class DeviceDropout(Dropout):
         drawn = _kept((additions, *like.shape), rate, like.device).unbind() if rate else ()
         self._ahead = iter(drawn)
 
+    def end_step(self) -> None:
+        self._ahead = iter(())  # a last mask would keep all of them
+
     def state(self) -> Tensor:
         return self._generator.get_state()
 
@@ -142,8 +145,14 @@ class CudaDropout(DeviceDropout):
         return made
 
     def end_step(self) -> None:
+        super().end_step()
         self._generator.graphsafe_set_state(self._main)
         self._begun = 0
+
+    def renew(self) -> None:
+        self._main = self._main.clone_state()
+        self._parts = [[each.clone_state() for each in part] for part in self._parts]
+        self.end_step()
 
     def generators(self) -> list[torch.Generator]:
         return [generator for part in self._parts for generator in part]

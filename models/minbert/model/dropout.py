@@ -74,6 +74,10 @@ class Dropout:
         """Return the generators of a GPU that are drawn from, beside its own."""
         return []
 
+    def renew(self) -> None:
+        """Go on from where the generators stand, in new ones: a graph that could not be captured
+        has left its marks on the old."""
+
     def _draw_rows(self, x: Tensor, rate: float, rows: int | None) -> DropoutMask:
         return self.draw(x.shape if rows is None else (rows, *x.shape[1:]), rate)
 

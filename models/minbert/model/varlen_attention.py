@@ -73,7 +73,8 @@ def pick(device: torch.device, dtype: torch.dtype, width: int) -> Kernel:
         return _padded
     new = torch.cuda.get_device_capability(device) >= (8, 0)
     half = dtype in (torch.bfloat16, torch.float16)
-    if half and new and width <= _WIDEST and _is_known("_flash_attention_forward", _FLASH):
+    flash = new and width <= _WIDEST and torch.backends.cuda.is_flash_attention_available()
+    if half and flash and _is_known("_flash_attention_forward", _FLASH):
         return _flash
     can = dtype == torch.float32 or (half and (new or dtype == torch.float16))
     return _efficient if can and _is_known("_efficient_attention_forward", _EFFICIENT) else _padded
@@ -113,11 +114,31 @@ def _flash(q, k, v, asking: Ragged, where: Ragged, rate: float, scale: float) ->
 
 
 def _efficient(q, k, v, asking: Ragged, where: Ragged, rate: float, scale: float) -> Tensor:
+    if rate:
+        # With sequences of any length its backward pass drops other weights than its forward pass:
+        # it numbers them by the longest sequence, forward by zero (pytorch issue 115590).
+        among_all = len(q) * len(k) <= where.sequences * asking.longest * where.longest
+        return (_among_all if among_all else _padded)(q, k, v, asking, where, rate, scale)
     whole = (t.unsqueeze(0) for t in (q, k, v))
     return torch.ops.aten._efficient_attention_forward(
         *whole, None, asking.offsets, where.offsets, asking.longest, where.longest, rate, 0, True,
         scale=scale,
     )[0].squeeze(0)  # fmt: skip
+
+
+def _among_all(q, k, v, asking: Ragged, where: Ragged, rate: float, scale: float) -> Tensor:
+    """The same over all pairs of tokens, those of different sequences barred: for short streams."""
+    same = _owners(asking, len(q))[:, None] == _owners(where, len(k))
+    q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
+    mask = same[None, None]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=scale)
+    return out.squeeze(0).transpose(0, 1)
+
+
+def _owners(where: Ragged, tokens: int) -> Tensor:
+    """Return which sequence each token belongs to, int64 [T]."""
+    each = torch.arange(tokens, device=where.offsets.device, dtype=where.offsets.dtype)
+    return torch.searchsorted(where.offsets[1:], each, right=True)
 
 
 def _padded(q, k, v, asking: Ragged, where: Ragged, rate: float, scale: float) -> Tensor:
@@ -130,9 +151,9 @@ def _padded(q, k, v, asking: Ragged, where: Ragged, rate: float, scale: float) -
     out = F.scaled_dot_product_attention(
         q_rows, k_rows, v_rows, attn_mask=real[:, None, None], dropout_p=rate, scale=scale
     )
-    token = torch.arange(len(q), device=q.device)
-    owner = torch.searchsorted(asking.offsets[1:], token.to(asking.offsets.dtype), right=True)
-    return out.transpose(1, 2)[owner, token - asking.offsets[owner]]
+    owner = _owners(asking, len(q))
+    within = torch.arange(len(q), device=q.device) - asking.offsets[owner]
+    return out.transpose(1, 2)[owner, within]
 
 
 def _places(where: Ragged, tokens: int) -> tuple[Tensor, Tensor]:

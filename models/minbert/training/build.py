@@ -65,6 +65,12 @@ class Setup:
         own = [] if self.smart is None else [self.smart.stream]
         return own + self.dropout.generators()
 
+    def renew_generators(self) -> None:
+        """Go on from where these streams stand, after a graph that could not be captured."""
+        self.dropout.renew()
+        if self.smart is not None:
+            self.smart.stream.graphsafe_set_state(self.smart.stream.clone_state())
+
     def drop_gradients(self) -> None:
         """Forget the gradients of what trains."""
         for p in self.trained.values():

@@ -53,7 +53,7 @@ class DeviceSteps:
         )
         self._loss, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._losses, self._tokens = LateValues(device), deque[int]()
-        self.graphs = StepGraphs(device, setup.generators, graphs)
+        self.graphs = StepGraphs(device, setup.generators, setup.renew_generators, graphs)
         shape = model.encoder.shape
         padded = why_padded(device, setup.dtype, shape.hidden_size // shape.num_heads)
         self._notices = [padded] if padded else []
@@ -96,10 +96,9 @@ class DeviceSteps:
 
     def _move(self, inputs: StepInputs) -> None:
         setup, train = self._setup, self._setup.config.train
-        if train.grad_clip:
-            norm = clip(setup.trained.values(), train.grad_clip)
-            # A gradient that is not finite is a step that is not.
-            torch.add(self._loss, norm - norm, out=self._loss)
+        norm = clip(setup.trained.values(), train.grad_clip or None)
+        # A gradient that is not finite is a step that is not.
+        torch.add(self._loss, norm - norm, out=self._loss)
         self._optimizers.lr.copy_(inputs.lr)
         self._optimizers.step(inputs.active, self._loss)
         setup.drop_gradients()

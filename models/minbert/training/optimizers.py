@@ -174,8 +174,9 @@ class RowAdamW:
         self.step = int(tensors["step"])
 
 
-def clip(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
-    """Scale gradients, sparse ones too, so that their norm all together is at most ``most``.
+def clip(parameters: Iterable[nn.Parameter], most: float | None) -> Tensor:
+    """Scale gradients, sparse ones too, so that their norm all together is at most ``most``, if
+    that is given.
 
     Returns:
         The norm that they had.
@@ -188,5 +189,6 @@ def clip(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
         elif p.grad is not None:
             gradients.append(p.grad)
     norm = torch.nn.utils.get_total_norm(gradients)
-    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    if most is not None:
+        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Hashable
+from functools import cache
 
 import torch
 
@@ -19,6 +20,7 @@ class StepGraphs:
 
     Args:
         generators: those that steps draw from, beside the device's own.
+        renew: replaces all of them by others in the same state.
         on: whether there shall be graphs, where there can be.
 
     Attributes:
@@ -30,9 +32,10 @@ class StepGraphs:
         self,
         device: torch.device,
         generators: Callable[[], list[torch.Generator]],
+        renew: Callable[[], None],
         on: bool = True,
     ) -> None:
-        self._generators = generators
+        self._generators, self._renew = generators, renew
         self._device = device
         self._on = on and device.type == "cuda"
         self._seen: set[Hashable] = set()
@@ -44,7 +47,7 @@ class StepGraphs:
             # its memory is one pool, and nothing has to wait for another stream.
             if device.index is not None:  # the present one has none, and set_device wants one
                 torch.cuda.set_device(device)
-            stream = torch.cuda.Stream(device)
+            stream = _stream(device)
             stream.wait_stream(torch.cuda.current_stream(device))
             torch.cuda.set_stream(stream)
         if self._on:
@@ -68,11 +71,11 @@ class StepGraphs:
         """Record a step, which is not taken by that; say whether it could be recorded."""
         begin = time.perf_counter()
         graph = torch.cuda.CUDAGraph()
-        for generator in self._generators():
-            graph.register_generator_state(generator)
         collects = gc.isenabled()
         gc.disable()  # what it frees might be another graph
         try:
+            for generator in self._generators():
+                graph.register_generator_state(generator)
             with torch.cuda.graph(
                 graph,
                 pool=self._pool,
@@ -94,7 +97,15 @@ class StepGraphs:
 
     def _give_up(self, error: RuntimeError) -> None:
         self._on = False
+        self._graphs.clear()
+        self._renew()  # torch before 2.13 takes them for captured still
         self.notices.append(
             "steps are not captured as CUDA graphs, which makes them slower: "
             f"{' '.join(str(error).split())[:200]}"
         )
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of this process' trainings: for each one cuBLAS keeps memory for ever."""
+    return torch.cuda.Stream(device)

@@ -104,8 +104,10 @@ def _lacks_memory(error: Exception) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    # torch's allocator on processors raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # torch's allocator on processors raises a plain RuntimeError, as what a GPU is asked for beside
+    # its allocator does: a context, a graph, a workspace of cuBLAS.
+    signs = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 @cache
