@@ -114,6 +114,15 @@ def _job(number: int) -> TrialJob:
     return TrialJob("s", number, {"backbone": "demo"}, "", "", "", "", "")
 
 
+def _three_jobs(monkeypatch, train):
+    """Return a dispatcher's and a worker's end of a pipe: three trials wait, to be run so."""
+    monkeypatch.setattr(worker, "run_trial", train)
+    ours, theirs = Pipe()
+    for number in range(3):
+        ours.send(_job(number))
+    return ours, theirs
+
+
 def test_one_that_lacks_memory_has_the_others_stop_and_the_process_end(monkeypatch):
     begun = [threading.Event() for _ in range(3)]
 
@@ -130,10 +139,7 @@ def test_one_that_lacks_memory_has_the_others_stop_and_the_process_end(monkeypat
         orders.stopping.wait()
         return orders.stopped()
 
-    monkeypatch.setattr(worker, "run_trial", train)
-    ours, theirs = Pipe()
-    for number in range(3):
-        ours.send(_job(number))
+    ours, theirs = _three_jobs(monkeypatch, train)
     commands = Commands(theirs)
     worker._Places(theirs, commands, 3).work()
     said = {event.number: event for event in (ours.recv() for _ in range(3))}
@@ -150,10 +156,7 @@ def test_one_trial_is_stopped_without_the_others_and_all_when_the_dispatcher_is_
         orders.stopping.wait()
         return orders.stopped()
 
-    monkeypatch.setattr(worker, "run_trial", train)
-    ours, theirs = Pipe()
-    for number in range(3):
-        ours.send(_job(number))
+    ours, theirs = _three_jobs(monkeypatch, train)
     ours.send(Cancel(1))
     left = threading.Event()
     commands = Commands(theirs, left.set)

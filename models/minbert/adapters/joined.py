@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..model.encoder import Adapter, Linear, split_queries
 from ..packing.joined import Joined
-from .lora import SITES, JoinedLoraFunction, Lora
+from .lora import SITES, Lora, LoraFunction
 
 
 class JoinedLora(Adapter):
@@ -54,4 +54,4 @@ class JoinedLora(Adapter):
         own = [(span, *matrices) for span, matrices in each if matrices is not None]
         spans, alphas = [part[0] for part in own], [part[1] for part in own]
         matrices = [t for part in own for t in part[2:]]
-        return JoinedLoraFunction.apply(x, weight, bias, spans, alphas, *matrices)
+        return LoraFunction.apply(x, weight, bias, spans, alphas, *matrices)

@@ -43,7 +43,7 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         """Return ``W x + bias + alpha B A x``, [T, inputs] -> [T, outputs]; W is frozen."""
-        return LoraFunction.apply(x, weight, bias, self.a, self.b, self.alpha)
+        return _beside_all_rows(x, self.alpha, weight, bias, self.a, self.b)
 
     @torch.no_grad()
     def merged(self, weight: Tensor) -> Tensor:
@@ -60,31 +60,10 @@ class LoraFunction(torch.autograd.Function):
 
     Autograd's own chain multiplies thin matrices in the layouts that a processor likes least (a
     gradient of B took six times as long), and adds two gradients of x in a pass of their own.
-    Shapes: ``a`` [P, r, I], ``b`` [P, O / P, r]; x [T, I] -> [T, O]. Products run in the weight's
+    Shapes: A [P, r, I], B [P, O / P, r]; x [T, I] -> [T, O]. Products run in the weight's
     precision.
-    """
 
-    @staticmethod
-    def forward(ctx, x, weight, bias, a, b, alpha):
-        kept = x.to(weight.dtype)
-        out = F.linear(kept, weight, bias)
-        down, up, low = _add_low_rank(out, kept, a, b, alpha)
-        ctx.save_for_backward(kept, weight, down, up, low)
-        ctx.alpha, ctx.shape, ctx.dtypes = alpha, b.shape, (x.dtype, a.dtype, b.dtype)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight, *low_rank = ctx.saved_tensors
-        x_grad = grad @ weight if ctx.needs_input_grad[0] else None
-        a_grad, b_grad = _low_rank_gradients(grad, x_grad, x, low_rank, ctx.shape, ctx.alpha)
-        x_grad = None if x_grad is None else x_grad.to(ctx.dtypes[0])
-        return x_grad, None, None, a_grad.to(ctx.dtypes[1]), b_grad.to(ctx.dtypes[2]), None
-
-
-class JoinedLoraFunction(torch.autograd.Function):
-    """The same where rows are of several trainings: one frozen map over all of them, and beside it
+    Rows may be of several trainings: the frozen map is one over all of them, and beside it are
     each training's own matrices over its own rows, so that nothing of one reaches another.
 
     Args:
@@ -120,6 +99,13 @@ class JoinedLoraFunction(torch.autograd.Function):
         x_grad = None if x_grad is None else x_grad.to(ctx.dtype)
         matrices = (g.to(dtype) for g, dtype in zip(found, ctx.dtypes, strict=True))
         return x_grad, None, None, None, None, *matrices
+
+
+def _beside_all_rows(
+    x: Tensor, alpha: float, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor
+) -> Tensor:
+    """Apply :class:`LoraFunction` with one training's matrices."""
+    return LoraFunction.apply(x, weight, bias, [(0, len(x))], [alpha], a, b)
 
 
 def _on_processor(t: Tensor) -> bool:
@@ -250,8 +236,8 @@ class Lora(nn.Module, Adapter):
         joint = linear.weight, linear.bias, site.a, site.b
         query, others = zip(*(split_queries(each) for each in joint), strict=True)
         return (
-            LoraFunction.apply(cls, *query, site.alpha),
-            LoraFunction.apply(x, *others, site.alpha),
+            _beside_all_rows(cls, site.alpha, *query),
+            _beside_all_rows(x, site.alpha, *others),
         )
 
     def head(self, task: str, linear: Linear, x: Tensor) -> Tensor:

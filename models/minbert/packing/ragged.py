@@ -48,7 +48,10 @@ def _ragged(blocks) -> Ragged:
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
     """Return tensors of one type and one dimension on ``device``, which is not waited for."""
-    whole = torch.cat(list(tensors))
-    if device.type == "cuda":
-        whole = whole.pin_memory()  # a copy from other memory would wait
+    whole = sendable(torch.cat(list(tensors)), device)
     return whole.to(device, non_blocking=True).split([len(t) for t in tensors])
+
+
+def sendable(t: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's in memory from which a copy to ``device`` does not wait."""
+    return t.pin_memory() if device.type == "cuda" else t

@@ -133,7 +133,7 @@ class CohortSteps(HostSteps):
 
     def __init__(self, setup: Setup, cohort: Cohort) -> None:
         super().__init__(setup)
-        self.setup, self._cohort = setup, cohort
+        self._cohort = cohort
 
     def _gradients(self, task_name: str, drawn: np.ndarray) -> tuple[float, int]:
         dataset, batches = self.setup.corpus.train[task_name], []

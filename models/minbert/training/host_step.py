@@ -26,7 +26,7 @@ class HostSteps:
     """The steps of a training on a processor."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+        self.setup = setup
         self._train = setup.config.train
         self._fill = keeps_kernels(setup.device, setup.dtype)
         self.tokens_at_once = self._tokens_at_once()
@@ -47,9 +47,9 @@ class HostSteps:
         Under a frozen encoder a training's memory is what layers keep for the backward pass, and
         a batch in parts costs next to nothing. SMART looks at a batch as a whole.
         """
-        if self._train.mode != "last-linear-layer" or self._setup.smart is not None:
+        if self._train.mode != "last-linear-layer" or self.setup.smart is not None:
             return None
-        shape = self._setup.model.encoder.shape
+        shape = self.setup.model.encoder.shape
         kept = shape.layers * (10 * shape.hidden_size + 2 * shape.intermediate_size)  # a token
         return max(1, _KEPT_BYTES // (4 * kept))
 
@@ -58,7 +58,7 @@ class HostSteps:
 
         Weight decay and an averaged teacher move or read every row at every step.
         """
-        setup = self._setup
+        setup = self.setup
         if WORD not in setup.trained or self._train.weight_decay or setup.config.smart.proximal:
             return None
         setup.model.encoder.embeddings.word.sparse = True
@@ -69,7 +69,7 @@ class HostSteps:
         loss, tokens = self._gradients(task_name, drawn)
         if math.isfinite(loss):
             self._update(lr)
-        self._setup.drop_gradients()
+        self.setup.drop_gradients()
         self._results.append(Result(loss, tokens))
 
     def _gradients(self, task_name: str, drawn: np.ndarray) -> tuple[float, int]:
@@ -93,7 +93,7 @@ class HostSteps:
         """Cut a batch into parts that are computed one after the other, if it is too long."""
         if self.tokens_at_once is None:
             return (drawn,)
-        offsets = self._setup.corpus.train[task_name].offsets
+        offsets = self.setup.corpus.train[task_name].offsets
         lengths = offsets[drawn + 1] - offsets[drawn]
         if lengths.sum() <= self.tokens_at_once:
             return (drawn,)
@@ -101,7 +101,7 @@ class HostSteps:
 
     def _learn(self, task_name: str, indices: np.ndarray, share: float) -> tuple[float, int]:
         """Add some examples' gradient, times their share; return their loss and tokens."""
-        setup, task = self._setup, get_task(task_name)
+        setup, task = self.setup, get_task(task_name)
         batch, labels = setup.corpus.train[task_name].batch(indices, self._fill, self._fill)
         if self.rows is not None:
             self.rows.catch_up(torch.from_numpy(np.unique(batch.token_ids.numpy())))
@@ -111,7 +111,7 @@ class HostSteps:
         return loss.item(), batch.tokens
 
     def _update(self, lr: float) -> None:
-        setup = self._setup
+        setup = self.setup
         if self._train.grad_clip:
             clip(setup.trained.values(), self._train.grad_clip)
         for group in self._optimizer.param_groups:
@@ -144,4 +144,4 @@ class HostSteps:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a state that :meth:`tensors` returned, here or on a device."""
         rows = {} if self.rows is None else {WORD: self.rows}
-        load_optimizer(self._dense, self._optimizer.state, tensors, rows, self._setup.rates)
+        load_optimizer(self._dense, self._optimizer.state, tensors, rows, self.setup.rates)

@@ -7,6 +7,7 @@ import torch
 
 from ..packing.buckets import Bucket
 from ..packing.pack import PackedBatch, Ragged, Span
+from ..packing.ragged import sendable
 from ..tasks.rows import Rows, RowTasks
 from ..tasks.task import Task
 
@@ -55,9 +56,7 @@ class StepInputs:
         The device is not waited for.
         """
         words = torch.from_numpy(self._packed(batch, labels, task, lr))
-        if self._device.type == "cuda":
-            words = words.pin_memory()  # a copy from other memory would wait
-        self._words.copy_(words, non_blocking=True)
+        self._words.copy_(sendable(words, self._device), non_blocking=True)
 
     def _packed(self, batch: PackedBatch, labels: np.ndarray, task: Task, lr: float) -> np.ndarray:
         filler = self._bucket.filler(batch.tokens, len(labels))
